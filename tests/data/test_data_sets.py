@@ -1,0 +1,188 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import geco_ext.data
+
+
+def save_images(folder, count=20, shape=(12, 12), mode="L"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        Image.new(mode, (shape[1], shape[0]), index * 10 if mode == "L" else (index * 10, 0, 255)).save(
+            folder / f"{index:03d}.png"
+        )
+
+
+def test_digits_are_the_fixed_split_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    train, test = geco_ext.data.load("digits"), geco_ext.data.load("digits", "test")
+    assert (len(train), len(test)) == (1500, 297)
+    assert train.image_shape == (1, 8, 8)
+    images = torch.cat([train.images, test.images])
+    assert torch.equal(images[:, 0] * 16, torch.from_numpy(raw.images).float())
+    assert torch.cat([train.labels, test.labels]).tolist() == raw.target.tolist()
+
+
+def test_digits_resize_is_bilinear_between_pixel_centres():
+    small, large = geco_ext.data.load("digits"), geco_ext.data.load("digits", size=16)
+    expected = torch.nn.functional.interpolate(small.images, size=(16, 16), mode="bilinear", align_corners=False)
+    assert torch.equal(large.images, expected)
+
+
+@pytest.mark.parametrize("name", ["digits", "patches"])
+def test_items_are_what_the_api_says(name):
+    dataset = geco_ext.data.load(name, size=16)
+    item = dataset[7]
+    assert sorted(item) == ["label", "x"]
+    assert item["x"].dtype == torch.float32
+    assert item["x"].shape == dataset.image_shape
+    assert type(item["label"]) is int
+    assert dataset.images.min() >= 0
+    assert dataset.images.max() <= 1
+    assert dataset.context_shape is None
+
+
+def test_a_batch_of_indices_is_the_stack_of_its_items():
+    dataset = geco_ext.data.load("digits")
+    indices = torch.tensor([5, 0, 1499])
+    batch = dataset[indices]
+    assert torch.equal(batch["x"], torch.stack([dataset[int(index)]["x"] for index in indices]))
+    assert batch["label"].tolist() == [dataset[int(index)]["label"] for index in indices]
+
+
+def test_the_usual_loader_collates_the_items():
+    loader = torch.utils.data.DataLoader(geco_ext.data.load("digits"), batch_size=4)
+    batch = next(iter(loader))
+    assert batch["x"].shape == (4, 1, 8, 8)
+    assert batch["label"].tolist() == [0, 1, 2, 3]
+
+
+def test_patches_are_crops_of_the_photographs_and_repeat_with_the_seed():
+    from sklearn.datasets import load_sample_image
+
+    first, again, other = (geco_ext.data.load("patches", size=24, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(first.images, again.images)
+    assert not torch.equal(first.images, other.images)
+    assert first.image_shape == (3, 24, 24)
+    photograph = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)
+    windows = photograph.unfold(1, 24, 1).unfold(2, 24, 1)
+    crop = (first.images[first.labels == 1][0] * 255).round().to(torch.uint8)
+    assert (windows == crop[:, None, None]).all(dim=(0, 3, 4)).any()
+
+
+def test_patches_for_training_and_testing_share_no_pixel():
+    # A photograph whose pixels hold their column makes the crop's column readable from its values.
+    from geco_ext.data import patches
+
+    columns = torch.arange(640).expand(3, 427, 640)
+    generator = torch.Generator().manual_seed(0)
+    train = patches._random_crops(patches._part(columns, "train"), 32, 500, generator)
+    test = patches._random_crops(patches._part(columns, "test"), 32, 500, generator)
+    assert train.max() < test.min()
+
+
+def test_labels_may_be_tuples_and_contexts_ride_along():
+    dataset = geco_ext.data.ImageDataset(
+        torch.rand(4, 3, 8, 8), torch.arange(12).reshape(4, 3), contexts=torch.rand(4, 2, 8, 8)
+    )
+    item = dataset[1]
+    assert item["label"] == (3, 4, 5)
+    assert item["context"].shape == dataset.context_shape == (2, 8, 8)
+
+
+def test_a_folder_of_grey_images_keeps_one_channel_and_labels_by_sub_folder(tmp_path):
+    save_images(tmp_path / "cats", 20)
+    save_images(tmp_path / "dogs", 20)
+    train = geco_ext.data.load(f"folder:{tmp_path}")
+    test = geco_ext.data.load(f"folder:{tmp_path}", "test")
+    assert (len(train), len(test)) == (36, 4)
+    assert train.image_shape == (1, 12, 12)
+    assert test.labels.tolist() == [0, 0, 1, 1]
+    assert torch.allclose(test.images[:2, 0, 0, 0], torch.tensor([90 / 255, 190 / 255]))
+
+
+def test_a_mixed_folder_becomes_colour_and_is_resized_from_its_centre(tmp_path):
+    save_images(tmp_path, 5, shape=(12, 20))
+    save_images(tmp_path / "colour", 5, shape=(30, 10), mode="RGB")
+    with pytest.raises(ValueError, match=r"pixels.*different sizes need a size"):
+        geco_ext.data.load(f"folder:{tmp_path}")
+    dataset = geco_ext.data.load(f"folder:{tmp_path}", size=8)
+    assert dataset.image_shape == (3, 8, 8)
+    assert torch.allclose(dataset.images[-1], torch.tensor([30 / 255, 0, 1]).reshape(3, 1, 1).expand(3, 8, 8))
+
+
+def test_sixteen_bit_images_are_scaled_not_clipped(tmp_path):
+    for index in range(3):
+        Image.fromarray(np.full((6, 6), 20000 * (index + 1), dtype=np.uint16)).save(tmp_path / f"{index}.png")
+    dataset = geco_ext.data.load(f"folder:{tmp_path}")
+    assert torch.allclose(dataset.images[:, 0, 0, 0], torch.tensor([20000, 40000, 60000]) / 65535)
+
+
+@pytest.mark.parametrize(("shape", "image_shape"), [((20, 8, 8), (1, 8, 8)), ((20, 3, 8, 6), (3, 8, 6))])
+def test_arrays_of_bytes_and_of_floats_agree(tmp_path, shape, image_shape):
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "bytes.npy", values)
+    np.save(tmp_path / "floats.npy", values / 255)
+    of_bytes, of_floats = (geco_ext.data.load(f"npy:{tmp_path / name}.npy") for name in ("bytes", "floats"))
+    assert of_bytes.image_shape == image_shape
+    assert len(of_bytes) == 18
+    assert torch.allclose(of_bytes.images, of_floats.images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mnits"}, "unknown data set 'mnits'; known are digits, patches, folder:PATH, npy:PATH"),
+        ({"name": "folder:"}, "unknown data set 'folder:'"),
+        ({"name": "digits", "split": "validation"}, "split must be 'train' or 'test', got 'validation'"),
+        ({"name": "digits", "size": 0}, "size must be a positive integer"),
+        ({"name": "digits", "size": 8.0}, "size must be a positive integer"),
+        ({"name": "digits", "seed": -1}, "seed must be an integer >= 0"),
+        ({"name": "patches", "size": 500}, "size must be at most 427"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        geco_ext.data.load(**arguments)
+
+
+def test_missing_paths_are_named(tmp_path):
+    for kind in ("folder", "npy"):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            geco_ext.data.load(f"{kind}:{tmp_path}/nowhere")
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no images there"):
+        geco_ext.data.load(f"folder:{tmp_path}")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
+        geco_ext.data.load(f"folder:{tmp_path}")
+    (tmp_path / "broken.npy").write_bytes(b"not an array")
+    with pytest.raises(ValueError, match=r"broken\.npy' cannot be read as an \.npy array"):
+        geco_ext.data.load(f"npy:{tmp_path}/broken.npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4)), r"expected shape \[N, H, W\]"),
+        (np.zeros((0, 4, 4)), r"expected shape \[N, H, W\]"),
+        (np.full((4, 4, 4), 2.0), r"expected values in \[0, 1\], got 2 to 2"),
+        (np.full((4, 4, 4), np.nan), r"expected values in \[0, 1\]"),
+        (np.zeros((4, 4, 4), dtype=np.int64), "expected uint8 or floating point"),
+    ],
+)
+def test_unusable_arrays_are_refused(tmp_path, array, message):
+    np.save(tmp_path / "array.npy", array)
+    with pytest.raises(ValueError, match=message):
+        geco_ext.data.load(f"npy:{tmp_path}/array.npy")
+
+
+def test_a_split_without_examples_is_refused(tmp_path):
+    np.save(tmp_path / "few.npy", np.zeros((3, 4, 4)))
+    with pytest.raises(ValueError, match="3 images are too few for a 'test' split"):
+        geco_ext.data.load(f"npy:{tmp_path}/few.npy", "test")
