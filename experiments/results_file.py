@@ -1,0 +1,79 @@
+"""Rows of a study kept in a CSV file, so that an interrupted study goes on where it stopped."""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+class ResultsFile:
+    """A CSV file of finished cells, each named by a few of its columns, and a Markdown table of the same beside it.
+
+    Every write goes to a temporary name and is renamed, so the files are whole at any moment.
+
+    Args:
+        path: the CSV file; the Markdown table has the same name with the suffix ``.md``. Folders are created.
+        key: the columns that name a cell.
+
+    Raises:
+        ValueError: the file exists and lacks a key column.
+
+    Example:
+        >>> import tempfile
+        >>> results = ResultsFile(Path(tempfile.mkdtemp()) / "study.csv", key=("kappa",))
+        >>> results.add({"kappa": "0.1", "RMSE": "0.0995"})
+        >>> results.has({"kappa": "0.1"}), results.has({"kappa": "0.2"})
+        (True, False)
+    """
+
+    def __init__(self, path: Path, key: Sequence[str]) -> None:
+        self.path = path
+        self.key = tuple(key)
+        self.rows: list[dict[str, str]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+        if any(column not in row for row in self.rows for column in self.key):
+            raise ValueError(f"path: {path} is no file of this study, expected the columns {', '.join(self.key)}")
+
+    def has(self, cell: dict[str, str]) -> bool:
+        """Whether a row with this cell's key columns is there."""
+        return any(all(row[column] == cell[column] for column in self.key) for row in self.rows)
+
+    def add(self, row: dict[str, str]) -> None:
+        """Append a row and write it to disk."""
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".csv.partial")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.path)
+
+    def write_markdown(self, introduction: str) -> None:
+        """Write the rows as a Markdown table below the introduction."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".md.partial")
+        temporary.write_text(f"{introduction}\n\n{markdown_table(self.rows)}\n")
+        os.replace(temporary, self.path.with_suffix(".md"))
+
+
+def markdown_table(rows: Iterable[dict[str, str]]) -> str:
+    """Rows with the same columns as a Markdown table, columns aligned.
+
+    Example:
+        >>> print(markdown_table([{"kappa": "0.1", "met": "yes"}]))
+        | kappa | met |
+        |-------|-----|
+        | 0.1   | yes |
+    """
+    rows = list(rows)
+    columns = list(rows[0]) if rows else []
+    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in columns]
+    lines = [columns, *([row[column] for column in columns] for row in rows)]
+    text = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(text)
