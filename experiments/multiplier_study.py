@@ -210,7 +210,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cells that are not finished yet and print the table; exit code 2 for an unusable table, 130 after Ctrl-C."""
+    """Run the cells that are not finished yet and print the table.
+
+    Returns:
+        The exit code: 0, 2 where the output folder holds another study's table, 130 after Ctrl-C.
+    """
     options = parsed(arguments)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)  # saturated pixels have gradients so small that they slow a CPU down

@@ -6,12 +6,14 @@ import torch
 
 from geco_ext.experiments import multiplier_study
 
-ONE_CELL = ["--steps", "20", "--kappas", "0.1", "--seeds", "0", "--threads", str(torch.get_num_threads())]
+ONE_CELL = ["--steps", "4", "--kappas", "0.1", "--seeds", "0", "--threads", "1"]
 
 
 @pytest.fixture(autouse=True)
-def denormals_as_found() -> Iterator[None]:
+def settings_of_the_process_as_found() -> Iterator[None]:
+    threads = torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
 
 
