@@ -1,0 +1,64 @@
+// What Python hands to the kernels: shapes, strides and addresses, no PyTorch.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "math/multiplier.h"
+
+namespace geco {
+
+enum class DataType : int { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
+
+constexpr int kMaxRank = 8;
+
+struct Tensor {
+  void* data = nullptr;  // null: absent
+  DataType type = DataType::kFloat32;
+  int rank = 0;
+  std::int64_t sizes[kMaxRank] = {};
+  std::int64_t strides[kMaxRank] = {};  // in elements
+
+  explicit operator bool() const { return data != nullptr; }
+  std::int64_t elements() const;
+};
+
+// One thing that is compared: a prediction with its target and the buffer its gradient is written to.
+// A class probability has labels for a target; a scalar has none.
+struct Input {
+  Tensor prediction, target, gradient;
+};
+
+enum class TermKind : int { kSquaredError, kClassProbability, kScalar };
+
+// One constraint, or one for each channel, of the constraint vector.
+struct Term {
+  TermKind kind = TermKind::kScalar;
+  int first_row = 0, rows = 1;        // its rows of the constraint vector; rows > 1: one per channel
+  std::vector<int> inputs;            // several: a mean over feature maps
+  bool mean = true;                   // squared error: mean or sum over the elements of an example
+  bool from_logits = true;            // class probability: softmax first
+  ScaleRule scale = ScaleRule::kOwn;
+};
+
+struct Call {
+  const std::vector<Term>* terms = nullptr;
+  std::vector<Input> inputs;
+  Tensor kl, kl_gradient;             // kl: absent, 0-d or [B]
+  State state{};
+  std::int64_t batch = 0;
+  std::int64_t image_elements = 0;    // of one example of x_hat
+  const MultiplierUpdate* update = nullptr;  // null: evaluation, the state is only read
+  void* loss = nullptr;
+  bool loss_is_double = false;
+  int threads = 1;
+};
+
+// D of lambda* = D / (2 s): how many numbers of an example a row of the term compares.
+double compared_elements(const Call& call, const Term& term);
+
+// Weight of one squared difference of this input in the term's constraint, before the mean over the batch.
+double squared_error_weight(const Term& term, const Input& input);
+
+}  // namespace geco

@@ -1,0 +1,197 @@
+// Compiled once per instruction set, with GECO_TABLE naming the table it defines. Everything else has internal
+// linkage: a function the linker could merge with another file's copy would carry wide instructions to old processors.
+
+#include <cstdint>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "cpu/run.h"
+#include "math/half.h"
+
+namespace geco::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+using Shorts = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
+
+GECO_HD Floats load(const float* from) {
+  Floats values;
+  __builtin_memcpy(&values, from, sizeof values);
+  return values;
+}
+
+GECO_HD Floats load(const BFloat16* from) {
+  Shorts halves;
+  __builtin_memcpy(&halves, from, sizeof halves);
+  const Words words = __builtin_convertvector(halves, Words) << 16;
+  Floats values;
+  __builtin_memcpy(&values, &words, sizeof values);
+  return values;
+}
+
+GECO_HD Floats load(const Half* from) {
+#if defined(__AVX512F__)
+  // The masked form: GCC 12 warns about its own header's uninitialised operand in the plain one.
+  return (Floats)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__AVX2__)
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+  Floats values;
+  for (int i = 0; i < kLanes; ++i) values[i] = to_float(from[i]);
+  return values;
+#endif
+}
+
+template <bool stream>
+GECO_HD void store(float* to, Floats values) {
+#if defined(__AVX512F__)
+  if constexpr (stream) return _mm512_stream_ps(to, (__m512)values);
+#elif defined(__AVX2__)
+  if constexpr (stream) return _mm256_stream_ps(to, (__m256)values);
+#endif
+  __builtin_memcpy(to, &values, sizeof values);
+}
+
+GECO_HD double sum(Floats values) {
+  double total = 0;
+  for (int i = 0; i < kLanes; ++i) total += static_cast<double>(values[i]);
+  return total;
+}
+
+// Float32 arithmetic on unit strides. Four sums of at most kRounds squares each, then double: the rounding of a
+// sum of any length stays that of a few dozen additions.
+template <class P, class T, bool with_gradient, bool stream>
+double dense_squared_error(const P* prediction, const T* target, float* gradient, std::int64_t length,
+                           float coefficient) {
+  constexpr int kUnroll = 4, kRounds = 16;
+  constexpr std::int64_t kBlock = kLanes * kUnroll * kRounds;
+  double total = 0;
+  std::int64_t i = 0;
+  for (; i + kBlock <= length; i += kBlock) {
+    Floats sums[kUnroll] = {};
+    for (int round = 0; round < kRounds; ++round) {
+#pragma GCC unroll 4
+      for (int u = 0; u < kUnroll; ++u) {
+        const std::int64_t at = i + (round * kUnroll + u) * kLanes;
+        const Floats difference = load(prediction + at) - load(target + at);
+        if constexpr (with_gradient) store<stream>(gradient + at, difference * coefficient);
+        sums[u] += difference * difference;
+      }
+    }
+    total += sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+  Floats rest = {};
+  for (; i + kLanes <= length; i += kLanes) {
+    const Floats difference = load(prediction + i) - load(target + i);
+    if constexpr (with_gradient) store<stream>(gradient + i, difference * coefficient);
+    rest += difference * difference;
+  }
+  total += sum(rest);
+  for (; i < length; ++i) {
+    const float difference = to_float(prediction[i]) - to_float(target[i]);
+    if constexpr (with_gradient) gradient[i] = difference * coefficient;
+    total += static_cast<double>(difference) * static_cast<double>(difference);
+  }
+  return total;
+}
+
+// Any strides, and float64 arithmetic.
+template <class P, class T, class G, class Compute>
+double strided_squared_error(const Run& run, Compute coefficient) {
+  const P* prediction = static_cast<const P*>(run.prediction);
+  const T* target = static_cast<const T*>(run.target);
+  G* gradient = static_cast<G*>(run.gradient);
+  double total = 0;
+  for (std::int64_t i = 0; i < run.length; ++i) {
+    const Compute difference = static_cast<Compute>(to_float(prediction[i * run.prediction_stride])) -
+                               static_cast<Compute>(to_float(target[i * run.target_stride]));
+    if (gradient) gradient[i * run.gradient_stride] = static_cast<G>(difference * coefficient);
+    total += static_cast<double>(difference) * static_cast<double>(difference);
+  }
+  return total;
+}
+
+template <class A, class B>
+constexpr bool kSame = false;
+template <class A>
+constexpr bool kSame<A, A> = true;
+
+template <class P, class T>
+double squared_error_run(const Run& run, double coefficient, bool stream) {
+  if constexpr (kSame<P, double>) {
+    return strided_squared_error<P, T, double, double>(run, coefficient);
+  } else if constexpr (kSame<T, double>) {
+    return strided_squared_error<P, T, float, double>(run, coefficient);
+  } else {
+    const bool dense = run.prediction_stride == 1 && run.target_stride == 1 &&
+                       (run.gradient == nullptr || run.gradient_stride == 1);
+    const float factor = static_cast<float>(coefficient);
+    if (!dense) return strided_squared_error<P, T, float, float>(run, factor);
+    const P* prediction = static_cast<const P*>(run.prediction);
+    const T* target = static_cast<const T*>(run.target);
+    float* gradient = static_cast<float*>(run.gradient);
+    if (gradient == nullptr) {
+      return dense_squared_error<P, T, false, false>(prediction, target, gradient, run.length, factor);
+    }
+    const bool aligned = reinterpret_cast<std::uintptr_t>(gradient) % sizeof(Floats) == 0;
+    if (stream && aligned) {
+      return dense_squared_error<P, T, true, true>(prediction, target, gradient, run.length, factor);
+    }
+    return dense_squared_error<P, T, true, false>(prediction, target, gradient, run.length, factor);
+  }
+}
+
+GECO_HD void round_to(float& out, float value) { out = value; }
+GECO_HD void round_to(double& out, float value) { out = value; }
+GECO_HD void round_to(Half& out, float value) { out = to_half(value); }
+GECO_HD void round_to(BFloat16& out, float value) { out = to_bfloat16(value); }
+
+template <class Out>
+void scale_run(const float* in, void* out, std::int64_t length, float factor) {
+  Out* values = static_cast<Out*>(out);
+  std::int64_t i = 0;
+#if defined(__AVX512F__)
+  if constexpr (kSame<Out, Half>) {
+    for (; i + 16 <= length; i += 16) {
+      const __m512 scaled = (__m512)(load(in + i) * factor);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i),
+                          _mm512_maskz_cvtps_ph(0xffff, scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+  }
+#elif defined(__AVX2__)
+  if constexpr (kSame<Out, Half>) {
+    for (; i + 8 <= length; i += 8) {
+      const __m256 scaled = (__m256)(load(in + i) * factor);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(values + i),
+                       _mm256_cvtps_ph(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+  }
+#endif
+  for (; i < length; ++i) round_to(values[i], in[i] * factor);
+}
+
+}  // namespace
+
+const RunTable& GECO_TABLE() {
+#define GECO_ROW(P) \
+  { squared_error_run<P, float>, squared_error_run<P, double>, squared_error_run<P, Half>, squared_error_run<P, BFloat16> }
+  static constexpr RunTable table = {
+      GECO_TABLE_NAME,
+      {GECO_ROW(float), GECO_ROW(double), GECO_ROW(Half), GECO_ROW(BFloat16)},
+      {scale_run<float>, scale_run<double>, scale_run<Half>, scale_run<BFloat16>},
+  };
+#undef GECO_ROW
+  return table;
+}
+
+}  // namespace geco::cpu

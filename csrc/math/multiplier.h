@@ -1,0 +1,129 @@
+// Algorithm 1 of "Taming VAEs" for one constraint: moving average, stopped gradient, multiplier update.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "math/macros.h"
+#include "math/state.h"
+
+namespace geco {
+
+// Where a constraint's scale s, the size of its tolerance, comes from.
+enum class ScaleRule : int { kKappaSquared, kOneMinusKappa, kOwn };
+
+// log(1 + C/s), C/s, or C itself.
+enum class Violation : int { kLog, kRelative, kRaw };
+
+struct MultiplierUpdate {
+  double alpha;
+  double lr;
+  double proportional;
+  double max_violation;
+  Violation violation;
+  std::int64_t accumulation_steps;
+};
+
+constexpr double kSmallest = 1e-12;  // scales and shares of the tolerance below it count as it
+
+GECO_HD double constraint_scale(ScaleRule rule, const State& state, int l) {
+  const double kappa = state.at(Row::kKappa, l);
+  const double scale = rule == ScaleRule::kKappaSquared    ? kappa * kappa
+                       : rule == ScaleRule::kOneMinusKappa ? 1.0 - kappa
+                                                           : state.at(Row::kScale, l);
+  return scale > kSmallest ? scale : kSmallest;
+}
+
+// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa.
+GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
+  if (rule == ScaleRule::kOwn) return std::log(state.at(Row::kNaturalMultiplier, l));
+  return std::log(elements / (2.0 * constraint_scale(rule, state, l)));
+}
+
+// log lambda before this step; an automatic start is resolved here.
+GECO_HD double log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
+  const double stored = state.at(Row::kLogMultiplier, l);
+  return stored == stored ? stored : natural_log_multiplier(rule, state, l, elements);
+}
+
+GECO_HD double clip(double value, double low, double high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+GECO_HD double clipped_violation(const MultiplierUpdate& update, double average, double scale) {
+  double v = average;
+  if (update.violation == Violation::kRelative) v = average / scale;
+  if (update.violation == Violation::kLog) {
+    const double share = 1.0 + average / scale;
+    v = std::log(share > kSmallest ? share : kSmallest);
+  }
+  return clip(v, -update.max_violation, update.max_violation);
+}
+
+// What one call means for the step it belongs to, the same for all its constraints.
+struct CallProgress {
+  bool finite;            // every C_hat and kl
+  bool updates;           // the last micro-batch of a step that has at least one finite micro-batch
+  bool first;             // no update yet
+  std::int64_t micro_batches;
+  std::int64_t examples;  // accumulated, this call included
+};
+
+GECO_HD CallProgress call_progress(const MultiplierUpdate& update, const State& state, bool finite,
+                                   std::int64_t batch) {
+  CallProgress progress;
+  progress.finite = finite;
+  progress.first = state.at(Counter::kSteps) == 0;
+  progress.micro_batches = state.at(Counter::kMicroBatches) + 1;
+  progress.examples = state.at(Counter::kAccumulatedExamples) + (finite ? batch : 0);
+  progress.updates = progress.micro_batches >= update.accumulation_steps && progress.examples > 0;
+  return progress;
+}
+
+// Moves one constraint's state and returns its part of the penalty, lambda C (lambda before the update).
+// A call that is not finite shows its own C_hat and adds nothing to the average.
+GECO_HD double advance_constraint(const MultiplierUpdate& update, const CallProgress& progress, const State& state,
+                                  int l, ScaleRule rule, double elements, double c_hat, std::int64_t batch) {
+  const double log_lambda = log_multiplier(rule, state, l, elements);
+  const bool alone = progress.examples == batch;  // the average of one micro-batch is C_hat itself, to the bit
+  double accumulated = state.at(Row::kAccumulated, l);
+  double c = c_hat;
+  if (progress.finite) {
+    accumulated = accumulated + c_hat * static_cast<double>(batch);
+    state.at(Row::kLastConstraint, l) = c_hat;
+    state.at(Row::kLogMultiplier, l) = log_lambda;
+  }
+  if (progress.updates) {
+    const double step_average = alone && progress.finite ? c_hat : accumulated / static_cast<double>(progress.examples);
+    const double previous = state.at(Row::kMovingAverage, l);
+    const double average =
+        progress.first ? step_average : update.alpha * previous + (1.0 - update.alpha) * step_average;
+    const double v = clipped_violation(update, average, constraint_scale(rule, state, l));
+    const double v_previous = progress.first ? v : state.at(Row::kViolation, l);
+    const double natural = natural_log_multiplier(rule, state, l, elements);
+    double low = state.at(Row::kLogLow, l), high = state.at(Row::kLogHigh, l);
+    if (low != low) low = natural - std::log(1000.0);
+    if (high != high) high = natural + std::log(3.0);
+    state.at(Row::kLogMultiplier, l) =
+        clip(log_lambda + update.lr * v + update.proportional * (v - v_previous), low, high);
+    state.at(Row::kMovingAverage, l) = average;
+    state.at(Row::kViolation, l) = v;
+    state.at(Row::kUpperBound, l) = high;
+    accumulated = 0.0;
+    if (progress.finite) c = average;
+  } else if (progress.finite && !progress.first) {
+    c = state.at(Row::kMovingAverage, l);
+  }
+  state.at(Row::kAccumulated, l) = accumulated;
+  return std::exp(log_lambda) * c;
+}
+
+GECO_HD void advance_counters(const MultiplierUpdate& update, const CallProgress& progress, const State& state) {
+  const bool complete = progress.micro_batches >= update.accumulation_steps;
+  state.at(Counter::kMicroBatches) = complete ? 0 : progress.micro_batches;
+  state.at(Counter::kAccumulatedExamples) = complete ? 0 : progress.examples;
+  state.at(Counter::kSteps) += progress.updates ? 1 : 0;
+  state.at(Counter::kSkipped) += progress.finite ? 0 : 1;
+}
+
+}  // namespace geco

@@ -1,0 +1,283 @@
+"""Every operator in plain PyTorch, in float64, on any device: the formulas to read, and the oracle of the tests.
+
+Gradients are written out rather than left to autograd, because an operator runs below it. Nothing here waits for the
+device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geco_ext.backends.allocation import loss_dtype
+from geco_ext.backends.windows import local_statistics, patch_ncc, positions
+from geco_ext.state import State, views
+from geco_ext.terms import Request, Term, UpdateSettings, inputs_of_terms, parse_terms
+
+SMALLEST = 1e-12  # scales and shares of the tolerance below it count as it
+
+
+def unavailable() -> str | None:
+    """Why this backend cannot run here: it always can."""
+    return None
+
+
+def refuses(request: Request) -> str | None:
+    """Why this backend cannot serve the request: it serves all."""
+    return None
+
+
+def lagrangian(request: Request) -> tuple[Tensor, list[Tensor]]:
+    """See :class:`geco_ext.backends.Backend`."""
+    averages, gradients = _constraint_averages(request)
+    kl = _mean_kl(request)
+    if request.update is None:
+        penalty = (_log_multiplier(request).exp() * averages).sum()
+    else:
+        penalty = _update_state(request, request.update, averages, torch.isfinite(kl), request.batch)
+    return (kl + penalty).to(loss_dtype(request.predictions)), gradients
+
+
+def constraint_sums(request: Request) -> tuple[Tensor, list[Tensor]]:
+    """See :class:`geco_ext.backends.Backend`."""
+    averages, gradients = _constraint_averages(request)
+    kl = _mean_kl(request)
+    # A kl that is not finite makes every sum NaN, so that all processes skip the step.
+    sums = averages * request.batch + torch.where(torch.isfinite(kl), 0.0, torch.nan)
+    return torch.cat([sums, sums.new_full((1,), request.batch)]), gradients
+
+
+def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
+    """See :class:`geco_ext.backends.Backend`."""
+    assert request.update is not None
+    examples = sums[-1]
+    averages = sums[:-1] / examples
+    factor = world_size * request.batch / examples
+    finite = torch.ones((), dtype=torch.bool, device=sums.device)
+    penalty = _update_state(request, request.update, averages, finite, examples.to(torch.int64))
+    loss = _mean_kl(request) * factor + penalty
+    return loss.to(loss_dtype(request.predictions)), factor
+
+
+def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    for gradient, output in zip(gradients, outputs, strict=True):
+        output.copy_(gradient * factor.to(gradient.dtype))
+
+
+# The constraint vector and its gradient ------------------------------------------------------------------------------
+
+
+class _Measured(NamedTuple):
+    """A term's rows before the tolerance is applied, [rows], and d rows / d prediction for each of its inputs."""
+
+    rows: Tensor
+    derivatives: list[Tensor]
+
+
+def _constraint_averages(request: Request) -> tuple[Tensor, list[Tensor]]:
+    """C_hat, [L] float64, and d (lambda^T C_hat + mean kl) / d input for each input that wants it."""
+    terms = parse_terms(request.terms)
+    state = views(request.block)
+    multipliers = _log_multiplier(request).exp()
+    gradients = [torch.zeros_like(p, dtype=torch.float64) for p in request.predictions]
+    averages = []
+    row = 0
+    for term, inputs in zip(terms, inputs_of_terms(terms, request.owners), strict=True):
+        rows = slice(row, row + term.rows)
+        row += term.rows
+        measured = _measure(term, request, inputs)
+        averages.append(_apply_tolerance(term, measured.rows, state.kappa[rows]))
+        sign = -1.0 if term.scale_rule == "1-kappa" else 1.0
+        for index, derivative in zip(inputs, measured.derivatives, strict=True):
+            multiplier = multipliers[rows]
+            if term.rows > 1:
+                multiplier = multiplier.view(-1, *[1] * (derivative.dim() - 2))  # one per channel
+            gradients[index] += sign * multiplier * derivative
+    wanted = [
+        gradient.to(_buffer_dtype(prediction))
+        for gradient, prediction, wants in zip(gradients, request.predictions, request.wants_gradient, strict=False)
+        if wants
+    ]
+    if request.kl is not None and request.wants_gradient[-1]:
+        kl = request.kl
+        wanted.append(torch.full_like(kl, 1.0 / max(kl.numel(), 1), dtype=_buffer_dtype(kl)))
+    return torch.cat(averages), wanted
+
+
+def _buffer_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _apply_tolerance(term: Term, rows: Tensor, kappa: Tensor) -> Tensor:
+    """Table 1: a squared error minus kappa^2; kappa minus a similarity or a probability; a scalar as it is."""
+    if term.scale_rule == "kappa^2":
+        return rows - kappa**2
+    if term.scale_rule == "1-kappa":
+        return kappa - rows
+    return rows
+
+
+def _measure(term: Term, request: Request, inputs: list[int]) -> _Measured:
+    predictions = [request.predictions[i].to(torch.float64) for i in inputs]
+    if term.kind == "scalar":
+        (value,) = predictions
+        return _Measured(value.mean().reshape(1), [torch.full_like(value, 1.0 / max(value.numel(), 1))])
+    targets = [request.targets[i] for i in inputs]
+    if term.kind == "class_probability":
+        (labels,) = targets
+        assert labels is not None
+        return _class_probability(predictions[0], labels, term.from_logits)
+    pairs = [(p, t.to(torch.float64)) for p, t in zip(predictions, targets, strict=True) if t is not None]
+    if term.kind == "squared_error":
+        return _squared_error(pairs, term)
+    ((x_hat, x),) = pairs
+    if term.kind == "patch_ncc":
+        value, derivative = patch_ncc(x_hat, x, term.patch_size, term.stride, term.eps, term.per_channel)
+    else:
+        value, derivative = local_statistics(x_hat, x, term.patch_size, term.stride, term.eps)
+    return _Measured(value.reshape(1), [derivative])
+
+
+def _squared_error(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:
+    """RE and FRE: the squared error of an example, averaged over the batch; several pairs: a mean of means."""
+    rows = []
+    derivatives = []
+    for prediction, target in pairs:
+        difference = prediction - target
+        per_example = difference[0].numel() / term.rows
+        weight = 1.0 / (len(pairs) * per_example) if term.mean else 1.0
+        square = difference.square()
+        total = square.sum(dim=[d for d in range(square.dim()) if d != 1]) if term.rows > 1 else square.sum()
+        rows.append(weight * total.reshape(term.rows) / difference.shape[0])
+        derivatives.append(2.0 * weight * difference / difference.shape[0])
+    return _Measured(torch.stack(rows).sum(0), derivatives)
+
+
+def _class_probability(scores: Tensor, labels: Tensor, from_logits: bool) -> _Measured:
+    """CLA: the probability of the true class; NaN for a label out of range."""
+    classes = scores.shape[1]
+    probabilities = scores.softmax(1) if from_logits else scores
+    in_range = (labels >= 0) & (labels < classes)
+    one_hot = torch.arange(classes, device=scores.device) == labels[:, None]
+    of_label = torch.where(in_range, (probabilities * one_hot).sum(1), torch.nan)
+    derivative = one_hot.to(torch.float64)
+    if from_logits:
+        derivative = of_label[:, None] * (derivative - probabilities)
+    return _Measured(of_label.mean().reshape(1), [derivative / scores.shape[0]])
+
+
+def _mean_kl(request: Request) -> Tensor:
+    if request.kl is None:
+        return torch.zeros((), dtype=torch.float64, device=request.block.device)
+    return request.kl.to(torch.float64).mean()
+
+
+# The state ------------------------------------------------------------------------------------------------------------
+
+
+def compared_elements(request: Request) -> list[float]:
+    """D of lambda* = D / (2 s) for each term."""
+    terms = parse_terms(request.terms)
+    result = []
+    for term, inputs in zip(terms, inputs_of_terms(terms, request.owners), strict=True):
+        if term.kind == "squared_error":
+            elements = sum(request.predictions[i][0].numel() for i in inputs) / term.rows
+        elif term.kind == "local_statistics":
+            height, width = request.predictions[inputs[0]].shape[-2:]
+            elements = 2.0 * positions(height, term) * positions(width, term)
+        else:
+            elements = float(request.image_elements)
+        result.append(elements)
+    return result
+
+
+def _scales(request: Request, state: State) -> Tensor:
+    """S of every row, [L]."""
+    scales = []
+    row = 0
+    for term in parse_terms(request.terms):
+        rows = slice(row, row + term.rows)
+        row += term.rows
+        kappa = state.kappa[rows]
+        rules = {"kappa^2": kappa**2, "1-kappa": 1.0 - kappa, "own": state.scale[rows]}
+        scales.append(rules[term.scale_rule])
+    return torch.cat(scales).clamp_min(SMALLEST)
+
+
+def _natural_log_multiplier(request: Request) -> Tensor:
+    """log lambda*, [L]: lambda* = D / (2 s), or what a constraint brings."""
+    state = views(request.block)
+    scales = _scales(request, state)
+    result = []
+    row = 0
+    for term, elements in zip(parse_terms(request.terms), compared_elements(request), strict=True):
+        rows = slice(row, row + term.rows)
+        row += term.rows
+        own = term.scale_rule == "own"
+        result.append(state.natural_multiplier[rows] if own else elements / (2.0 * scales[rows]))
+    return torch.cat(result).log()
+
+
+def _log_multiplier(request: Request) -> Tensor:
+    """Log lambda before this step; an automatic start is resolved here."""
+    stored = views(request.block).log_multiplier
+    return torch.where(stored.isnan(), _natural_log_multiplier(request), stored)
+
+
+def _clipped_violation(update: UpdateSettings, average: Tensor, scales: Tensor) -> Tensor:
+    violation = {
+        "log": (1.0 + average / scales).clamp_min(SMALLEST).log(),
+        "relative": average / scales,
+        "raw": average,
+    }[update.violation]
+    return violation.clamp(-update.max_violation, update.max_violation)
+
+
+def _update_state(
+    request: Request, update: UpdateSettings, c_hat: Tensor, kl_is_finite: Tensor, batch: Tensor | int
+) -> Tensor:
+    """Algorithm 1 after the constraints are known. Moves the state, returns sum_l lambda_l C_l (lambda before it)."""
+    state = views(request.block)
+    log_multiplier = _log_multiplier(request)
+    natural = _natural_log_multiplier(request)
+    scales = _scales(request, state)
+
+    finite = kl_is_finite & c_hat.isfinite().all()
+    first = state.steps == 0
+    micro_batches = state.micro_batches + 1
+    complete = micro_batches >= update.accumulation_steps
+    examples = state.accumulated_examples + torch.where(finite, batch, 0)
+    updates = complete & (examples > 0)
+    alone = finite & (examples == batch)
+    accumulated = torch.where(finite, state.accumulated + c_hat * batch, state.accumulated)
+
+    step_average = torch.where(alone, c_hat, accumulated / examples)
+    average = torch.where(first, step_average, update.alpha * state.moving_average + (1 - update.alpha) * step_average)
+    v = _clipped_violation(update, average, scales)
+    v_previous = torch.where(first, v, state.violation)
+    low = torch.where(state.log_low.isnan(), natural - math.log(1000.0), state.log_low)
+    high = torch.where(state.log_high.isnan(), natural + math.log(3.0), state.log_high)
+    moved = log_multiplier + update.lr * v + update.proportional * (v - v_previous)
+    moved = moved.clamp(low, high)
+
+    shown = torch.where(updates, average, torch.where(first, c_hat, state.moving_average))
+    penalty = (log_multiplier.exp() * torch.where(finite, shown, c_hat)).sum()
+
+    resolved = torch.where(finite, log_multiplier, state.log_multiplier)
+    state.log_multiplier.copy_(torch.where(updates, moved, resolved))
+    state.moving_average.copy_(torch.where(updates, average, state.moving_average))
+    state.violation.copy_(torch.where(updates, v, state.violation))
+    state.upper_bound.copy_(torch.where(updates, high, state.upper_bound))
+    state.last_constraint.copy_(torch.where(finite, c_hat, state.last_constraint))
+    state.accumulated.copy_(torch.where(updates, 0.0, accumulated))
+    state.accumulated_examples.copy_(torch.where(complete, 0, examples))
+    state.micro_batches.copy_(torch.where(complete, 0, micro_batches))
+    state.steps.copy_(state.steps + updates)
+    state.skipped.copy_(state.skipped + ~finite)
+    return penalty
+

@@ -1,0 +1,16 @@
+"""The constraints of Table 1 of "Taming VAEs", and the base of a user's own."""
+
+from geco_ext.constraints.base import Constraint
+from geco_ext.constraints.classification import ClassificationAccuracy
+from geco_ext.constraints.feature import FeatureReconstructionError
+from geco_ext.constraints.patch import LocalStatistics, PatchNCC
+from geco_ext.constraints.reconstruction import ReconstructionError
+
+__all__ = [
+    "ClassificationAccuracy",
+    "Constraint",
+    "FeatureReconstructionError",
+    "LocalStatistics",
+    "PatchNCC",
+    "ReconstructionError",
+]

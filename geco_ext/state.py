@@ -1,0 +1,76 @@
+"""The state of a criterion: one float64 block on the device, rows of one number per constraint, then counters.
+
+Every backend reads and writes this block in place (``csrc/math/state.h`` is its C++ side), so a step moves one pointer
+and never a number to the host. The counters are 64-bit integers stored in the last words.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROWS = (
+    "log_multiplier",  # log lambda; NaN until an automatic start is resolved
+    "moving_average",  # C_ma
+    "violation",  # v of the last update
+    "kappa",  # the tolerance
+    "accumulated",  # sum of C_hat * examples over the micro-batches of this step
+    "last_constraint",  # C_hat of the last finite call
+    "upper_bound",  # log bound in force at the last update
+    "log_low",  # log bounds asked for; NaN: automatic
+    "log_high",
+    "scale",  # s and lambda* of constraints that bring their own
+    "natural_multiplier",
+)
+COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped", "ticket")
+
+PERSISTENT_ROWS = ("log_multiplier", "moving_average", "violation", "kappa", "accumulated")
+PERSISTENT_COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped")
+
+
+class State(NamedTuple):
+    """Views of a state block, one per row of ``ROWS`` ([L] float64) and per counter (0-d int64)."""
+
+    log_multiplier: Tensor
+    moving_average: Tensor
+    violation: Tensor
+    kappa: Tensor
+    accumulated: Tensor
+    last_constraint: Tensor
+    upper_bound: Tensor
+    log_low: Tensor
+    log_high: Tensor
+    scale: Tensor
+    natural_multiplier: Tensor
+    accumulated_examples: Tensor
+    micro_batches: Tensor
+    steps: Tensor
+    skipped: Tensor
+    ticket: Tensor
+
+
+def words(constraints: int) -> int:
+    """Number of 8-byte words of a block for ``constraints`` constraints."""
+    return len(ROWS) * constraints + len(COUNTERS)
+
+
+def views(block: Tensor) -> State:
+    """The rows and counters of a block, sharing its memory."""
+    constraints = (block.numel() - len(COUNTERS)) // len(ROWS)
+    rows = block[: len(ROWS) * constraints].view(len(ROWS), constraints).unbind(0)
+    counters = block[len(ROWS) * constraints :].view(torch.int64).unbind(0)
+    return State(*rows, *counters)
+
+
+def new_block(constraints: int, device: torch.device | str | None = None) -> Tensor:
+    """A block in which every multiplier is 1, unbounded, and nothing has been seen. Needs no synchronisation."""
+    block = torch.zeros(words(constraints), dtype=torch.float64, device=device)
+    state = views(block)
+    state.upper_bound.fill_(torch.inf)
+    state.log_low.fill_(-torch.inf)
+    state.log_high.fill_(torch.inf)
+    state.scale.fill_(1.0)
+    state.natural_multiplier.fill_(1.0)
+    return block
