@@ -92,21 +92,18 @@ class Trajectory:
 def digits(device: str = "cpu") -> Tensor:
     """The training images, [N, 1, 16, 16] in [0, 1]."""
     dataset = load("digits", size=IMAGE_SIZE)
-    return torch.stack([dataset[index]["x"] for index in range(len(dataset))]).to(device)  # type: ignore[arg-type]
+    return torch.stack([dataset[index]["x"] for index in range(len(dataset))]).to(device)
 
 
 def batches(images: Tensor, steps: int, seed: int) -> Iterator[Tensor]:
     """`steps` batches, every epoch in a new order, incomplete batches left out."""
     generator = torch.Generator().manual_seed(seed)
-    step = 0
-    while True:
-        for indices in torch.randperm(len(images), generator=generator).split(BATCH_SIZE):
-            if len(indices) < min(BATCH_SIZE, len(images)):
-                continue
-            if step == steps:
-                return
-            yield images[indices.to(images.device)]
-            step += 1
+    per_epoch = len(images) // BATCH_SIZE
+    for step in range(steps):
+        if step % per_epoch == 0:
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+        first = step % per_epoch * BATCH_SIZE
+        yield images[order[first : first + BATCH_SIZE]]
 
 
 def train(
@@ -137,8 +134,7 @@ def train(
 def root_mean_squared_error(model: NVPVAE, images: Tensor) -> float:
     """In eval mode, at one posterior sample, over all elements."""
     model.eval()
-    squared = sum(float((model(x).x_hat - x).square().sum()) for x in images.split(512))
-    return math.sqrt(squared / images.numel())
+    return math.sqrt((model(images).x_hat - images).square().mean())
 
 
 def run(cell: Cell, images: Tensor, report: Callable[[str], None] = lambda line: None) -> dict[str, str]:
