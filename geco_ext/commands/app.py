@@ -1,0 +1,34 @@
+"""The sub-commands of `geco`, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import geco_ext
+from geco_ext.commands.info import info
+from geco_ext.commands.train import train
+
+
+def build_app() -> typer.Typer:
+    """The command line of `geco`."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(geco)
+    app.command()(train)
+    app.command()(info)
+    return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"geco {geco_ext.__version__}")
+        raise typer.Exit
+
+
+def geco(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train variational auto-encoders under constraints (GECO)."""

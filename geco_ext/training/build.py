@@ -1,0 +1,43 @@
+"""A run's model and criterion, made from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from geco_ext import GECOLoss
+from geco_ext.training.constraint_argument import build_constraints
+from geco_ext.training.model_registry import build_model
+from geco_ext.training.run_folder import RunConfiguration
+
+
+def build(configuration: RunConfiguration) -> tuple[nn.Module, GECOLoss]:
+    """A freshly initialised model, its weights drawn from the run's seed, and a fresh criterion.
+
+    Raises:
+        ValueError: an unknown model or constraint, or values they refuse.
+    """
+    settings = configuration.settings
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = build_model(
+            settings.model, configuration.image_shape, configuration.context_shape, settings.model_options
+        )
+    return model, GECOLoss(build_constraints(settings.constraints))
+
+
+def load_part(module: nn.Module, state: Mapping[str, Any], part: str) -> None:
+    """Load the entries of a checkpoint's state that belong to one part (``model`` or ``criterion``).
+
+    Raises:
+        ValueError: they do not fit; the checkpoint belongs to another configuration.
+    """
+    prefix = f"{part}."
+    try:
+        module.load_state_dict({name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)})
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"the checkpoint's {part} is not that of the run's configuration: {first}") from error

@@ -1,0 +1,128 @@
+"""The training step: a model, a criterion, and what happens when a step comes out non-finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from geco_ext import GECOLoss
+from geco_ext.training.model_registry import VariationalOutput
+
+RECORD_EVERY = 10
+"""Steps between records of the loss, RMSE, KL and multiplier. Reading them waits for the device, so not every step."""
+
+DECAY_SHARE = 0.2
+"""Share of the steps, at the end, over which the learning rate falls linearly to 0, so that the last weights settle."""
+
+
+class ConstrainedTraining(L.LightningModule):
+    """A model trained with Adam under a :class:`geco_ext.GECOLoss`, which is a submodule and so checkpointed with it.
+
+    A step whose constraint, KL or gradient is not finite leaves the weights and Adam's moments as they were. Whether
+    it is, is known on the device only; asking for it would stall every step of a GPU. Adam's fused kernel reads a
+    ``found_inf`` tensor and does nothing where it is 1 - the mechanism behind ``torch.amp.GradScaler`` - so the
+    decision is made where the gradients are, and the same way on the CPU.
+
+    Args:
+        model: ``forward(x, context=None)`` gives ``x_hat`` and ``kl``.
+        criterion: the loss and its multipliers.
+        learning_rate: Adam's, until it falls linearly to 0 over the last fifth of the steps.
+        steps: optimiser steps of the whole training.
+        takes_context: whether the model is given the data set's context.
+    """
+
+    skipped_steps: Tensor
+    """Number of steps left out because something was not finite, 0-d int64."""
+
+    def __init__(
+        self, model: nn.Module, criterion: GECOLoss, *, learning_rate: float, steps: int, takes_context: bool
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = criterion
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.takes_context = takes_context
+        self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.int64))
+        self.observed: dict[str, Tensor] = {}
+        self._skipped_before: Tensor | None = None
+        self._random_state: dict[str, Tensor] | None = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, fused: one kernel over all parameters, and the one that can skip a step without the host knowing."""
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        """The loss of one batch, 0-d."""
+        x = batch["x"]
+        output = self.reconstructed(batch)
+        self._skipped_before = self.criterion.skipped.clone()
+        loss: Tensor = self.criterion(output.x_hat, x, output.kl, labels=batch["label"])
+        if is_recorded(self.global_step + 1):
+            with torch.no_grad():
+                self.observed = {
+                    "loss": loss.detach(),
+                    "rmse": (output.x_hat - x).square().mean().sqrt(),
+                    "kl": output.kl.detach().mean(),
+                }
+        return loss
+
+    def reconstructed(self, batch: dict[str, Any]) -> VariationalOutput:
+        """The model's reconstruction and KL of a batch."""
+        output: VariationalOutput = (
+            self.model(batch["x"], batch["context"]) if self.takes_context else self.model(batch["x"])
+        )
+        return output
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Tell Adam's kernel whether to leave this step out."""
+        # With several ranks both are the same everywhere: the criterion's state is, and the gradients are averaged.
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        skip = ~norm.isfinite() | (self.criterion.skipped != self._skipped_before)
+        self.skipped_steps += skip
+        optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]  # torch.optim reads, never declares it
+
+    def on_train_start(self) -> None:
+        """Give every rank posterior samples of its own; the weights were drawn from one seed on all of them."""
+        if self.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state, from which the next posterior sample is drawn."""
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the random state back, to be set when the first batch starts."""
+        self._random_state = checkpoint["random_state"]
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Set the random state of the checkpoint just before its next step: starting up draws numbers too."""
+        if self._random_state is None:
+            return
+        if self.global_rank == 0:
+            torch.set_rng_state(self._random_state["cpu"])
+            if self.device.type == "cuda" and "cuda" in self._random_state:
+                torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
+        else:
+            # The checkpoint holds the first rank's state; the others need one that differs from it and each other.
+            torch.manual_seed(torch.initial_seed() + self.global_step)
+        self._random_state = None
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """1, then down to 0 in a line over the last `DECAY_SHARE` of the steps; steps count from 0."""
+    return min(1.0, (steps - step) / max(1.0, DECAY_SHARE * steps))
+
+
+def is_recorded(step: int) -> bool:
+    """Whether the values of a step, counted from 1, are recorded."""
+    return step == 1 or step % RECORD_EVERY == 0

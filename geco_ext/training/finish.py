@@ -1,0 +1,47 @@
+"""What is made of a finished training: the report and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from geco_ext.data import ImageDataset
+from geco_ext.training.constrained_training import ConstrainedTraining
+from geco_ext.training.constraint_result import constraint_results, reconstruction_tolerances
+from geco_ext.training.evaluation import drawn_from, evaluate, on_device
+from geco_ext.training.metrics_history import read_history
+from geco_ext.training.pictures import draw_reconstructions, draw_samples, draw_trajectory
+from geco_ext.training.report import Report
+from geco_ext.training.run_folder import RunFolder
+
+PICTURED = 64
+"""Reconstructions and samples in the pictures."""
+
+
+def finish(
+    folder: RunFolder, module: ConstrainedTraining, dataset: ImageDataset, *, steps: int, seconds: float, seed: int
+) -> Report:
+    """Measure the model on its training set, write the results and draw the pictures into the run folder."""
+    module.eval()
+    history = read_history(folder.metrics_file)
+    evaluation = evaluate(module, dataset, seed)
+    report = Report(
+        steps=steps,
+        seconds=seconds,
+        skipped_steps=int(module.skipped_steps),
+        rmse=evaluation.rmse,
+        kl=evaluation.kl,
+        constraints=constraint_results(module.criterion, evaluation, history),
+    )
+    report.write(folder)
+    draw_trajectory(history, reconstruction_tolerances(module.criterion), folder.path / "trajectory.png")
+    examples = on_device(dataset[:PICTURED], module.device)
+    context = (examples["context"],) if module.takes_context else ()
+    with torch.no_grad(), drawn_from(seed, module.device):
+        draw_reconstructions(examples["x"], module.reconstructed(examples).x_hat, folder.path / "reconstructions.png")
+        sample = cast(Callable[..., Tensor], module.model.sample)
+        draw_samples(sample(len(examples["x"]), *context), folder.path / "samples.png")
+    return report

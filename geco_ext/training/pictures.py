@@ -1,0 +1,97 @@
+"""The pictures of a run: trajectory, reconstructions, samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.training.metrics_history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 16
+PIXELS_PER_INCH = 100
+SMALLEST_TILE = 48
+"""Pixels a side: smaller images are enlarged by a whole factor so that they can be seen."""
+
+
+def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Path) -> None:
+    """RMSE, KL and multipliers against the step; ``tolerances`` (name to kappa) are drawn on the RMSE."""
+    from matplotlib.figure import Figure
+
+    steps = history["step"]
+    constraints = {name: values for name, values in history.items() if name.startswith("moving_average/")}
+    others = {name: values for name, values in constraints.items() if name.split("/", 1)[1] not in tolerances}
+    figure = Figure(figsize=(8, 9 if others else 7), layout="constrained")
+    axes = list(figure.subplots(4 if others else 3, 1, sharex=True))
+
+    axes[0].plot(steps, history["rmse"], linewidth=1)
+    for name, kappa in tolerances.items():
+        axes[0].axhline(kappa, color="black", linestyle="--", linewidth=1, label=f"kappa = {kappa:g} ({name})")
+    if tolerances:
+        axes[0].legend()
+    axes[0].set(ylabel="RMSE of the batch", yscale="log")
+    axes[1].plot(steps, history["kl"], linewidth=1)
+    axes[1].set(ylabel="KL of the batch (nats)")
+    _draw_by_name(axes[2], steps, {name: v for name, v in history.items() if name.startswith("multiplier/")})
+    axes[2].set(ylabel="multiplier", yscale="log")
+    if others:
+        _draw_by_name(axes[3], steps, others)
+        axes[3].axhline(0, color="black", linestyle="--", linewidth=1)
+        axes[3].set(ylabel="constraint (moving average)")
+    for each in axes:
+        each.grid(alpha=0.3)
+    axes[-1].set(xlabel="step")
+    _save(figure, file)
+
+
+def draw_reconstructions(data: Tensor, reconstructions: Tensor, file: Path) -> None:
+    """Rows of data [N, C, H, W], each with its row of reconstructions below."""
+    rows = []
+    for first in range(0, len(data), COLUMNS):
+        rows += [data[first : first + COLUMNS], reconstructions[first : first + COLUMNS]]
+    _draw_rows(rows, file)
+
+
+def draw_samples(samples: Tensor, file: Path) -> None:
+    """Samples [N, C, H, W] in rows."""
+    _draw_rows(list(torch.split(samples, COLUMNS)), file)
+
+
+def _draw_by_name(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]]) -> None:
+    for name, series in values.items():
+        axes.plot(steps, series, linewidth=1, label=name.split("/", 1)[1])
+    axes.legend()
+
+
+def _draw_rows(rows: list[Tensor], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    enlarge = max(1, math.ceil(SMALLEST_TILE / rows[0].shape[-1]))
+    picture = torch.cat([torch.cat([_framed(image, enlarge) for image in row], dim=1) for row in rows if len(row)])
+    height, width = picture.shape[:2]
+    figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH)
+    figure.figimage(picture.numpy())
+    _save(figure, file)
+
+
+def _framed(image: Tensor, enlarge: int) -> Tensor:
+    """[C, H, W] as RGB [H', W', 3] with a white frame; channels that are no colours stand below each other."""
+    channels = image.detach().float().cpu().clamp(0, 1)
+    if len(channels) != 3:
+        channels = channels.reshape(1, -1, channels.shape[-1]).expand(3, -1, -1)
+    enlarged = channels.repeat_interleave(enlarge, dim=1).repeat_interleave(enlarge, dim=2)
+    return torch.nn.functional.pad(enlarged, (1, 1, 1, 1), value=1.0).permute(1, 2, 0)
+
+
+def _save(figure: Figure, file: Path) -> None:
+    with replaced_when_written(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=PIXELS_PER_INCH)

@@ -1,0 +1,86 @@
+"""The result of a run as a table, for the terminal and as Markdown, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.training.constraint_result import ConstraintResult
+from geco_ext.training.run_folder import RunFolder
+
+HEADINGS = ("constraint", "kappa asked", "reached", "deviation", "KL (nats)", "multiplier", "met")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run came to, measured on the training set in eval mode with one posterior sample an example.
+
+    Attributes:
+        steps: optimiser steps done.
+        seconds: wall-clock time of the steps of this process (a resumed run counts from where it resumed).
+        skipped_steps: steps left out because something was not finite.
+        rmse: root of the mean squared error over all elements.
+        kl: mean KL in nats.
+        constraints: one result per constraint.
+    """
+
+    steps: int
+    seconds: float
+    skipped_steps: int
+    rmse: float
+    kl: float
+    constraints: tuple[ConstraintResult, ...]
+
+    def table(self) -> str:
+        """A Markdown table with padded columns, readable in a terminal as it is."""
+        rows = [
+            (
+                result.name,
+                f"{result.kappa:g}",
+                f"{result.reached:.4f}",
+                "-" if result.deviation_percent is None else f"{result.deviation_percent:+.1f}%",
+                f"{self.kl:.2f}",
+                short(result.multiplier),
+                "yes" if result.met else "NO",
+            )
+            for result in self.constraints
+        ]
+        return _padded([HEADINGS, *rows])
+
+    def remarks(self) -> list[str]:
+        """What the table does not say by itself, one sentence a line."""
+        remarks = [
+            f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
+        ]
+        remarks += [
+            f"The multiplier of {result.name} rests on its upper bound ({short(result.multiplier)}): kappa = "
+            f"{result.kappa:g} asks for more than this model gave. Try a larger model, more steps or another kappa."
+            for result in self.constraints
+            if result.at_bound
+        ]
+        if self.skipped_steps:
+            remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")
+        return remarks
+
+    def write(self, folder: RunFolder) -> None:
+        """Save ``results.json`` and ``results.md``."""
+        with replaced_when_written(folder.path / "results.json") as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        with replaced_when_written(folder.path / "results.md") as temporary:
+            temporary.write_text("\n\n".join([self.table(), *self.remarks()]) + "\n")
+
+
+def short(multiplier: float) -> str:
+    """A multiplier as people write it: no exponent where digits will do."""
+    return f"{multiplier:.0f}" if 1000 <= multiplier < 1e7 else f"{multiplier:.4g}"
+
+
+def _padded(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""Where a run keeps what."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import geco_ext
+from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.training.settings import TrainingSettings
+
+CHECKPOINT_KEYS = {"state_dict", "global_step", "optimizer_states", "random_state"}
+
+
+@dataclass(frozen=True)
+class RunConfiguration:
+    """What is needed to build a run's model and criterion again.
+
+    Attributes:
+        settings: the run's settings.
+        image_shape: (C, H, W) of its images.
+        context_shape: (C', H, W) of its contexts, None for an unconditional model.
+    """
+
+    settings: TrainingSettings
+    image_shape: tuple[int, ...]
+    context_shape: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run: ``config.json``, ``checkpoints/``, ``metrics.csv``, ``tensorboard/`` and the results."""
+
+    path: Path
+
+    @classmethod
+    def holding(cls, path: Path) -> tuple[RunFolder, Path]:
+        """The run folder and the checkpoint that a path means: a run folder, or one of its checkpoint files."""
+        if path.suffix == ".ckpt":
+            return cls(path.parent.parent), path
+        return cls(path), cls(path).last_checkpoint
+
+    @property
+    def configuration_file(self) -> Path:
+        """The settings the run was started with."""
+        return self.path / "config.json"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Holds ``last.ckpt`` and the periodic checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoint_folder / "last.ckpt"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The history of loss, RMSE, KL, constraints and multipliers."""
+        return self.path / "metrics.csv"
+
+    def checkpoint_at(self, step: int) -> Path:
+        """The periodic checkpoint of a step."""
+        return self.checkpoint_folder / f"step_{step:08d}.ckpt"
+
+    def periodic_checkpoints(self) -> list[Path]:
+        """The periodic checkpoints there are, oldest first."""
+        return sorted(self.checkpoint_folder.glob("step_*.ckpt"))
+
+    def check_free(self) -> None:
+        """Refuse a folder that already holds something.
+
+        Raises:
+            ValueError: the path is a file, or a folder with content.
+        """
+        if self.configuration_file.exists():
+            raise ValueError(
+                f"run folder {self.path} already holds a run; continue it with --resume {self.path}, "
+                "remove it, or choose another --out"
+            )
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise ValueError(f"run folder {self.path} exists and is not empty; choose another --out")
+
+    def create(self, configuration: RunConfiguration) -> None:
+        """Make the folder and write the configuration into it.
+
+        Raises:
+            ValueError: it cannot be written to.
+        """
+        try:
+            self.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+            self.write_configuration(configuration)
+        except OSError as error:
+            raise ValueError(f"run folder {self.path} cannot be written: {error.strerror or error}") from error
+
+    def write_configuration(self, configuration: RunConfiguration) -> None:
+        """Save the configuration."""
+        content = {
+            "geco_ext": geco_ext.__version__,
+            "image_shape": list(configuration.image_shape),
+            "context_shape": None if configuration.context_shape is None else list(configuration.context_shape),
+            "settings": configuration.settings.as_dict(),
+        }
+        with replaced_when_written(self.configuration_file) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+    def read_configuration(self) -> RunConfiguration:
+        """The configuration the run was started with.
+
+        Raises:
+            FileNotFoundError: no run there.
+            ValueError: the file is damaged.
+        """
+        if not self.configuration_file.is_file():
+            raise FileNotFoundError(f"no run in {self.path}: expected {self.configuration_file}")
+        try:
+            content = json.loads(self.configuration_file.read_text())
+            return RunConfiguration(
+                settings=TrainingSettings.from_dict(content["settings"]),
+                image_shape=_shape(content["image_shape"]),
+                context_shape=None if content["context_shape"] is None else _shape(content["context_shape"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.configuration_file} is damaged: {error}") from error
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot take another checkpoint.
+
+        Raises:
+            ValueError: it cannot be written to.
+        """
+        if not os.access(self.checkpoint_folder, os.W_OK):
+            raise ValueError(f"run folder {self.path} cannot be written: {self.checkpoint_folder} is read-only")
+
+    def read_checkpoint(self, file: Path) -> dict[str, Any]:
+        """The tensors and numbers of a checkpoint, on the CPU.
+
+        Only tensors and plain values are read, never code, so a checkpoint from elsewhere can do no harm.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: the file is truncated or is no checkpoint of `geco train`; the message names earlier ones.
+        """
+        if not file.is_file():
+            raise FileNotFoundError(f"no checkpoint {file}{self._earlier_than(file)}")
+        try:
+            checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises a dozen types on damaged files, none of its own
+            reason = str(error).strip().partition("\n")[0][:100] or type(error).__name__
+            raise ValueError(
+                f"checkpoint {file} is truncated or corrupt and cannot be read ({reason}){self._earlier_than(file)}"
+            ) from error
+        if not isinstance(checkpoint, dict) or not checkpoint.keys() >= CHECKPOINT_KEYS:
+            raise ValueError(f"{file} is not a checkpoint of geco train{self._earlier_than(file)}")
+        return checkpoint
+
+    def _earlier_than(self, file: Path) -> str:
+        others = [str(other) for other in self.periodic_checkpoints() if other.resolve() != file.resolve()]
+        return f"; earlier checkpoints, which --resume takes as well: {', '.join(others)}" if others else ""
+
+
+def _shape(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)

@@ -1,0 +1,213 @@
+"""A training run from its settings to its pictures."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import geco_ext.data
+from geco_ext.data import ImageDataset
+from geco_ext.training.batch_order import BatchOrder
+from geco_ext.training.build import build, load_part
+from geco_ext.training.checkpoint_io import AtomicCheckpointIO
+from geco_ext.training.constrained_training import ConstrainedTraining
+from geco_ext.training.constraint_argument import with_absolute_file
+from geco_ext.training.model_registry import model_entry
+from geco_ext.training.record_metrics import RecordMetrics
+from geco_ext.training.run_folder import RunConfiguration, RunFolder
+from geco_ext.training.save_checkpoints import SaveCheckpoints
+from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.show_progress import ShowProgress
+from geco_ext.training.stop_on_interrupt import StopOnInterrupt
+from geco_ext.training.training_data import TrainingData
+
+# Advice of Lightning that does not apply: the data are in memory, and constraints keep their networks in eval mode.
+# LeafSpec: Lightning and PyTorch among themselves.
+INAPPLICABLE_ADVICE = (
+    ".*does not have many workers.*",
+    ".*in eval mode at the start of training.*",
+    ".*LeafSpec.* is deprecated.*",
+)
+
+
+class TrainingInterrupted(Exception):  # noqa: N818 - an interruption is no error
+    """Training was interrupted; its last checkpoint can be resumed."""
+
+
+@dataclass
+class Session:
+    """All parts of a run, built and checked: what can be wrong with the input has shown before training starts."""
+
+    folder: RunFolder
+    configuration: RunConfiguration
+    dataset: ImageDataset
+    module: ConstrainedTraining
+    trainer: L.Trainer
+    interrupt: StopOnInterrupt
+    checkpoint: Path | None
+
+    def train(self) -> float:
+        """Train to the last step and return the seconds it took.
+
+        Raises:
+            TrainingInterrupted: on Ctrl-C, after a checkpoint was written.
+        """
+        settings = self.configuration.settings
+        data = TrainingData(self.dataset, settings.batch_size, settings.seed)
+        torch.manual_seed(settings.seed)
+        start = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                for message in INAPPLICABLE_ADVICE:
+                    warnings.filterwarnings("ignore", message)
+                self.trainer.fit(self.module, datamodule=data, ckpt_path=self.checkpoint)
+        except (KeyboardInterrupt, SystemExit) as stopped:  # Lightning turns the second Ctrl-C into SystemExit
+            raise TrainingInterrupted from stopped
+        if self.interrupt.interrupted:
+            raise TrainingInterrupted
+        return time.perf_counter() - start
+
+
+def start(settings: TrainingSettings, path: Path) -> Session:
+    """A new run in the folder ``path``, which is made when everything else is known to be right.
+
+    Raises:
+        ValueError: a setting that cannot be used; a folder that is taken or cannot be written.
+        FileNotFoundError: data that are not there.
+    """
+    folder = RunFolder(path)
+    if _is_first_process():
+        folder.check_free()
+    entry = model_entry(settings.model)
+    settings = dataclasses.replace(
+        settings,
+        size=settings.size or geco_ext.data.command_size(settings.data),
+        constraints=tuple(with_absolute_file(text) for text in settings.constraints),
+        data=_with_absolute_path(settings.data),
+    )
+    settings = _with_threads(settings)
+    dataset = _training_set(settings)
+    configuration = RunConfiguration(
+        settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None
+    )
+    session = _session(folder, configuration, dataset, checkpoint=None)
+    if _is_first_process():
+        folder.create(configuration)
+    return session
+
+
+def resume(path: Path, **changes: int | str | None) -> Session:
+    """A run taken up from its last checkpoint, or from one of its checkpoint files.
+
+    On the CPU, with the same number of threads, it continues bit for bit as if it had never stopped.
+
+    Args:
+        path: a run folder or a checkpoint file in it.
+        changes: settings that may differ from the run's: steps, accelerator, devices, threads, checkpoint_every.
+
+    Raises:
+        FileNotFoundError: no run or no checkpoint there.
+        ValueError: a damaged configuration or checkpoint, or a change that cannot be used.
+    """
+    folder, file = RunFolder.holding(path)
+    configuration = folder.read_configuration()
+    checkpoint = folder.read_checkpoint(file)
+    folder.check_writable()
+    settings = _with_threads(dataclasses.replace(configuration.settings, **changes))  # type: ignore[arg-type]
+    if settings.steps < checkpoint["global_step"]:
+        raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
+    configuration = dataclasses.replace(configuration, settings=settings)
+    session = _session(folder, configuration, _training_set(settings), checkpoint=file)
+    load_part(session.module.model, checkpoint["state_dict"], "model")
+    load_part(session.module.criterion, checkpoint["state_dict"], "criterion")
+    if _is_first_process():
+        folder.write_configuration(configuration)
+    return session
+
+
+def _is_first_process() -> bool:
+    """With several devices Lightning runs the same command again for each, after the first has made the folder."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _session(
+    folder: RunFolder, configuration: RunConfiguration, dataset: ImageDataset, checkpoint: Path | None
+) -> Session:
+    settings = configuration.settings
+    model, criterion = build(configuration)
+    BatchOrder(len(dataset), settings.batch_size, settings.seed)  # refuses a batch larger than the data set
+    module = ConstrainedTraining(
+        model,
+        criterion,
+        learning_rate=settings.learning_rate,
+        steps=settings.steps,
+        takes_context=model_entry(settings.model).takes_context,
+    )
+    _check_fit(module, dataset)
+    interrupt = StopOnInterrupt()
+    trainer = _trainer(folder, settings, interrupt)
+    return Session(folder, configuration, dataset, module, trainer, interrupt, checkpoint)
+
+
+def _training_set(settings: TrainingSettings) -> ImageDataset:
+    return geco_ext.data.load(settings.data, "train", settings.root, settings.size, settings.seed)
+
+
+def _with_threads(settings: TrainingSettings) -> TrainingSettings:
+    """Apply the number of threads, and keep it: another number sums in another order and gives other last bits."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return dataclasses.replace(settings, threads=torch.get_num_threads())
+
+
+def _with_absolute_path(data: str) -> str:
+    """The data set's name with a path made absolute, so that a run can be resumed from any folder."""
+    kind, colon, path = data.partition(":")
+    return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
+
+
+def _check_fit(module: ConstrainedTraining, dataset: ImageDataset) -> None:
+    """Show two examples to model and criterion, so that what does not fit is refused before a run is made."""
+    examples = dataset[:2]
+    module.eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        output = module.reconstructed(examples)
+        probe = copy.deepcopy(module.criterion).train()  # the first training call resolves multipliers: not ours to do
+        probe(output.x_hat, examples["x"], output.kl, labels=examples["label"])
+    module.train()
+
+
+def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInterrupt) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    metrics = RecordMetrics(folder)
+    try:
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            max_steps=settings.steps,
+            max_epochs=-1,
+            callbacks=[interrupt, SaveCheckpoints(folder, settings.checkpoint_every), metrics, ShowProgress(metrics)],
+            plugins=[AtomicCheckpointIO()],
+            logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
+            default_root_dir=folder.path,
+            enable_checkpointing=False,  # Lightning's own callback; SaveCheckpoints stands in for it
+            enable_model_summary=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # BatchOrder gives each rank its share
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"accelerator {settings.accelerator!r} with {settings.devices} devices cannot be used here: {error}"
+        ) from error

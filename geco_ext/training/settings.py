@@ -1,0 +1,88 @@
+"""What can be chosen about a training run, checked and saved with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of one training run.
+
+    Attributes:
+        model: name of the model, see `model_registry`.
+        model_options: keyword arguments of the model.
+        data: name of the data set, see :func:`geco_ext.data.load`.
+        root: folder with the data set's files, for data sets that are not embedded.
+        size: height and width of the images in pixels; None is the data set's usual size.
+        constraints: the constraints as written on the command line, see `constraint_argument`.
+        steps: optimiser steps.
+        batch_size: examples per step, over all devices together.
+        learning_rate: Adam's.
+        seed: of the weights, the data order and the posterior samples.
+        checkpoint_every: steps between checkpoints.
+        accelerator: Lightning's accelerator: auto, cpu, gpu...
+        devices: how many devices.
+        threads: CPU threads; None is PyTorch's own choice.
+
+    Raises:
+        ValueError: a value outside the range its message names.
+    """
+
+    model: str = "nvp"
+    model_options: Mapping[str, int] = field(default_factory=dict)
+    data: str = "digits"
+    root: str | None = None
+    size: int | None = None
+    constraints: tuple[str, ...] = ("re=0.1",)
+    steps: int = 3000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    seed: int = 0
+    checkpoint_every: int = 500
+    accelerator: str = "auto"
+    devices: int = 1
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{spoken(name)} must be an integer of at least 1, got {value!r}")
+        if not (isinstance(self.learning_rate, float | int) and 0 < self.learning_rate < math.inf):
+            raise ValueError(f"learning rate must be a positive number, got {self.learning_rate!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed!r}")
+        if not self.constraints:
+            raise ValueError("constraint: at least one is needed, for example re=0.1")
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as JSON can hold them."""
+        values = asdict(self)
+        values["constraints"] = list(self.constraints)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """Settings from what :meth:`as_dict` gave.
+
+        Raises:
+            ValueError: unknown or missing names, or values out of range.
+        """
+        names = {each.name for each in fields(cls)}
+        if set(values) != names:
+            differing = ", ".join(sorted(set(values) ^ names))
+            raise ValueError(f"settings do not have the names this version expects; differing: {differing}")
+        return cls(**{**values, "constraints": tuple(values["constraints"])})
+
+
+def spoken(name: str) -> str:
+    """A setting's name as the messages spell it."""
+    return name.replace("_", " ")
