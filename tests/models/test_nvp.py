@@ -116,6 +116,17 @@ def test_log_scales_are_bounded_whatever_the_weights(images: Tensor) -> None:
     assert log_det.abs().max() <= 4 * 3 * 3
 
 
+def test_densities_stay_in_the_precision_of_the_weights_under_autocast(images: Tensor) -> None:
+    model = shaken(NVPVAE((1, 8, 8), latent=4))
+    torch.manual_seed(0)
+    expected = model(images).kl
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        kl = model(images).kl
+    assert kl.dtype == torch.float32
+    torch.testing.assert_close(kl, expected, rtol=0.05, atol=0.1)
+
+
 def test_kl_of_a_gaussian_posterior_is_unbiased(images: Tensor) -> None:
     model = shaken(NVPVAE((1, 8, 8), latent=3, flows=0)).double()
     x = images[:1].double()
