@@ -41,4 +41,16 @@ def _devices() -> str:
 
 
 def _compiled() -> list[str]:
-    return []
+    """What the compiled extension was built for."""
+    from geco_ext.backends.native import extension
+
+    module, missing = extension()
+    if module is None:
+        return [f"compiled extension: none, {missing}"]
+    threading = "with OpenMP" if module.cpu.has_openmp() else "without OpenMP"
+    cuda = (
+        f"{module.cuda_architectures}, CUDA {module.cuda_version}"
+        if module.cuda_architectures
+        else "none, no CUDA compiler was found when it was built"
+    )
+    return [f"compiled C++ kernels: {module.cpu.capability()} here, {threading}", f"compiled CUDA architectures: {cuda}"]

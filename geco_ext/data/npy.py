@@ -43,10 +43,11 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
 def _read(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"data 'npy:{path}': no such file")
+    with path.open("rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            raise ValueError(f"data 'npy:{path}' is not an .npy file")
     try:
-        array = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"data 'npy:{path}' cannot be read as an .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"data 'npy:{path}': expected one array (.npy), got an archive of several")
     return array

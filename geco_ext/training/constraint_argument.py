@@ -25,7 +25,7 @@ def build_constraints(texts: Sequence[str]) -> list[Constraint]:
     """The constraints of a run; of several on patches each is named after its patch size.
 
     Raises:
-        ValueError: see :func:`build_constraint`.
+        ValueError: see :func:`build_constraint`; or the same constraint twice.
 
     Example:
         >>> [constraint.name for constraint in build_constraints(["re=0.1", "pncc=0.9:4", "pncc=0.8:8"])]
@@ -36,6 +36,10 @@ def build_constraints(texts: Sequence[str]) -> list[Constraint]:
     for constraint, name in zip(constraints, names, strict=True):
         if names.count(name) > 1 and isinstance(constraint, PatchNCC | LocalStatistics):
             constraint.name = f"{name}_{constraint.patch_size}"
+    names = [constraint.name for constraint in constraints]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ValueError(f"constraint: {', '.join(sorted(repeated))} is asked for more than once in {', '.join(texts)}")
     return constraints
 
 

@@ -161,9 +161,13 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
         geco_ext.data.load(f"folder:{tmp_path}")
-    (tmp_path / "broken.npy").write_bytes(b"not an array")
-    with pytest.raises(ValueError, match=r"broken\.npy' cannot be read as an \.npy array"):
-        geco_ext.data.load(f"npy:{tmp_path}/broken.npy")
+    (tmp_path / "text.npy").write_bytes(b"not an array")
+    with pytest.raises(ValueError, match=r"text\.npy' is not an \.npy file"):
+        geco_ext.data.load(f"npy:{tmp_path}/text.npy")
+    np.save(tmp_path / "truncated.npy", np.zeros((10, 8, 8)))
+    (tmp_path / "truncated.npy").write_bytes((tmp_path / "truncated.npy").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"truncated\.npy' cannot be read as an \.npy array"):
+        geco_ext.data.load(f"npy:{tmp_path}/truncated.npy")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from geco_ext.training.settings import TrainingSettings
+
+
+def test_settings_survive_json():
+    settings = TrainingSettings(model_options={"latent": 4}, constraints=("re=0.1", "pncc=0.9"), size=16, threads=2)
+    assert TrainingSettings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"batch_size": -1}, "batch size must be an integer of at least 1"),
+        ({"learning_rate": 0.0}, "learning rate must be a positive number"),
+        ({"learning_rate": float("nan")}, "learning rate must be a positive number"),
+        ({"seed": -1}, "seed must be an integer from 0"),
+        ({"constraints": ()}, "constraint: at least one is needed"),
+        ({"batch_size": 5, "devices": 2}, "batch size must be divisible by the 2 devices"),
+    ],
+)
+def test_a_wrong_value_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**changes)
+
+
+def test_names_of_another_version_are_refused():
+    values = TrainingSettings().as_dict()
+    del values["steps"]
+    with pytest.raises(ValueError, match="differing: steps"):
+        TrainingSettings.from_dict(values)
