@@ -135,11 +135,11 @@ void bind_cpu(py::module_& module) {
     geco::cpu::constraint_sums(call, reinterpret_cast<double*>(sums));
   });
 
-  cpu.def("update_from_sums", [](const Program& program, const py::list& inputs, py::handle kl, std::uintptr_t state,
-                                 std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums, int world_size,
-                                 std::uintptr_t loss, bool loss_is_double, std::uintptr_t gradient_factor,
-                                 const MultiplierUpdate& update) {
-    Call call = program.call(inputs, kl, py::none(), state, batch, image_elements, loss, loss_is_double);
+  cpu.def("update_from_sums", [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
+                                 std::uintptr_t state, std::int64_t batch, std::int64_t image_elements,
+                                 std::uintptr_t sums, int world_size, std::uintptr_t loss, bool loss_is_double,
+                                 std::uintptr_t gradient_factor, const MultiplierUpdate& update) {
+    Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
     call.update = &update;
     geco::cpu::update_from_sums(call, reinterpret_cast<const double*>(sums), world_size,
                                 reinterpret_cast<double*>(gradient_factor));
@@ -152,6 +152,13 @@ void bind_cpu(py::module_& module) {
     const double value = geco::cpu::read_element(tensor_from(factor), 0);
     py::gil_scoped_release release;
     geco::cpu::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), value, threads);
+  });
+
+  cpu.def("is_one", [](std::uintptr_t address, int type) {
+    Tensor scalar;
+    scalar.data = reinterpret_cast<void*>(address);
+    scalar.type = static_cast<DataType>(type);
+    return geco::cpu::read_element(scalar, 0) == 1.0;
   });
 
   cpu.def("capability", [] { return geco::cpu::run_table().name; });

@@ -8,50 +8,46 @@ again, and not at all when the incoming gradient is one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from geco_ext import backends, ops
+from geco_ext.backends.allocation import new_gradient
 from geco_ext.terms import Request, UpdateSettings
 
 
+class Call(NamedTuple):
+    """The constants of an operator call: all of a request but its tensors."""
+
+    terms: str
+    owners: tuple[int, ...]
+    wants_gradient: tuple[bool, ...]  # of each prediction, then of kl
+    targets_want_gradient: bool
+    batch: int
+    image_elements: int
+    update: UpdateSettings | None
+
+
 class Lagrangian(torch.autograd.Function):
-    """Loss of a request as a function of its predictions, its targets and kl."""
+    """Loss of a call as a function of kl and of its predictions and targets (``inputs``, in this order)."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        block: Tensor,
-        kl: Tensor | None,
-        terms: str,
-        owners: tuple[int, ...],
-        wants_gradient: tuple[bool, ...],
-        targets_want_gradient: bool,
-        batch: int,
-        image_elements: int,
-        update: UpdateSettings | None,
-        *inputs: Tensor | None,
-    ) -> Tensor:
-        """Compute the loss; with ``update`` the state block moves. ``inputs``: all predictions, then all targets."""
-        count = len(owners)
-        predictions, targets = list(inputs[:count]), list(inputs[count:])
-        request = Request(
-            predictions, targets, kl, block, terms, owners, list(wants_gradient), batch, image_elements, update  # type: ignore[arg-type]
-        )
+    def forward(ctx: Any, call: Call, block: Tensor, kl: Tensor | None, *inputs: Tensor | None) -> Tensor:
+        """Compute the loss; with ``call.update`` the state block moves."""
+        request = _request(call, block, kl, inputs)
         # Before the state moves: both passes belong to the same multipliers.
-        target_gradients = _target_gradients(request) if targets_want_gradient else [None] * count
-        loss, made = ops.lagrangian(request)
-        _keep(ctx, request, made, target_gradients)
+        target_gradients = _target_gradients(request) if call.targets_want_gradient else None
+        loss = ops.lagrangian(request)
+        _keep(ctx, request, target_gradients)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Scale the buffers of the forward pass."""
-        kl_gradient, *gradients = _incoming_times_buffers(ctx, grad_outputs[0])
-        return None, kl_gradient, None, None, None, None, None, None, None, *gradients
+        return None, None, *_incoming_times_buffers(ctx, grad_outputs[0])
 
 
 class GlobalLagrangian(torch.autograd.Function):
@@ -63,63 +59,71 @@ class GlobalLagrangian(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        group: Any,
-        block: Tensor,
-        kl: Tensor,
-        terms: str,
-        owners: tuple[int, ...],
-        wants_gradient: tuple[bool, ...],
-        targets_want_gradient: bool,
-        batch: int,
-        image_elements: int,
-        update: UpdateSettings,
-        *inputs: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, group: Any, call: Call, block: Tensor, kl: Tensor, *inputs: Tensor | None) -> Tensor:
         """Sum here, add up over the group, update the state (the same bits everywhere)."""
-        count = len(owners)
-        predictions, targets = list(inputs[:count]), list(inputs[count:])
-        request = Request(
-            predictions, targets, kl, block, terms, owners, list(wants_gradient), batch, image_elements, update  # type: ignore[arg-type]
-        )
-        target_gradients = _target_gradients(request) if targets_want_gradient else [None] * count
-        sums, made = ops.constraint_sums(request)
+        request = _request(call, block, kl, inputs)
+        target_gradients = _target_gradients(request) if call.targets_want_gradient else None
+        sums = ops.constraint_sums(request)
         torch.distributed.all_reduce(sums, group=group)
-        world_size = torch.distributed.get_world_size(group)
-        loss, ctx.factor = ops.update_from_sums(request, sums, world_size)
-        _keep(ctx, request, made, target_gradients)
+        loss, ctx.factor = ops.update_from_sums(request, sums, torch.distributed.get_world_size(group))
+        _keep(ctx, request, target_gradients)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Scale the buffers of the forward pass by the incoming gradient and this process's share."""
         incoming = grad_outputs[0] * ctx.factor.to(grad_outputs[0].dtype)
-        kl_gradient, *gradients = _incoming_times_buffers(ctx, incoming)
-        return None, None, kl_gradient, None, None, None, None, None, None, None, *gradients
+        return None, None, None, *_incoming_times_buffers(ctx, incoming)
+
+
+def _request(call: Call, block: Tensor, kl: Tensor | None, inputs: tuple[Tensor | None, ...]) -> Request:
+    count = len(call.owners)
+    predictions, targets = cast(list[Tensor], list(inputs[:count])), list(inputs[count:])
+    return Request(
+        predictions,
+        targets,
+        kl,
+        block,
+        call.terms,
+        call.owners,
+        _buffers([*predictions, kl], call.wants_gradient),
+        call.batch,
+        call.image_elements,
+        call.update,
+    )
+
+
+def _buffers(inputs: Sequence[Tensor | None], wants_gradient: Sequence[bool]) -> list[Tensor | None]:
+    return [
+        new_gradient(tensor) if wants and tensor is not None else None
+        for tensor, wants in zip(inputs, wants_gradient, strict=True)
+    ]
 
 
 def _target_gradients(request: Request) -> list[Tensor | None]:
     """Gradients by the targets: every constraint is symmetric in its pair, so a second pass with the roles swapped."""
     wanted = [t is not None and t.requires_grad for t in request.targets]
+    pairs = [
+        (p, t) if t is None or not t.is_floating_point() else (t, p)
+        for p, t in zip(request.predictions, request.targets, strict=True)
+    ]
+    gradients = _buffers([pair[0] for pair in pairs], wanted)
     swapped = request._replace(
-        predictions=[p if t is None or not t.is_floating_point() else t for p, t in zip(request.predictions, request.targets, strict=True)],
-        targets=[t if t is None or not t.is_floating_point() else p for p, t in zip(request.predictions, request.targets, strict=True)],
+        predictions=[pair[0] for pair in pairs],
+        targets=[pair[1] for pair in pairs],
         kl=None,
-        wants_gradient=[*wanted, False],
+        gradients=[*gradients, None],
         update=None,
     )
-    made = iter(ops.lagrangian(swapped)[1])
-    return [next(made) if want else None for want in wanted]
+    ops.lagrangian(swapped)
+    return gradients
 
 
-def _keep(ctx: Any, request: Request, made: list[Tensor], target_gradients: Sequence[Tensor | None]) -> None:
+def _keep(ctx: Any, request: Request, target_gradients: list[Tensor | None] | None) -> None:
     """Keep what backward returns, in its order: kl, predictions, targets."""
-    buffers = iter(made)
-    of_predictions = [next(buffers) if wants else None for wants in request.wants_gradient[:-1]]
-    of_kl = next(buffers) if request.wants_gradient[-1] and request.kl is not None else None
-    gradients = [of_kl, *of_predictions, *target_gradients]
-    inputs = [request.kl, *request.predictions, *request.targets]
+    *of_predictions, of_kl = request.gradients
+    gradients = [of_kl, *of_predictions, *(target_gradients or [None] * len(request.targets))]
+    inputs = (request.kl, *request.predictions, *request.targets)
     ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
     if torch.compiler.is_compiling():
         ctx.present = [gradient is not None for gradient in gradients]
@@ -163,7 +167,7 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
         outputs.append(output)
         results.append(output)
     if buffers:
-        backends.select_for_scaling(incoming.device).scale_gradients(buffers, outputs, incoming)
+        backends.select_for_scaling(incoming.device.type).scale_gradients(buffers, outputs, incoming)
     return results
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from geco_ext import state as state_block
-from geco_ext.autograd import GlobalLagrangian, Lagrangian
+from geco_ext.autograd import Call, GlobalLagrangian, Lagrangian
 from geco_ext.checks import check_alpha, check_kl, check_positive_integer, check_prediction
 from geco_ext.constraints import Constraint
 from geco_ext.multiplier import MultiplierUpdate
@@ -29,6 +30,13 @@ class _Compared(NamedTuple):
     predictions: list[Tensor]
     targets: list[Tensor | None]
     owners: tuple[int, ...]
+
+
+@dataclass
+class _History:
+    """Known without asking the device: whether every multiplier has a value."""
+
+    trained: bool
 
 
 class GECOLoss(nn.Module):
@@ -113,10 +121,12 @@ class GECOLoss(nn.Module):
         initial = _per_constraint(multiplier_init, count, "multiplier_init", _check_multiplier)
         bounds = _per_constraint(multiplier_bounds, count, "multiplier_bounds", _check_bounds)
         self._number = next(_criterion_numbers)
-        self._terms_of = [member._term() for member in members]
-        self._terms = format_terms(tuple(self._terms_of))
-        self._reads_images = any(term.on_image for term in self._terms_of)
-        self._resolved = "auto" not in initial
+        terms = [member._term() for member in members]
+        self._terms = format_terms(tuple(terms))
+        self._reads_images = any(term.on_image for term in terms)
+        self._looking = [index for index, term in enumerate(terms) if not term.on_image]
+        self._refusing = [member for member in members if type(member)._check is not Constraint._check]
+        self._history = _History(trained="auto" not in initial)
         self._block = state_block.new_block(count)
         self._attach()
         self._fill(members, initial, bounds)
@@ -143,57 +153,52 @@ class GECOLoss(nn.Module):
             )
         compared = self._compare(x_hat, x, labels)
         training = self.training
-        if not training and not self._resolved:
+        if not training and not self._history.trained:
             raise RuntimeError(
                 "multiplier_init='auto' is resolved at the first training call; call the criterion in training mode "
                 "(or load a state) before eval mode"
             )
         grad_enabled = torch.is_grad_enabled()
-        wants_gradient = tuple([grad_enabled and t.requires_grad for t in (*compared.predictions, kl)])
-        targets_want_gradient = grad_enabled and any([t is not None and t.requires_grad for t in compared.targets])
         batch = x_hat.shape[0]
-        call = (
-            block,
-            kl,
+        call = Call(
             self._terms,
             compared.owners,
-            wants_gradient,
-            targets_want_gradient,
+            tuple([grad_enabled and t.requires_grad for t in (*compared.predictions, kl)]),
+            grad_enabled and any([t is not None and t.requires_grad for t in compared.targets]),
             batch,
             x_hat.numel() // batch,
+            self._settings if training else None,
         )
+        inputs = (*compared.predictions, *compared.targets)
         if not training:
-            return Lagrangian.apply(*call, None, *compared.predictions, *compared.targets)  # type: ignore[no-any-return, no-untyped-call]
-        update = UpdateSettings(
-            self.alpha,
-            self.update.lr,
-            self.update.proportional,
-            self.update.violation,
-            self.update.max_violation,
-            self.accumulation_steps,
-        )
-        self._resolved = True
+            return Lagrangian.apply(call, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+        self._history.trained = True
         group = self._group()
         if group is None:
-            return Lagrangian.apply(*call, update, *compared.predictions, *compared.targets)  # type: ignore[no-any-return, no-untyped-call]
-        return GlobalLagrangian.apply(group, *call, update, *compared.predictions, *compared.targets)  # type: ignore[no-any-return, no-untyped-call]
+            return Lagrangian.apply(call, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+        return GlobalLagrangian.apply(group, call, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+
+    @property
+    def _settings(self) -> UpdateSettings:
+        update = self.update
+        return UpdateSettings(
+            self.alpha,
+            update.lr,
+            update.proportional,
+            update.violation,
+            update.max_violation,
+            self.accumulation_steps,
+        )
 
     def _compare(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> _Compared:
-        predictions: list[Tensor] = []
-        targets: list[Tensor | None] = []
-        owners: list[int] = []
-        for constraint in self.constraints:
-            constraint._check(x_hat, x)  # all of them, before any network runs
-        if self._reads_images:
-            predictions.append(x_hat)
-            targets.append(x)
-            owners.append(IMAGE)
-        for index, (constraint, term) in enumerate(zip(self.constraints, self._terms_of, strict=True)):
-            if not term.on_image:
-                for prediction, target in constraint._pairs(x_hat, x, labels):
-                    predictions.append(prediction)
-                    targets.append(target)
-                    owners.append(index)
+        for constraint in self._refusing:  # all of them, before any network runs
+            constraint._check(x_hat, x)
+        predictions, targets, owners = ([x_hat], [x], [IMAGE]) if self._reads_images else ([], [], [])
+        for index in self._looking:
+            for prediction, target in self.constraints[index]._pairs(x_hat, x, labels):
+                predictions.append(prediction)
+                targets.append(target)
+                owners.append(index)
         return _Compared(predictions, targets, tuple(owners))
 
     def _group(self) -> Any:
@@ -325,7 +330,7 @@ class GECOLoss(nn.Module):
         with torch.no_grad():
             for name, value in found.items():
                 getattr(self, name).copy_(value)
-        self._resolved = not bool(self.log_multiplier.isnan().any())
+        self._history.trained = not bool(self.log_multiplier.isnan().any())
 
 
 def _check_constraints(constraints: Iterable[Constraint]) -> list[Constraint]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geco_ext import checks
-from geco_ext.autograd import Lagrangian
+from geco_ext.autograd import Call, Lagrangian
 from geco_ext.state import new_block, views
 from geco_ext.terms import IMAGE, Term
 
@@ -51,9 +51,8 @@ def reconstruction_error(
         return _evaluate(term, [prediction], [target], kappa)
     if prediction.dim() < 2 or prediction.shape[1] != channels:
         raise ValueError(f"prediction: got shape {tuple(prediction.shape)}, expected {channels} channels")
-    return torch.stack(
-        [_evaluate(term, [prediction[:, c]], [target[:, c]], kappa) for c in range(checks.check_positive_integer(channels, "channels"))]
-    )
+    pairs = zip(prediction.unbind(1), target.unbind(1), strict=True)
+    return torch.stack([_evaluate(term, [of_x_hat], [of_x], kappa) for of_x_hat, of_x in pairs])
 
 
 def patch_ncc(
@@ -219,18 +218,14 @@ def _evaluate(term: Term, predictions: list[Tensor], targets: list[Tensor], kapp
     first = predictions[0]
     block = new_block(1, device=first.device)
     views(block).kappa.fill_(kappa)
-    wants = tuple(torch.is_grad_enabled() and p.requires_grad for p in predictions)
-    targets_want = torch.is_grad_enabled() and any(t.requires_grad for t in targets)
-    return Lagrangian.apply(  # type: ignore[no-any-return, no-untyped-call]
-        block,
-        None,
-        str(term),
-        (IMAGE,) * len(predictions),
-        (*wants, False),
-        targets_want,
-        first.shape[0],
-        first[0].numel(),
-        None,
-        *predictions,
-        *targets,
+    grad_enabled = torch.is_grad_enabled()
+    call = Call(
+        terms=str(term),
+        owners=(IMAGE,) * len(predictions),
+        wants_gradient=(*[grad_enabled and p.requires_grad for p in predictions], False),
+        targets_want_gradient=grad_enabled and any(t.requires_grad for t in targets),
+        batch=first.shape[0],
+        image_elements=first[0].numel(),
+        update=None,
     )
+    return Lagrangian.apply(call, block, None, *predictions, *targets)  # type: ignore[no-any-return, no-untyped-call]

@@ -89,7 +89,7 @@ class Request(NamedTuple):
     block: Tensor
     terms: str
     owners: tuple[int, ...]
-    wants_gradient: list[bool]  # of each prediction, then of kl
+    gradients: list[Tensor | None]  # written: of each prediction, then of kl; None where none is wanted
     batch: int
     image_elements: int
     update: UpdateSettings | None  # None: evaluation

@@ -35,11 +35,11 @@ class Backend(Protocol):
     def refuses(self, request: Request) -> str | None:
         """Why this backend cannot serve the request, or None."""
 
-    def lagrangian(self, request: Request) -> tuple[Tensor, list[Tensor]]:
-        """Loss (0-d) and the wanted gradients; with ``request.update`` the state moves."""
+    def lagrangian(self, request: Request) -> Tensor:
+        """Loss, 0-d; the gradients are written, and with ``request.update`` the state moves."""
 
-    def constraint_sums(self, request: Request) -> tuple[Tensor, list[Tensor]]:
-        """Float64 [L + 1]: sums over the batch of the constraint vector, number of examples; the wanted gradients."""
+    def constraint_sums(self, request: Request) -> Tensor:
+        """Float64 [L + 1]: sums over the batch of the constraint vector, number of examples; writes the gradients."""
 
     def update_from_sums(self, request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
         """The rest of a step, from sums over all processes: the loss and the factor that all gradients need."""
@@ -123,18 +123,21 @@ def select(request: Request) -> Backend:
         if reason is not None:
             raise RuntimeError(f"backend {forced!r} cannot serve this call: {reason}")
         return backend
-    for name in _PREFERENCE.get(request.block.device.type, ("reference",)):
-        if unavailable(name) is None:
-            backend = load(name)
-            if backend.refuses(request) is None:
-                return backend
+    for backend in _candidates(request.block.device.type):
+        if backend.refuses(request) is None:
+            return backend
     return load("reference")
 
 
-def select_for_scaling(device: torch.device) -> Backend:
-    """The backend that multiplies gradient buffers: any can, so a forced one that knows the device, or the best."""
-    forced = _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
-    names = _PREFERENCE.get(device.type, ("reference",))
-    if forced in names:
-        return load(_require(forced))
-    return load(next(name for name in names if unavailable(name) is None))
+def select_for_scaling(device_type: str) -> Backend:
+    """The backend that multiplies gradient buffers: a forced one that knows the device, or the best."""
+    forced = _forced[0]
+    if forced is not None and forced in _PREFERENCE.get(device_type, ()):
+        return load(forced)
+    return _candidates(device_type)[0]
+
+
+@lru_cache(maxsize=None)
+def _candidates(device_type: str) -> tuple[Backend, ...]:
+    names = _PREFERENCE.get(device_type, ("reference",))
+    return tuple(load(name) for name in names if unavailable(name) is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import torch  # first: the extension then shares PyTorch's OpenMP threads
 from torch import Tensor
 
-from geco_ext.backends.allocation import new_gradients, new_loss
-from geco_ext.backends.native import compiled_update, extension, program, refuses_terms, tensor_tuple
+from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.native import DTYPES, compiled_update, extension, program, refuses_terms, tensor_tuple
 from geco_ext.terms import Request
 
 
@@ -31,26 +32,24 @@ def _kernels() -> Any:
     return extension()[0].cpu
 
 
-def lagrangian(request: Request) -> tuple[Tensor, list[Tensor]]:
+def lagrangian(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
     loss = new_loss(request)
-    gradients = new_gradients(request)
     _kernels().lagrangian(
-        *_arguments(request, gradients),
+        *_arguments(request),
         loss.data_ptr(),
         loss.dtype == torch.float64,
         None if request.update is None else compiled_update(request.update),
         torch.get_num_threads(),
     )
-    return loss, [g for g in gradients if g is not None]
+    return loss
 
 
-def constraint_sums(request: Request) -> tuple[Tensor, list[Tensor]]:
+def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    gradients = new_gradients(request)
     sums = torch.empty(program(request.terms, request.owners).constraints + 1, dtype=torch.float64)
-    _kernels().constraint_sums(*_arguments(request, gradients), sums.data_ptr(), torch.get_num_threads())
-    return sums, [g for g in gradients if g is not None]
+    _kernels().constraint_sums(*_arguments(request), sums.data_ptr(), torch.get_num_threads())
+    return sums
 
 
 def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
@@ -58,14 +57,8 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
     assert request.update is not None
     loss = new_loss(request)
     factor = torch.empty((), dtype=torch.float64)
-    inputs, kl, _, block, batch, image_elements = _arguments(request, [None] * (len(request.predictions) + 1))[1:]
     _kernels().update_from_sums(
-        program(request.terms, request.owners).compiled,
-        inputs,
-        kl,
-        block,
-        batch,
-        image_elements,
+        *_arguments(request),
         sums.data_ptr(),
         world_size,
         loss.data_ptr(),
@@ -78,6 +71,9 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
 
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
     """See :class:`geco_ext.backends.Backend`."""
+    # The usual case, backward() on the loss itself: nothing to multiply, nothing to copy.
+    if all(map(operator.is_, gradients, outputs)) and _kernels().is_one(factor.data_ptr(), DTYPES[factor.dtype]):
+        return
     _kernels().scale_gradients(
         [tensor_tuple(g) for g in gradients],
         [tensor_tuple(o) for o in outputs],
@@ -86,20 +82,18 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
     )
 
 
-def _arguments(request: Request, gradients: list[Tensor | None]) -> tuple[Any, ...]:
-    inputs = [
-        (tensor_tuple(p), None if t is None else tensor_tuple(t), None if g is None else tensor_tuple(g))
-        for p, t, g in zip(request.predictions, request.targets, gradients, strict=False)
-    ]
-    kl, kl_gradient = request.kl, gradients[-1] if request.kl is not None else None
+def _arguments(request: Request) -> tuple[Any, ...]:
+    gradients, kl = request.gradients, request.kl
+    kl_gradient = gradients[-1]
     return (
         program(request.terms, request.owners).compiled,
-        inputs,
-        None if kl is None else tensor_tuple(kl),
-        None if kl_gradient is None else tensor_tuple(kl_gradient),
+        [
+            (tensor_tuple(p), t if t is None else tensor_tuple(t), g if g is None else tensor_tuple(g))
+            for p, t, g in zip(request.predictions, request.targets, gradients, strict=False)
+        ],
+        kl if kl is None else tensor_tuple(kl),
+        kl_gradient if kl_gradient is None else tensor_tuple(kl_gradient),
         request.block.data_ptr(),
         request.batch,
         request.image_elements,
     )
-
-

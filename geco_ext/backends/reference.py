@@ -31,24 +31,24 @@ def refuses(request: Request) -> str | None:
     return None
 
 
-def lagrangian(request: Request) -> tuple[Tensor, list[Tensor]]:
+def lagrangian(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    averages, gradients = _constraint_averages(request)
+    averages = _constraint_averages(request)
     kl = _mean_kl(request)
     if request.update is None:
         penalty = (_log_multiplier(request).exp() * averages).sum()
     else:
         penalty = _update_state(request, request.update, averages, torch.isfinite(kl), request.batch)
-    return (kl + penalty).to(loss_dtype(request.predictions)), gradients
+    return (kl + penalty).to(loss_dtype(request.predictions))
 
 
-def constraint_sums(request: Request) -> tuple[Tensor, list[Tensor]]:
+def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    averages, gradients = _constraint_averages(request)
+    averages = _constraint_averages(request)
     kl = _mean_kl(request)
     # A kl that is not finite makes every sum NaN, so that all processes skip the step.
     sums = averages * request.batch + torch.where(torch.isfinite(kl), 0.0, torch.nan)
-    return torch.cat([sums, sums.new_full((1,), request.batch)]), gradients
+    return torch.cat([sums, sums.new_full((1,), request.batch)])
 
 
 def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
@@ -79,8 +79,8 @@ class _Measured(NamedTuple):
     derivatives: list[Tensor]
 
 
-def _constraint_averages(request: Request) -> tuple[Tensor, list[Tensor]]:
-    """C_hat, [L] float64, and d (lambda^T C_hat + mean kl) / d input for each input that wants it."""
+def _constraint_averages(request: Request) -> Tensor:
+    """C_hat, [L] float64; writes d (lambda^T C_hat + mean kl) / d input for each input that wants it."""
     terms = parse_terms(request.terms)
     state = views(request.block)
     multipliers = _log_multiplier(request).exp()
@@ -98,19 +98,13 @@ def _constraint_averages(request: Request) -> tuple[Tensor, list[Tensor]]:
             if term.rows > 1:
                 multiplier = multiplier.view(-1, *[1] * (derivative.dim() - 2))  # one per channel
             gradients[index] += sign * multiplier * derivative
-    wanted = [
-        gradient.to(_buffer_dtype(prediction))
-        for gradient, prediction, wants in zip(gradients, request.predictions, request.wants_gradient, strict=False)
-        if wants
-    ]
-    if request.kl is not None and request.wants_gradient[-1]:
-        kl = request.kl
-        wanted.append(torch.full_like(kl, 1.0 / max(kl.numel(), 1), dtype=_buffer_dtype(kl)))
-    return torch.cat(averages), wanted
-
-
-def _buffer_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    for gradient, buffer in zip(gradients, request.gradients, strict=False):
+        if buffer is not None:
+            buffer.copy_(gradient)
+    kl_gradient = request.gradients[-1]
+    if kl_gradient is not None:
+        kl_gradient.fill_(1.0 / kl_gradient.numel())
+    return torch.cat(averages)
 
 
 def _apply_tolerance(term: Term, rows: Tensor, kappa: Tensor) -> Tensor:
