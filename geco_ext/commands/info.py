@@ -53,4 +53,7 @@ def _compiled() -> list[str]:
         if module.cuda_architectures
         else "none, no CUDA compiler was found when it was built"
     )
-    return [f"compiled C++ kernels: {module.cpu.capability()} here, {threading}", f"compiled CUDA architectures: {cuda}"]
+    return [
+        f"compiled C++ kernels: {module.cpu.capability()} here, {threading}",
+        f"compiled CUDA architectures: {cuda}",
+    ]

@@ -1,14 +1,12 @@
 import shutil
 import signal
 
-import lightning as L
 import pytest
 import torch
-from tiny_runs import BATCHES_PER_EPOCH, tiny_settings
+from tiny_runs import BATCHES_PER_EPOCH, assert_same_end, tiny_settings, train_until
 
-from geco_ext.training.metrics_history import read_history
 from geco_ext.training.run_folder import RunFolder
-from geco_ext.training.session import TrainingInterrupted, resume, start
+from geco_ext.training.session import resume, start
 
 STEPS = 12
 
@@ -19,33 +17,6 @@ def straight(tmp_path_factory):
     path = tmp_path_factory.mktemp("straight") / "run"
     start(tiny_settings(steps=STEPS), path).train()
     return path
-
-
-class PressControlC(L.Callback):
-    """Sends the process the signal while a given step is under way."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_before_optimizer_step(self, trainer, module, optimizer):
-        if trainer.global_step + 1 == self.step:
-            signal.raise_signal(signal.SIGINT)
-
-
-def train_until(session, step):
-    session.trainer.callbacks.append(PressControlC(step))
-    with pytest.raises(TrainingInterrupted):
-        session.train()
-
-
-def final(path):
-    checkpoint = RunFolder(path).read_checkpoint(RunFolder(path).last_checkpoint)
-    return {name: checkpoint[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "random_state")}
-
-
-def assert_same_end(path, straight):
-    torch.testing.assert_close(final(path), final(straight), rtol=0, atol=0)
-    assert read_history(path / "metrics.csv") == read_history(straight / "metrics.csv")
 
 
 @pytest.mark.parametrize("step", [2 * BATCHES_PER_EPOCH, 2 * BATCHES_PER_EPOCH + 1])

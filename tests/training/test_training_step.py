@@ -2,12 +2,10 @@ import copy
 
 import pytest
 import torch
-from geco_ext.models import NVPVAE
 from tiny_runs import TINY_MODEL
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import geco_ext
-import geco_ext.data
 from geco_ext.training import constrained_training
 from geco_ext.training.constrained_training import ConstrainedTraining, learning_rate_factor
 
@@ -17,7 +15,7 @@ def module():
     torch.manual_seed(0)
     criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(kappa=0.1)])
     return ConstrainedTraining(
-        NVPVAE((1, 8, 8), **TINY_MODEL), criterion, learning_rate=1e-3, steps=10, takes_context=False
+        geco_ext.models.NVPVAE((1, 8, 8), **TINY_MODEL), criterion, learning_rate=1e-3, steps=10, takes_context=False
     )
 
 
