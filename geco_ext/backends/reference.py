@@ -94,9 +94,8 @@ def _constraint_averages(request: Request) -> Tensor:
         averages.append(_apply_tolerance(term, measured.rows, state.kappa[rows]))
         sign = -1.0 if term.scale_rule == "1-kappa" else 1.0
         for index, derivative in zip(inputs, measured.derivatives, strict=True):
-            multiplier = multipliers[rows]
-            if term.rows > 1:
-                multiplier = multiplier.view(-1, *[1] * (derivative.dim() - 2))  # one per channel
+            per_channel = (-1, *[1] * (derivative.dim() - 2))
+            multiplier = multipliers[rows].view(per_channel if term.rows > 1 else ())
             gradients[index] += sign * multiplier * derivative
     for gradient, buffer in zip(gradients, request.gradients, strict=False):
         if buffer is not None:

@@ -1,0 +1,104 @@
+"""GECO written a second time: float64, autograd, one line after the other as in the papers. Shares no code with the package."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def squared_error(x_hat, x, kappa, reduction="mean"):
+    error = (x_hat - x).double().square().flatten(1)
+    return (error.mean(1) if reduction == "mean" else error.sum(1)).mean() - kappa**2
+
+
+def squared_error_per_channel(x_hat, x, kappa):
+    return torch.stack([squared_error(x_hat[:, c], x[:, c], kappa) for c in range(x.shape[1])])
+
+
+def feature_error(maps_hat, maps, kappa):
+    return torch.stack([squared_error(a, b, 0.0) for a, b in zip(maps_hat, maps, strict=True)]).mean() - kappa**2
+
+
+def class_probability(scores, labels, kappa, from_logits=True):
+    probabilities = scores.double().softmax(1) if from_logits else scores.double()
+    return kappa - probabilities[torch.arange(len(labels)), labels].mean()
+
+
+def patches(x, patch, stride, per_channel=False):
+    """[B, groups, numbers of a patch, positions]"""
+    unfolded = F.unfold(x.double(), patch, stride=stride)
+    groups = x.shape[1] if per_channel else 1
+    return unfolded.view(x.shape[0], groups, -1, unfolded.shape[-1])
+
+
+def patch_ncc(x_hat, x, kappa, patch, stride=1, eps=1e-5, per_channel=False):
+    """The inner product of unit vectors: the centred patch with one more coordinate, sqrt(n eps)."""
+
+    def whiten(image):
+        p = patches(image, patch, stride, per_channel)
+        centred = p - p.mean(2, keepdim=True)
+        extra = torch.full_like(centred[:, :, :1], math.sqrt(centred.shape[2] * eps))
+        return F.normalize(torch.cat([centred, extra], 2), dim=2)
+
+    return kappa - (whiten(x_hat) * whiten(x)).sum(2).mean()
+
+
+def local_statistics(x_hat, x, kappa, patch, stride=1, eps=1e-5):
+    p_hat, p = patches(x_hat, patch, stride), patches(x, patch, stride)
+    mean_gap = p_hat.mean(2) - p.mean(2)
+    deviation_gap = (p_hat.var(2, unbiased=False) + eps).sqrt() - (p.var(2, unbiased=False) + eps).sqrt()
+    return ((mean_gap**2 + deviation_gap**2) / 2).mean() - kappa**2
+
+
+class Algorithm1:
+    """Moving average and multipliers of a criterion, in Python floats."""
+
+    def __init__(
+        self, scales, natural, alpha, lr, proportional, violation, max_violation, start=None, bounds=None, every=1
+    ):
+        self.scales, self.alpha, self.lr, self.proportional = scales, alpha, lr, proportional
+        self.violation, self.max_violation, self.every = violation, max_violation, every
+        self.log_lambda = [math.log(n) for n in natural] if start is None else [math.log(start)] * len(scales)
+        self.bounds = [(n / 1000, 3 * n) for n in natural] if bounds is None else [bounds] * len(scales)
+        self.average = self.previous = None
+        self.sums, self.examples, self.calls, self.steps, self.skipped = [0.0] * len(scales), 0, 0, 0, 0
+
+    def __call__(self, c_hat, kl, batch):
+        """The loss of one call (floats); moves the state."""
+        multipliers = [math.exp(value) for value in self.log_lambda]
+        finite = math.isfinite(kl) and all(map(math.isfinite, c_hat))
+        self.calls += 1
+        if finite:
+            self.sums = [s + c * batch for s, c in zip(self.sums, c_hat, strict=True)]
+            self.examples += batch
+        else:
+            self.skipped += 1
+        if self.calls == self.every:
+            if self.examples:
+                self._update([s / self.examples for s in self.sums])
+            self.sums, self.examples, self.calls = [0.0] * len(self.scales), 0, 0
+        shown = c_hat if not finite or self.average is None else self.average
+        return kl + sum(m * c for m, c in zip(multipliers, shown, strict=True))
+
+    def _update(self, step):
+        if self.average is None:
+            self.average = step
+        else:
+            self.average = [self.alpha * a + (1 - self.alpha) * c for a, c in zip(self.average, step, strict=True)]
+        v = [self._violation(a, s) for a, s in zip(self.average, self.scales, strict=True)]
+        previous = v if self.previous is None else self.previous
+        for l, (low, high) in enumerate(self.bounds):
+            moved = self.log_lambda[l] + self.lr * v[l] + self.proportional * (v[l] - previous[l])
+            self.log_lambda[l] = min(max(moved, math.log(low)), math.log(high))
+        self.previous = v
+        self.steps += 1
+
+    def _violation(self, average, scale):
+        value = {
+            "log": lambda: math.log(max(1 + average / scale, 1e-12)),
+            "relative": lambda: average / scale,
+            "raw": lambda: average,
+        }[self.violation]()
+        return min(max(value, -self.max_violation), self.max_violation)

@@ -1,0 +1,330 @@
+"""Every backend computes what the oracle does: values, gradients, and the state over many steps."""
+
+import math
+
+import oracle
+import pytest
+import torch
+
+import geco_ext
+from geco_ext import GECOLoss, MultiplierUpdate
+from geco_ext import functional as gf
+
+FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+
+# NUMBERS: statistics within 1e-6, gradients within 1e-5 of their norm; float64 exactly.
+VALUE = {torch.float64: 1e-13}
+GRADIENT = {torch.float64: 1e-12, torch.float16: 1e-3, torch.bfloat16: 8e-3}  # half types: one rounding
+
+
+def images(shape=(3, 2, 9, 7), dtype=torch.float32, device="cpu", layout="contiguous", offset=0.0):
+    x_hat, x = (torch.rand(shape, dtype=torch.float64) + offset for _ in range(2))
+    tensors = []
+    for tensor in (x_hat.to(dtype), x.to(dtype)):
+        moved = tensor.to(device)
+        if layout == "channels_last":
+            moved = moved.contiguous(memory_format=torch.channels_last)
+        if layout == "strided":  # every other column of a wider tensor, transposed
+            wide = torch.zeros(*shape[:-2], shape[-1] * 2, shape[-2], dtype=dtype, device=device)
+            wide[..., ::2, :] = moved.transpose(-1, -2)
+            moved = wide[..., ::2, :].transpose(-1, -2)
+        tensors.append(moved)
+    return tensors[0].requires_grad_(), tensors[1]
+
+
+def assert_close(value, x_hat, expected, expected_x_hat, value_tolerance=None):
+    """Value and gradient against the oracle's float64."""
+    expected_gradient = torch.autograd.grad(expected, expected_x_hat)[0]
+    (gradient,) = torch.autograd.grad(value, x_hat)
+    assert gradient.dtype == x_hat.dtype
+    assert gradient.stride() == x_hat.stride() or not x_hat.is_contiguous()
+    assert value.dtype == (torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
+    assert float(value) == pytest.approx(float(expected), abs=value_tolerance or VALUE.get(x_hat.dtype, 1e-6))
+    error = (gradient.double().cpu() - expected_gradient).norm() / expected_gradient.norm().clamp_min(1e-30)
+    assert error < GRADIENT.get(x_hat.dtype, 1e-5)
+
+
+def doubled(x_hat, x):
+    return x_hat.detach().double().cpu().requires_grad_(), x.double().cpu()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_reconstruction_error_equals_the_oracle(backend, device, dtype, layout):
+    x_hat, x = images(dtype=dtype, device=device, layout=layout)
+    y_hat, y = doubled(x_hat, x)
+    assert_close(gf.reconstruction_error(x_hat, x, kappa=0.1), x_hat, oracle.squared_error(y_hat, y, 0.1), y_hat)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (5, 3), (2, 3, 4, 5, 6), (4,), (2, 3, 33, 65), (7, 1, 1, 1)])
+def test_reconstruction_error_takes_any_shape(backend, device, shape):
+    x_hat, x = images(shape, device=device)
+    y_hat, y = doubled(x_hat, x)
+    value = gf.reconstruction_error(x_hat, x, kappa=0.1, reduction="sum")
+    expected = oracle.squared_error(y_hat[:, None], y[:, None], 0.1, "sum")
+    assert_close(value, x_hat, expected, y_hat, value_tolerance=1e-6 * max(1.0, float(expected)))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (1, 3, 301, 97), (3, 40000)])
+def test_many_blocks_of_work_add_up(backend, device, shape):
+    x_hat, x = images(shape, device=device)
+    y_hat, y = doubled(x_hat, x)
+    value, expected = gf.reconstruction_error(x_hat, x, kappa=0.1), oracle.squared_error(y_hat, y, 0.1)
+    assert_close(value, x_hat, expected, y_hat)
+
+
+@pytest.mark.parametrize(("dtype_hat", "dtype"), [(a, b) for a in FLOATS for b in FLOATS if a != b])
+def test_prediction_and_target_of_different_types(backend, device, dtype_hat, dtype):
+    x_hat, x = images(dtype=dtype_hat, device=device)
+    x = x.to(dtype)
+    y_hat, y = doubled(x_hat, x)
+    assert_close(gf.reconstruction_error(x_hat, x, kappa=0.1), x_hat, oracle.squared_error(y_hat, y, 0.1), y_hat)
+
+
+@pytest.mark.parametrize("layouts", [("contiguous", "channels_last"), ("strided", "contiguous")])
+def test_prediction_and_target_of_different_layouts(backend, device, layouts):
+    x_hat, _ = images(device=device, layout=layouts[0])
+    _, x = images(device=device, layout=layouts[1])
+    y_hat, y = doubled(x_hat, x)
+    assert_close(gf.reconstruction_error(x_hat, x, kappa=0.1), x_hat, oracle.squared_error(y_hat, y, 0.1), y_hat)
+
+
+def test_expanded_tensors(backend, device):
+    x_hat, x = images((1, 2, 5, 5), device=device)
+    wide_hat, wide = x_hat.expand(4, -1, -1, -1), x.expand(4, -1, -1, -1)
+    y_hat, y = doubled(x_hat, x)
+    assert_close(gf.reconstruction_error(wide_hat, wide, kappa=0.1), x_hat, oracle.squared_error(y_hat, y, 0.1), y_hat)
+
+
+def test_large_offsets_keep_their_digits(backend, device):
+    x_hat, x = images(device=device, offset=1000.0)
+    y_hat, y = doubled(x_hat, x)
+    value, expected = gf.reconstruction_error(x_hat, x, kappa=0.1), oracle.squared_error(y_hat, y, 0.1)
+    assert_close(value, x_hat, expected, y_hat)
+
+
+def test_finite_up_to_a_million(backend, device):
+    x = torch.full((2, 3, 8, 8), 1e6, device=device)
+    x_hat = (-x).requires_grad_()
+    value = gf.reconstruction_error(x_hat, x, kappa=0.1)
+    value.backward()
+    assert float(value) == pytest.approx(4e12, rel=1e-6)
+    assert x_hat.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_features_of_several_maps(backend, device, dtype):
+    pairs = [images(shape, dtype=dtype, device=device) for shape in [(3, 4, 5, 5), (3, 10), (3, 2, 3)]]
+    doubles = [doubled(*pair) for pair in pairs]
+    value = gf.feature_reconstruction_error(tuple(a for a, _ in pairs), tuple(b for _, b in pairs), kappa=0.2)
+    expected = oracle.feature_error([a for a, _ in doubles], [b for _, b in doubles], 0.2)
+    gradients = torch.autograd.grad(value, [a for a, _ in pairs])
+    expected_gradients = torch.autograd.grad(expected, [a for a, _ in doubles])
+    assert float(value) == pytest.approx(float(expected), abs=1e-6)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        assert (gradient.double().cpu() - wanted).norm() <= GRADIENT.get(dtype, 1e-5) * wanted.norm()
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_class_probability_equals_the_oracle(backend, device, dtype, from_logits):
+    scores = torch.randn(6, 10, dtype=torch.float64).to(dtype)
+    scores = scores if from_logits else scores.double().softmax(1).to(dtype)
+    scores = scores.to(device).requires_grad_()
+    labels = torch.randint(0, 10, (6,))
+    value = gf.classification_accuracy(scores, labels.to(device), kappa=0.9, from_logits=from_logits)
+    doubles = scores.detach().double().cpu().requires_grad_()
+    assert_close(value, scores, oracle.class_probability(doubles, labels, 0.9, from_logits), doubles)
+
+
+def test_extreme_logits_stay_finite(backend, device):
+    scores = torch.tensor([[1e4, -1e4, 0.0], [-1e4, 1e4, 3e4]], device=device, requires_grad=True)
+    value = gf.classification_accuracy(scores, torch.tensor([0, 0], device=device), kappa=0.9)
+    value.backward()
+    assert float(value) == pytest.approx(0.4)
+    assert scores.grad.isfinite().all()
+
+
+def test_transposed_scores_and_strided_labels(backend, device):
+    scores = torch.randn(10, 6, device=device).t().requires_grad_()
+    labels = torch.randint(0, 10, (12,))[::2]
+    value = gf.classification_accuracy(scores, labels.to(device), kappa=0.5)
+    doubles = scores.detach().double().cpu().requires_grad_()
+    assert_close(value, scores, oracle.class_probability(doubles, labels, 0.5), doubles)
+
+
+# The criterion ---------------------------------------------------------------------------------------------------------
+
+
+class Brightness(geco_ext.Constraint):
+    scale = 0.25
+    natural_multiplier = 40.0
+
+    def forward(self, x_hat, x, labels=None):
+        return (x_hat.mean((1, 2, 3)) - x.mean((1, 2, 3))).square() - self.kappa
+
+
+class TotalVariation(geco_ext.Constraint):
+    def forward(self, x_hat, x, labels=None):
+        return x_hat.diff(dim=-1).abs().mean() - 0.3
+
+
+def everything(dtype=torch.float32, device="cpu"):
+    """One constraint of each kind that every backend computes."""
+    torch.manual_seed(1)
+    extractor = torch.nn.Conv2d(2, 3, 3).to(device, dtype)
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 9 * 7, 5)).to(device, dtype)
+    constraints = [
+        geco_ext.ReconstructionError(0.3),
+        geco_ext.ReconstructionError(0.5, reduction="sum", name="total"),
+        geco_ext.ReconstructionError(0.2, channels=2, name="channel"),
+        geco_ext.FeatureReconstructionError(0.4, lambda images: (extractor(images), images.flatten(1)[:, :20])),
+        geco_ext.ClassificationAccuracy(0.8, classifier),
+        Brightness(0.01),
+        TotalVariation(),
+    ]
+
+    def vector(x_hat, x, labels):
+        return torch.cat(
+            [
+                torch.stack([oracle.squared_error(x_hat, x, 0.3), oracle.squared_error(x_hat, x, 0.5, "sum")]),
+                oracle.squared_error_per_channel(x_hat, x, 0.2),
+                torch.stack(
+                    [
+                        oracle.feature_error(
+                            (extractor(x_hat), x_hat.flatten(1)[:, :20]), (extractor(x), x.flatten(1)[:, :20]), 0.4
+                        ),
+                        oracle.class_probability(classifier(x_hat), labels, 0.8),
+                        ((x_hat.mean((1, 2, 3)) - x.mean((1, 2, 3))).double().square() - 0.01).mean(),
+                        x_hat.double().diff(dim=-1).abs().mean() - 0.3,
+                    ]
+                ),
+            ]
+        )
+
+    scales = [0.09, 0.25, 0.04, 0.04, 0.16, 0.2, 0.25, 1.0]
+    elements = 2 * 9 * 7
+    features = 3 * 7 * 5 + 20
+    natural = [elements / 0.18, elements / 0.5, 63 / 0.08, 63 / 0.08, features / 0.32, elements / 0.4, 40.0, 1.0]
+    return constraints, vector, scales, natural
+
+
+RULES = {
+    "default": {},
+    "relative": {"update": MultiplierUpdate(lr=0.1, proportional=1.0, violation="relative", max_violation=0.5)},
+    "paper": {"update": MultiplierUpdate.paper(lr=0.1), "multiplier_init": 1.0, "multiplier_bounds": (1e-10, 1e10)},
+    "accumulation": {"accumulation_steps": 3, "alpha": 0.9},
+}
+
+
+def make_oracle(scales, natural, settings):
+    update = settings.get("update", MultiplierUpdate())
+    return oracle.Algorithm1(
+        scales,
+        natural,
+        settings.get("alpha", 0.99),
+        update.lr,
+        update.proportional,
+        update.violation,
+        update.max_violation,
+        settings.get("multiplier_init"),
+        settings.get("multiplier_bounds"),
+        settings.get("accumulation_steps", 1),
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_two_hundred_steps_of_the_state_machine(backend, device, rule):
+    """Loss, averages, multipliers, counters follow Algorithm 1 in Python floats; some batches are not finite."""
+    steps = 200 if backend != "triton" else 30
+    constraints, vector, scales, natural = everything(torch.float64, device)
+    criterion = GECOLoss(constraints, **RULES[rule]).to(device)
+    expected = make_oracle(scales, natural, RULES[rule])
+    for step in range(steps):
+        batch = 1 + step % 4
+        x_hat, x = images((batch, 2, 9, 7), torch.float64, device)
+        labels = torch.randint(0, 5, (batch,), device=device)
+        kl = torch.rand(batch, dtype=torch.float64, device=device)
+        if step % 17 == 5:
+            x_hat = x_hat.detach().clone()
+            x_hat[0, 0, 0, 0] = math.inf
+        if step % 23 == 7:
+            kl[0] = math.nan
+        loss = criterion(x_hat, x, kl, labels=labels)
+        with torch.no_grad():
+            c_hat = vector(x_hat, x, labels).tolist()
+        wanted = expected(c_hat, float(kl.mean()), batch)
+        if math.isfinite(wanted):
+            assert float(loss) == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+        else:
+            assert not math.isfinite(float(loss))
+        assert criterion.log_multiplier.tolist() == pytest.approx(expected.log_lambda, rel=1e-9, abs=1e-9)
+        if expected.average is not None:
+            assert criterion.moving_average.tolist() == pytest.approx(expected.average, rel=1e-9, abs=1e-12)
+        counters = [int(criterion.steps), int(criterion.skipped), int(criterion.micro_batches)]
+        assert counters == [expected.steps, expected.skipped, expected.calls]
+        assert int(criterion.accumulated_examples) == expected.examples
+    assert expected.skipped > 0
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_gradients_of_a_training_step(backend, device, dtype):
+    """d loss / d (x_hat, kl) with the multipliers before the update, all constraints together."""
+    constraints, vector, _, natural = everything(dtype, device)
+    criterion = GECOLoss(constraints).to(device)
+    x_hat, x = images((3, 2, 9, 7), dtype, device)
+    kl = torch.rand(3, device=device, requires_grad=True)
+    labels = torch.randint(0, 5, (3,), device=device)
+    multipliers = torch.tensor(natural, dtype=torch.float64)
+    criterion(x_hat, x, kl, labels=labels).backward()
+
+    for constraint in constraints:
+        for network in getattr(constraint, "_network", []):
+            if isinstance(network, torch.nn.Module):
+                network.double().cpu()
+    extractor = constraints[3]._network[0].__closure__[0].cell_contents
+    extractor.double().cpu()
+    y_hat, y = doubled(x_hat, x)
+    (multipliers * vector(y_hat, y, labels.cpu())).sum().backward()
+    tolerance = {torch.float16: 5e-3, torch.bfloat16: 4e-2}.get(dtype, 1e-5)  # the networks compute in half too
+    assert (x_hat.grad.double().cpu() - y_hat.grad).norm() <= tolerance * y_hat.grad.norm()
+    assert torch.equal(kl.grad.cpu(), torch.full((3,), 1 / 3))
+
+
+def test_eval_mode_measures_and_moves_nothing(backend, device):
+    constraints, vector, _, _ = everything(torch.float64, device)
+    criterion = GECOLoss(constraints, multiplier_init=2.0).to(device)
+    x_hat, x = images((3, 2, 9, 7), torch.float64, device)
+    labels = torch.randint(0, 5, (3,), device=device)
+    criterion(x_hat, x, torch.zeros(3, device=device), labels=labels)
+    before = {name: value.clone() for name, value in criterion.state_dict().items()}
+    criterion.eval()
+    x_hat, x = images((3, 2, 9, 7), torch.float64, device)
+    loss = criterion(x_hat, x, torch.full((), 5.0, device=device), labels=labels)
+    expected = 5.0 + float((criterion.multiplier.cpu() * vector(x_hat, x, labels).cpu()).sum())
+    assert float(loss) == pytest.approx(expected, rel=1e-10)
+    for name, value in criterion.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_backward_scales_once(backend, device, dtype):
+    """Half types: exactly the float32 gradient times the incoming gradient, rounded once."""
+    x_hat, x = images((2, 3, 64, 40), dtype, device)
+    same = x_hat.detach().float().requires_grad_() if dtype != torch.float64 else x_hat
+    gf.reconstruction_error(same, x.to(same.dtype), kappa=0.1).backward()
+    loss = gf.reconstruction_error(x_hat, x, kappa=0.1)
+    (gradient,) = torch.autograd.grad(loss, x_hat, torch.tensor(3000.0, dtype=loss.dtype, device=device))
+    assert torch.equal(gradient, (same.grad * 3000.0).to(dtype))
+
+
+def test_kl_in_every_form(backend, device):
+    for kl in (torch.tensor(3.0), torch.tensor([1.0, 5.0]), torch.tensor([1.0, 0.0, 5.0])[::2]):
+        for dtype in FLOATS:
+            criterion = GECOLoss([geco_ext.ReconstructionError(0.1)], multiplier_init=1.0).to(device)
+            given = kl.to(device, dtype).detach().requires_grad_()
+            x = torch.zeros(2, 1, 4, 4, device=device)
+            loss = criterion(x + 0.1, x, given)
+            loss.backward()
+            assert float(loss) == pytest.approx(3.0, abs=1e-6)
+            assert torch.equal(given.grad, torch.full_like(given, 1 / max(given.numel(), 1)))

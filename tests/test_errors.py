@@ -1,0 +1,184 @@
+"""Bad input: a clear error that names the argument, and no state changed."""
+
+import math
+
+import pytest
+import torch
+
+import geco_ext
+from geco_ext import (
+    ClassificationAccuracy,
+    FeatureReconstructionError,
+    GECOLoss,
+    LocalStatistics,
+    MultiplierUpdate,
+    PatchNCC,
+    ReconstructionError,
+)
+from geco_ext import functional as gf
+
+CLASSIFIER = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+SETTINGS = {
+    "kappa negative": (lambda: ReconstructionError(-0.1), "kappa: got -0.1"),
+    "kappa nan": (lambda: ReconstructionError(math.nan), "kappa: got nan"),
+    "kappa inf": (lambda: LocalStatistics(math.inf, 3), "kappa: got inf"),
+    "kappa not a number": (lambda: ReconstructionError("loose"), "kappa: got 'loose'"),
+    "ncc kappa low": (lambda: PatchNCC(-1.0, 4), r"kappa: got -1.0, expected a number in \(-1, 1\]"),
+    "ncc kappa high": (lambda: PatchNCC(1.1, 4), "kappa: got 1.1"),
+    "probability high": (lambda: ClassificationAccuracy(1.5, CLASSIFIER), r"kappa: got 1.5, expected a number in \[0, 1\]"),
+    "probability low": (lambda: ClassificationAccuracy(-0.5, CLASSIFIER), "kappa: got -0.5"),
+    "classifier": (lambda: ClassificationAccuracy(0.5, 3), "classifier: got int"),
+    "extractor": (lambda: FeatureReconstructionError(0.5, None), "extractor: got NoneType"),
+    "reduction": (lambda: ReconstructionError(0.1, reduction="max"), "reduction: got 'max'"),
+    "channels": (lambda: ReconstructionError(0.1, channels=0), "channels: got 0"),
+    "patch size": (lambda: PatchNCC(0.9, 0), "patch_size: got 0"),
+    "patch size float": (lambda: PatchNCC(0.9, 2.5), "patch_size: got 2.5"),
+    "stride": (lambda: LocalStatistics(0.1, 3, stride=0), "stride: got 0"),
+    "eps": (lambda: PatchNCC(0.9, 3, eps=0.0), "eps: got 0.0"),
+    "eps negative": (lambda: LocalStatistics(0.1, 3, eps=-1e-5), "eps: got -1e-05"),
+    "no constraints": (lambda: GECOLoss([]), "constraints: got none"),
+    "not a constraint": (lambda: GECOLoss([torch.nn.ReLU()]), "constraints: got ReLU"),
+    "same names": (lambda: GECOLoss([ReconstructionError(0.1)] * 2), "name 'reconstruction_error' more than once"),
+    "alpha one": (lambda: GECOLoss([ReconstructionError(0.1)], alpha=1.0), "alpha: got 1.0"),
+    "alpha negative": (lambda: GECOLoss([ReconstructionError(0.1)], alpha=-0.1), "alpha: got -0.1"),
+    "bounds order": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_bounds=(2.0, 1.0)), "multiplier_bounds: got"),
+    "bounds zero": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_bounds=(0.0, 1.0)), "multiplier_bounds: got"),
+    "bounds count": (
+        lambda: GECOLoss([ReconstructionError(0.1)], multiplier_bounds=[(1.0, 2.0)] * 2),
+        "multiplier_bounds: got 2 entries",
+    ),
+    "init": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_init=0.0), "multiplier_init: got 0.0"),
+    "init count": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_init=[1.0, 2.0]), "multiplier_init: got 2"),
+    "init word": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_init="big"), "multiplier_init: got 'big'"),
+    "accumulation": (lambda: GECOLoss([ReconstructionError(0.1)], accumulation_steps=0), "accumulation_steps: got 0"),
+    "update": (lambda: GECOLoss([ReconstructionError(0.1)], update=0.1), "update: got float"),
+    "lr": (lambda: MultiplierUpdate(lr=-1.0), "lr: got -1.0"),
+    "proportional": (lambda: MultiplierUpdate(proportional=math.nan), "proportional: got nan"),
+    "violation": (lambda: MultiplierUpdate(violation="squared"), "violation: got 'squared'"),
+    "max violation": (lambda: MultiplierUpdate(max_violation=0.0), "max_violation: got 0.0"),
+    "backend name": (lambda: geco_ext.use_backend("cudnn").__enter__(), "backend: got 'cudnn'"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_bad_settings(case):
+    make, message = SETTINGS[case]
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def x(*shape, dtype=torch.float32, device=None):
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+IMAGE = (2, 1, 8, 8)
+KL = torch.zeros(2)
+LABELS = torch.tensor([1, 2])
+
+CALLS = {
+    "shapes": (ValueError, "x_hat and x: got shapes", (x(2, 1, 8, 8), x(2, 1, 8, 7), KL, LABELS)),
+    "broadcast": (ValueError, "x_hat and x: got shapes", (x(2, 1, 8, 8), x(1, 1, 8, 8), KL, LABELS)),
+    "rank": (ValueError, "expected \\[B, C, H, W\\]", (x(2, 8, 8), x(2, 8, 8), KL, LABELS)),
+    "empty batch": (ValueError, "empty shape", (x(0, 1, 8, 8), x(0, 1, 8, 8), x(0), LABELS)),
+    "no pixels": (ValueError, "empty shape", (x(2, 1, 0, 8), x(2, 1, 0, 8), KL, LABELS)),
+    "integer prediction": (TypeError, "x_hat: got dtype torch.uint8", (x(*IMAGE, dtype=torch.uint8), x(*IMAGE), KL, LABELS)),
+    "integer target": (TypeError, "x: got dtype torch.int64", (x(*IMAGE), x(*IMAGE, dtype=torch.int64), KL, LABELS)),
+    "not a tensor": (TypeError, "x: got list", (x(*IMAGE), [0.0], KL, LABELS)),
+    "devices": (ValueError, "got devices", (x(*IMAGE), x(*IMAGE, device="meta"), KL, LABELS)),
+    "criterion device": (ValueError, "the criterion is on cpu", (x(*IMAGE, device="meta"), x(*IMAGE, device="meta"), x(2, device="meta"), LABELS)),
+    "kl shape": (ValueError, "kl: got shape \\(3,\\)", (x(*IMAGE), x(*IMAGE), x(3), LABELS)),
+    "kl matrix": (ValueError, "kl: got shape \\(2, 1\\)", (x(*IMAGE), x(*IMAGE), x(2, 1), LABELS)),
+    "kl type": (TypeError, "kl: got float", (x(*IMAGE), x(*IMAGE), 0.0, LABELS)),
+    "kl integers": (TypeError, "kl: got dtype", (x(*IMAGE), x(*IMAGE), torch.zeros(2, dtype=torch.int64), LABELS)),
+    "patch too large": (ValueError, "patch_size: got 5", (x(2, 1, 16, 4), x(2, 1, 16, 4), KL, LABELS)),
+    "channels": (ValueError, "expected 1 channels", (x(2, 3, 8, 8), x(2, 3, 8, 8), KL, LABELS)),
+    "labels missing": (ValueError, "labels: got None", (x(*IMAGE), x(*IMAGE), KL, None)),
+    "labels float": (ValueError, "labels: got dtype", (x(*IMAGE), x(*IMAGE), KL, torch.zeros(2))),
+    "labels shape": (ValueError, "labels: got shape", (x(*IMAGE), x(*IMAGE), KL, torch.zeros(3, dtype=torch.int64))),
+    "labels list": (ValueError, "labels: got list", (x(*IMAGE), x(*IMAGE), KL, [1, 2])),
+    "labels range": (ValueError, "labels: got values from 1 to 10, expected 0 to 9", (x(*IMAGE), x(*IMAGE), KL, torch.tensor([1, 10]))),
+    "labels negative": (ValueError, "labels: got values from -1", (x(*IMAGE), x(*IMAGE), KL, torch.tensor([-1, 3]))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", CALLS)
+def test_bad_calls_leave_the_state_as_it_is(case, training):
+    kind, message, arguments = CALLS[case]
+    criterion = GECOLoss(
+        [
+            ReconstructionError(0.1, channels=1),
+            PatchNCC(0.9, patch_size=5),
+            ClassificationAccuracy(0.5, CLASSIFIER),
+        ],
+        multiplier_init=1.0,
+    ).train(training)
+    criterion.train()
+    criterion(x(*IMAGE), x(*IMAGE), KL, LABELS)
+    criterion.train(training)
+    before = criterion._block.clone()
+    with pytest.raises(kind, match=message):
+        criterion(*arguments)
+    assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+
+
+def test_functionals_check_as_the_criterion_does():
+    image = torch.rand(2, 1, 8, 8)
+    for call, message in (
+        (lambda: gf.reconstruction_error(image, image[:1], kappa=0.1), "prediction and target: got shapes"),
+        (lambda: gf.reconstruction_error(image, image, kappa=-1), "kappa: got -1"),
+        (lambda: gf.reconstruction_error(image, image, kappa=0.1, reduction="none"), "reduction: got 'none'"),
+        (lambda: gf.reconstruction_error(image, image, kappa=0.1, channels=3), "expected 3 channels"),
+        (lambda: gf.patch_ncc(image[0], image[0], kappa=0.9, patch_size=3), r"expected \[B, C, H, W\]"),
+        (lambda: gf.patch_ncc(image, image, kappa=0.9, patch_size=9), "patch_size: got 9"),
+        (lambda: gf.local_statistics(image, image, kappa=0.9, patch_size=3, eps=0), "eps: got 0"),
+        (lambda: gf.feature_reconstruction_error((image, image), image, kappa=0.1), "got 1 feature maps, expected 2"),
+        (lambda: gf.feature_reconstruction_error((), (), kappa=0.1), "prediction: got an empty sequence"),
+        (lambda: gf.classification_accuracy(image, LABELS, kappa=0.1), r"expected \[2, classes\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match="prediction: got dtype torch.int64"):
+        gf.reconstruction_error(image.long(), image, kappa=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        (1.0, TypeError, "forward returned float"),
+        (torch.ones(2, 3), ValueError, "forward returned shape"),
+        (torch.ones(2, dtype=torch.int64), TypeError, "forward returned torch.int64"),
+        (torch.ones(2, device="meta"), ValueError, "forward returned a tensor on meta"),
+    ],
+)
+def test_a_custom_constraint_that_returns_something_else(value, kind, message):
+    class Custom(geco_ext.Constraint):
+        def forward(self, x_hat, x, labels=None):
+            return value
+
+    criterion = GECOLoss([Custom()])
+    with pytest.raises(kind, match=message):
+        criterion(x(*IMAGE), x(*IMAGE), KL)
+    with pytest.raises(NotImplementedError, match="must define forward"):
+        geco_ext.Constraint()(x(*IMAGE), x(*IMAGE))
+
+
+def test_a_backend_that_cannot_run_names_the_reason():
+    for name, available, reason in geco_ext.backends.describe():
+        if not available:
+            with pytest.raises(RuntimeError, match=f"backend '{name}' cannot run here"), geco_ext.use_backend(name):
+                pass
+            assert reason
+
+
+def test_a_backend_that_cannot_serve_a_call_says_so(monkeypatch):
+    image = x(*IMAGE)
+    if "cpu" in geco_ext.available_backends():
+        with geco_ext.use_backend("cpu"), pytest.raises(RuntimeError, match="'cpu' cannot serve this call"):
+            gf.reconstruction_error(torch.zeros([1] * 9), torch.zeros([1] * 9), kappa=0.1)
+    monkeypatch.setenv("GECO_EXT_BACKEND", "abacus")
+    with pytest.raises(ValueError, match="backend: got 'abacus', expected one of"):
+        gf.reconstruction_error(image, image, kappa=0.1)
+    monkeypatch.setenv("GECO_EXT_BACKEND", "reference")
+    gf.reconstruction_error(image, image, kappa=0.1)

@@ -1,0 +1,125 @@
+"""Constraints as functions: the patch formulas, gradcheck, targets that want a gradient."""
+
+import oracle
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+import geco_ext
+from geco_ext import functional as gf
+
+
+def pair(shape=(2, 3, 9, 8), dtype=torch.float64):
+    return torch.rand(shape, dtype=dtype).requires_grad_(), torch.rand(shape, dtype=dtype)
+
+
+PATCHES = [
+    {"patch_size": 3},
+    {"patch_size": 4, "stride": 2},
+    {"patch_size": 8, "stride": 3},
+    {"patch_size": 1},
+    {"patch_size": 5, "stride": 4, "eps": 1e-2},
+]
+
+
+@pytest.mark.parametrize("settings", PATCHES)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_patch_ncc_is_the_inner_product_of_whitened_patches(settings, per_channel):
+    x_hat, x = pair()
+    value = gf.patch_ncc(x_hat, x, kappa=0.9, per_channel=per_channel, **settings)
+    names = {"patch": settings["patch_size"], "stride": settings.get("stride", 1), "eps": settings.get("eps", 1e-5)}
+    expected = oracle.patch_ncc(x_hat, x, 0.9, per_channel=per_channel, **names)
+    assert float(value) == pytest.approx(float(expected), abs=1e-12)
+    gradients = [torch.autograd.grad(v, x_hat)[0] for v in (value, expected)]
+    assert (gradients[0] - gradients[1]).norm() <= 1e-9 * gradients[1].norm() + 1e-14
+
+
+@pytest.mark.parametrize("settings", PATCHES)
+def test_local_statistics_compare_means_and_deviations(settings):
+    x_hat, x = pair()
+    value = gf.local_statistics(x_hat, x, kappa=0.1, **settings)
+    names = {"patch": settings["patch_size"], "stride": settings.get("stride", 1), "eps": settings.get("eps", 1e-5)}
+    expected = oracle.local_statistics(x_hat, x, 0.1, **names)
+    assert float(value) == pytest.approx(float(expected), abs=1e-12)
+    gradients = [torch.autograd.grad(v, x_hat)[0] for v in (value, expected)]
+    assert (gradients[0] - gradients[1]).norm() <= 1e-9 * gradients[1].norm()
+
+
+def test_identical_patches_correlate_fully_even_when_flat():
+    for x in (torch.rand(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.3), torch.zeros(1, 1, 8, 8)):
+        assert float(gf.patch_ncc(x, x, kappa=0.0, patch_size=8)) == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_patch_ncc_forgets_brightness_and_contrast():
+    x = torch.rand(2, 1, 12, 12, dtype=torch.float64)
+    assert float(gf.patch_ncc(3 * x + 7, x, kappa=0.0, patch_size=4, eps=1e-9)) == pytest.approx(-1.0, abs=1e-6)
+
+
+FUNCTIONALS = {
+    "reconstruction_error": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1),
+    "reconstruction_error_sum": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, reduction="sum"),
+    "reconstruction_error_channels": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, channels=3),
+    "patch_ncc": lambda a, b: gf.patch_ncc(a, b, kappa=0.9, patch_size=3, eps=1e-2),
+    "patch_ncc_per_channel": lambda a, b: gf.patch_ncc(a, b, kappa=0.9, patch_size=3, stride=2, eps=1e-2, per_channel=True),
+    "local_statistics": lambda a, b: gf.local_statistics(a, b, kappa=0.1, patch_size=3, eps=1e-2),
+    "feature_reconstruction_error": lambda a, b: gf.feature_reconstruction_error((a, a[:, 0]), (b, b[:, 0]), kappa=0.1),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONALS)
+@pytest.mark.parametrize("backend_name", ["reference", None])
+def test_gradcheck_of_every_functional(name, backend_name):
+    x_hat, x = pair((2, 3, 5, 4))
+    x.requires_grad_()  # served too: the constraints are symmetric
+    if backend_name is None:
+        assert gradcheck(FUNCTIONALS[name], (x_hat, x))
+        return
+    with geco_ext.use_backend(backend_name):
+        assert gradcheck(FUNCTIONALS[name], (x_hat, x))
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_gradcheck_of_classification_accuracy(from_logits):
+    labels = torch.tensor([0, 3, 1])
+    scores = torch.rand(3, 4, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(
+        lambda s: gf.classification_accuracy(s, labels, kappa=0.9, from_logits=from_logits), (scores,)
+    )
+
+
+def test_gradcheck_of_the_evaluation_loss():
+    extractor = torch.nn.Conv2d(3, 2, 3).double()
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 7, 5)).double()
+    criterion = geco_ext.GECOLoss(
+        [
+            geco_ext.ReconstructionError(0.1),
+            geco_ext.ReconstructionError(0.1, channels=3, name="channel"),
+            geco_ext.PatchNCC(0.9, patch_size=3, eps=1e-2),
+            geco_ext.LocalStatistics(0.1, patch_size=4, stride=2, eps=1e-2),
+            geco_ext.FeatureReconstructionError(0.1, extractor),
+            geco_ext.ClassificationAccuracy(0.9, classifier),
+        ],
+        multiplier_init=[2.0, 1.0, 0.5, 3.0, 1.5, 4.0, 0.3, 1.0],
+    ).eval()
+    x_hat, x = pair((2, 3, 8, 7))
+    kl = torch.rand(2, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([1, 4])
+    assert gradcheck(lambda a, k: criterion(a, x, k, labels=labels), (x_hat, kl))
+
+
+def test_gradient_of_the_targets_in_a_training_step():
+    criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1), geco_ext.PatchNCC(0.9, 3)], multiplier_init=2.0)
+    x_hat, x = pair()
+    x.requires_grad_()
+    criterion(x_hat, x, torch.zeros(2, dtype=torch.float64)).backward()
+    y_hat, y = x_hat.detach().requires_grad_(), x.detach().requires_grad_()
+    (2 * oracle.squared_error(y_hat, y, 0.1) + 2 * oracle.patch_ncc(y_hat, y, 0.9, 3)).backward()
+    assert torch.allclose(x.grad, y.grad, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(x_hat.grad, y_hat.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_no_gradient_no_buffer():
+    x_hat, x = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    assert not gf.reconstruction_error(x_hat, x, kappa=0.1).requires_grad
+    with torch.no_grad():
+        assert not gf.reconstruction_error(x_hat.requires_grad_(), x, kappa=0.1).requires_grad
