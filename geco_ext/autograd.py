@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geco_ext import backends, ops
 from geco_ext.backends.allocation import new_gradient
@@ -141,7 +140,9 @@ def _incoming_times_buffers(ctx: Any, incoming: Tensor) -> Sequence[Tensor | Non
             for present, dtype in zip(ctx.present, ctx.dtypes, strict=True)
         ]
     if torch.is_grad_enabled():  # create_graph=True
-        return _without_second_derivative(ctx, incoming)  # type: ignore[no-any-return]
+        with torch.no_grad():
+            gradients = _scale(ctx, incoming)
+        return [g if g is None else _NoSecondDerivative.apply(g.detach().requires_grad_()) for g in gradients]  # type: ignore[no-untyped-call]
     return _scale(ctx, incoming)
 
 
@@ -171,6 +172,15 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
     return results
 
 
-@once_differentiable
-def _without_second_derivative(ctx: Any, incoming: Tensor) -> Any:
-    return tuple(_scale(ctx, incoming))
+class _NoSecondDerivative(torch.autograd.Function):
+    """Identity whose backward refuses: the gradients are numbers the kernels made, not functions of the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        """The gradient itself."""
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Refuse."""
+        raise RuntimeError("the GECO loss has no second derivative: its gradients are computed with its value")

@@ -59,9 +59,10 @@ def words(constraints: int) -> int:
 def views(block: Tensor) -> State:
     """The rows and counters of a block, sharing its memory."""
     constraints = (block.numel() - len(COUNTERS)) // len(ROWS)
-    rows = block[: len(ROWS) * constraints].view(len(ROWS), constraints).unbind(0)
-    counters = block[len(ROWS) * constraints :].view(torch.int64).unbind(0)
-    return State(*rows, *counters)
+    rows = block[: len(ROWS) * constraints].view(len(ROWS), constraints)
+    counters = block[len(ROWS) * constraints :].view(torch.int64)
+    # Indexed rather than unbound: autograd lets single views be written in place anywhere.
+    return State(*(rows[i] for i in range(len(ROWS))), *(counters[i] for i in range(len(COUNTERS))))
 
 
 def new_block(constraints: int, device: torch.device | str | None = None) -> Tensor:

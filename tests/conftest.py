@@ -8,6 +8,8 @@ if not torch.cuda.is_available():
 
 import geco_ext  # noqa: E402
 
+torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
+
 DEVICES = {"cpu": "cpu", "reference": "cpu", "cuda": "cuda", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 
 

@@ -79,7 +79,7 @@ LABELS = torch.tensor([1, 2])
 CALLS = {
     "shapes": (ValueError, "x_hat and x: got shapes", (x(2, 1, 8, 8), x(2, 1, 8, 7), KL, LABELS)),
     "broadcast": (ValueError, "x_hat and x: got shapes", (x(2, 1, 8, 8), x(1, 1, 8, 8), KL, LABELS)),
-    "rank": (ValueError, "expected \\[B, C, H, W\\]", (x(2, 8, 8), x(2, 8, 8), KL, LABELS)),
+    "rank": (ValueError, "x_hat: got shape \\(2, 8, 8\\)", (x(2, 8, 8), x(2, 8, 8), KL, LABELS)),
     "empty batch": (ValueError, "empty shape", (x(0, 1, 8, 8), x(0, 1, 8, 8), x(0), LABELS)),
     "no pixels": (ValueError, "empty shape", (x(2, 1, 0, 8), x(2, 1, 0, 8), KL, LABELS)),
     "integer prediction": (TypeError, "x_hat: got dtype torch.uint8", (x(*IMAGE, dtype=torch.uint8), x(*IMAGE), KL, LABELS)),
