@@ -84,7 +84,7 @@ def _result(
     name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
 ) -> ConstraintResult:
     if isinstance(constraint, ROOT_MEAN_SQUARES):
-        reached, scale = math.sqrt(max(0.0, value + kappa**2)), kappa**2
+        reached, scale = math.sqrt(abs(value + kappa**2)), kappa**2  # rounding may leave -1e-18
     elif isinstance(constraint, LOWER_BOUNDED):
         reached, scale = kappa - value, 1 - kappa
     else:

@@ -37,7 +37,8 @@ def finish(
         constraints=constraint_results(module.criterion, evaluation, history),
     )
     report.write(folder)
-    draw_trajectory(history, reconstruction_tolerances(module.criterion), folder.path / "trajectory.png")
+    if history:  # gone where a finished run is resumed without its metrics file
+        draw_trajectory(history, reconstruction_tolerances(module.criterion), folder.path / "trajectory.png")
     examples = on_device(dataset[:PICTURED], module.device)
     context = (examples["context"],) if module.takes_context else ()
     with torch.no_grad(), drawn_from(seed, module.device):

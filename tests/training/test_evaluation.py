@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from tiny_runs import TINY_MODEL
+
+import geco_ext
+from geco_ext.data import ImageDataset
+from geco_ext.training import evaluation
+from geco_ext.training.constrained_training import ConstrainedTraining
+from geco_ext.training.constraint_result import constraint_results
+from geco_ext.training.evaluation import Evaluation, drawn_from, evaluate
+from geco_ext.training.report import Report
+
+
+@pytest.fixture
+def dataset():
+    generator = torch.Generator().manual_seed(0)
+    return ImageDataset(torch.rand(70, 2, 8, 8, generator=generator), torch.zeros(70, dtype=torch.int64))
+
+
+def module_with(*constraints):
+    torch.manual_seed(0)
+    model = geco_ext.models.NVPVAE((2, 8, 8), **TINY_MODEL)
+    criterion = geco_ext.GECOLoss(constraints)
+    return ConstrainedTraining(model, criterion, learning_rate=1e-3, steps=1, takes_context=False).eval()
+
+
+def test_rmse_is_the_root_of_the_mean_over_all_elements(dataset, monkeypatch):
+    module = module_with(geco_ext.ReconstructionError(kappa=0.1))
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", len(dataset))
+    measured = evaluate(module, dataset, seed=3)
+    with drawn_from(3, torch.device("cpu")), torch.no_grad():
+        output = module.model(dataset.images)
+    assert measured.rmse == pytest.approx(float((output.x_hat - dataset.images).square().mean().sqrt()), rel=1e-6)
+    assert measured.kl == pytest.approx(float(output.kl.mean()), rel=1e-6)
+    assert float(measured.constraints) == pytest.approx(measured.rmse**2 - 0.01, rel=1e-5)
+
+
+def test_batches_of_different_sizes_weigh_by_their_examples(dataset, monkeypatch):
+    module = module_with(
+        geco_ext.ReconstructionError(kappa=0.1), geco_ext.ReconstructionError(0.2, channels=2, name="c")
+    )
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 32)  # 32, 32 and 6
+    measured = evaluate(module, dataset, seed=3)
+    assert float(measured.constraints[0]) == pytest.approx(measured.rmse**2 - 0.01, rel=1e-5)
+    assert float(measured.constraints[1:].mean()) == pytest.approx(measured.rmse**2 - 0.04, rel=1e-5)
+
+
+def test_measuring_changes_neither_the_random_state_nor_the_criterion(dataset):
+    module = module_with(geco_ext.ReconstructionError(kappa=0.1))
+    random_state, state = torch.get_rng_state(), {k: v.clone() for k, v in module.state_dict().items()}
+    evaluate(module, dataset, seed=0)
+    assert torch.equal(random_state, torch.get_rng_state())
+    torch.testing.assert_close(module.state_dict(), state, rtol=0, atol=0, equal_nan=True)
+
+
+class Own(geco_ext.Constraint):
+    scale = 0.5
+
+    def forward(self, x_hat, x, labels=None):
+        return x_hat.mean((1, 2, 3)) - self.kappa
+
+
+def results(values, constraints, history=None):
+    criterion = geco_ext.GECOLoss(constraints, multiplier_init=2.0, multiplier_bounds=(1.0, 4.0))
+    return constraint_results(criterion, Evaluation(0.1, 5.0, torch.tensor(values, dtype=torch.float64)), history or {})
+
+
+def test_each_kind_of_constraint_is_reported_in_the_quantity_its_kappa_bounds():
+    rows = results(
+        [0.12**2 - 0.01, 0.04**2 - 0.0025, 0.9 - 0.95, 0.2],
+        [
+            geco_ext.ReconstructionError(0.1),
+            geco_ext.LocalStatistics(0.05, patch_size=4),
+            geco_ext.PatchNCC(0.9, patch_size=4),
+            Own(kappa=0.3),
+        ],
+    )
+    assert [row.reached for row in rows] == pytest.approx([0.12, 0.04, 0.95, 0.2])
+    assert [row.violation for row in rows] == pytest.approx([0.44, -0.36, -0.5, 0.4])
+    assert [row.met for row in rows] == [False, True, True, False]
+    assert [row.deviation_percent for row in rows][:3] == pytest.approx([20, -20, 100 * (0.95 / 0.9 - 1)])
+    assert rows[3].deviation_percent is None
+    assert [row.multiplier for row in rows] == pytest.approx([2.0] * 4)
+
+
+def test_channels_have_rows_of_their_own():
+    rows = results([0.03, -0.01], [geco_ext.ReconstructionError(0.1, channels=2)])
+    assert [row.name for row in rows] == ["reconstruction_error/0", "reconstruction_error/1"]
+    assert [row.reached for row in rows] == pytest.approx([0.2, 0.0], abs=1e-8)
+
+
+def test_a_broken_model_is_not_reported_as_perfect():
+    (row,) = results([math.nan], [geco_ext.ReconstructionError(0.1)])
+    assert math.isnan(row.reached)
+    assert not row.met
+
+
+@pytest.mark.parametrize(
+    ("records", "rests"), [([0.0] * 100, False), ([0.0] * 90 + [1.0] * 10, True), ([1.0, 0.0], False)]
+)
+def test_a_multiplier_rests_on_its_bound_if_it_was_there_at_the_end(records, rests):
+    (row,) = results([0.1], [geco_ext.ReconstructionError(0.1)], {"at_bound/reconstruction_error": records})
+    assert row.at_bound is rests
+    report = Report(steps=1, seconds=1, skipped_steps=0, rmse=0.1, kl=5.0, constraints=(row,))
+    assert any("rests on its upper bound" in remark for remark in report.remarks()) is rests
+
+
+def test_the_table_is_markdown_with_aligned_columns():
+    rows = results([0.03, 0.1], [geco_ext.ReconstructionError(0.1), Own(kappa=0.3)])
+    report = Report(steps=1, seconds=1, skipped_steps=3, rmse=0.2, kl=5.0, constraints=rows)
+    lines = report.table().splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert "| reconstruction_error | 0.1         | 0.2000  | +100.0%" in lines[2]
+    assert "3 steps were left out because something was not finite." in report.remarks()
