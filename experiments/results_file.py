@@ -1,6 +1,7 @@
 """Rows of a study kept in a CSV file, so that an interrupted study goes on where it stopped."""
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ class ResultsFile:
 
     Args:
         path: the CSV file; the Markdown table has the same name with the suffix ``.md``. Folders are created.
-        key: the columns that name a cell.
+        key: the columns that name a cell; rows are kept sorted by them, numbers as numbers.
 
     Raises:
         ValueError: the file exists and lacks a key column.
@@ -41,8 +42,9 @@ class ResultsFile:
         return any(all(row[column] == cell[column] for column in self.key) for row in self.rows)
 
     def add(self, row: dict[str, str]) -> None:
-        """Append a row and write it to disk."""
+        """Put a row in its place and write all to disk."""
         self.rows.append(row)
+        self.rows.sort(key=lambda row: [number_or_text(row[column]) for column in self.key])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".csv.partial")
         with temporary.open("w", newline="") as file:
@@ -57,6 +59,14 @@ class ResultsFile:
         temporary = self.path.with_suffix(".md.partial")
         temporary.write_text(f"{introduction}\n\n{markdown_table(self.rows)}\n")
         os.replace(temporary, self.path.with_suffix(".md"))
+
+
+def number_or_text(value: str) -> tuple[float, str]:
+    """A sort key: numbers by size, texts alphabetically after them."""
+    try:
+        return float(value), ""
+    except ValueError:
+        return math.inf, value
 
 
 def markdown_table(rows: Iterable[dict[str, str]]) -> str:

@@ -27,6 +27,13 @@ def test_markdown_holds_every_row_below_the_introduction(tmp_path: Path) -> None
     )
 
 
+def test_rows_are_sorted_by_their_key_whatever_the_order_they_were_finished_in(tmp_path: Path) -> None:
+    results = ResultsFile(tmp_path / "study.csv", key=("rule", "kappa"))
+    for rule, kappa in (("paper", "0.06"), ("default", "10"), ("default", "9.5")):
+        results.add({"rule": rule, "kappa": kappa})
+    assert [tuple(row.values()) for row in results.rows] == [("default", "9.5"), ("default", "10"), ("paper", "0.06")]
+
+
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "study.csv"
     path.write_text("name,value\nfirst,1\n")
