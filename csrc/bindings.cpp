@@ -126,33 +126,33 @@ void bind_cpu(py::module_& module) {
     geco::cpu::lagrangian(call);
   });
 
-  cpu.def("constraint_sums", [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-                                std::uintptr_t state, std::int64_t batch, std::int64_t image_elements,
-                                std::uintptr_t sums, int threads) {
-    Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, 0, false);
-    call.threads = threads;
-    py::gil_scoped_release release;
-    geco::cpu::constraint_sums(call, reinterpret_cast<double*>(sums));
-  });
+  cpu.def("constraint_sums",
+          [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
+             std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums, int threads) {
+            Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, 0, false);
+            call.threads = threads;
+            py::gil_scoped_release release;
+            geco::cpu::constraint_sums(call, reinterpret_cast<double*>(sums));
+          });
 
-  cpu.def("update_from_sums", [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-                                 std::uintptr_t state, std::int64_t batch, std::int64_t image_elements,
-                                 std::uintptr_t sums, int world_size, std::uintptr_t loss, bool loss_is_double,
-                                 std::uintptr_t gradient_factor, const MultiplierUpdate& update) {
-    Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
-    call.update = &update;
-    geco::cpu::update_from_sums(call, reinterpret_cast<const double*>(sums), world_size,
-                                reinterpret_cast<double*>(gradient_factor));
-  });
+  cpu.def("update_from_sums",
+          [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
+             std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums, int world_size,
+             std::uintptr_t loss, bool loss_is_double, std::uintptr_t gradient_factor, const MultiplierUpdate& update) {
+            Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+            call.update = &update;
+            geco::cpu::update_from_sums(call, reinterpret_cast<const double*>(sums), world_size,
+                                        reinterpret_cast<double*>(gradient_factor));
+          });
 
-  cpu.def("scale_gradients", [](const py::list& gradients, const py::list& outputs, const py::tuple& factor,
-                                int threads) {
-    const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
-    if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
-    const double value = geco::cpu::read_element(tensor_from(factor), 0);
-    py::gil_scoped_release release;
-    geco::cpu::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), value, threads);
-  });
+  cpu.def("scale_gradients",
+          [](const py::list& gradients, const py::list& outputs, const py::tuple& factor, int threads) {
+            const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
+            if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
+            const double value = geco::cpu::read_element(tensor_from(factor), 0);
+            py::gil_scoped_release release;
+            geco::cpu::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), value, threads);
+          });
 
   cpu.def("is_one", [](std::uintptr_t address, int type) {
     Tensor scalar;
@@ -171,6 +171,63 @@ void bind_cpu(py::module_& module) {
   });
 }
 
+#if defined(GECO_CUDA)
+void bind_cuda(py::module_& module) {
+  using geco::cuda::Place;
+  py::module_ cuda = module.def_submodule("cuda", "CUDA kernels; addresses are on the device, streams raw handles.");
+  cuda.attr("MAX_INPUTS") = geco::cuda::kMaxInputs;
+  cuda.attr("MAX_TERMS") = geco::cuda::kMaxTerms;
+  cuda.attr("MAX_ROWS") = geco::cuda::kMaxRows;
+  cuda.attr("MAX_DIMENSIONS") = geco::cuda::kMaxDimensions;
+
+  const auto place = [](int device, std::uintptr_t stream, std::uintptr_t workspace) {
+    return Place{device, reinterpret_cast<void*>(stream), reinterpret_cast<double*>(workspace)};
+  };
+
+  cuda.def("lagrangian", [place](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
+                                 std::uintptr_t state, std::int64_t batch, std::int64_t image_elements,
+                                 std::uintptr_t loss, bool loss_is_double, const MultiplierUpdate* update, int device,
+                                 std::uintptr_t stream, std::uintptr_t workspace) {
+    Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+    call.update = update;
+    geco::cuda::lagrangian(call, place(device, stream, workspace));
+  });
+
+  cuda.def("constraint_sums",
+           [place](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
+                   std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums,
+                   int device, std::uintptr_t stream, std::uintptr_t workspace) {
+             const Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, 0, false);
+             geco::cuda::constraint_sums(call, place(device, stream, workspace), reinterpret_cast<double*>(sums));
+           });
+
+  cuda.def("update_from_sums",
+           [place](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
+                   std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums,
+                   int world_size, std::uintptr_t loss, bool loss_is_double, std::uintptr_t gradient_factor,
+                   const MultiplierUpdate& update, int device, std::uintptr_t stream) {
+             Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+             call.update = &update;
+             geco::cuda::update_from_sums(call, place(device, stream, 0), reinterpret_cast<const double*>(sums),
+                                          world_size, reinterpret_cast<double*>(gradient_factor));
+           });
+
+  cuda.def("scale_gradients", [place](const py::list& gradients, const py::list& outputs, const py::tuple& factor,
+                                      int device, std::uintptr_t stream) {
+    const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
+    if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
+    geco::cuda::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), tensor_from(factor),
+                                place(device, stream, 0));
+  });
+
+  cuda.def("workspace_words", &geco::cuda::workspace_words);
+  cuda.def("device_problem", []() -> py::object {
+    const std::string problem = geco::cuda::device_problem();
+    return problem.empty() ? py::object(py::none()) : py::object(py::str(problem));
+  });
+}
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -179,20 +236,21 @@ PYBIND11_MODULE(_C, module) {
   py::class_<MultiplierUpdate>(module, "MultiplierUpdate")
       .def(py::init([](double alpha, double lr, double proportional, double max_violation, int violation,
                        std::int64_t accumulation_steps) {
-        return MultiplierUpdate{alpha, lr, proportional, max_violation, static_cast<Violation>(violation),
-                                accumulation_steps};
+        return MultiplierUpdate{
+            alpha, lr, proportional, max_violation, static_cast<Violation>(violation), accumulation_steps};
       }));
 
   py::class_<Program>(module, "Program")
       .def(py::init<>())
-      .def("add", [](Program& program, int kind, int rows, std::vector<int> inputs, bool mean, bool from_logits,
-                     int scale) {
-        program.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits,
-                    static_cast<ScaleRule>(scale));
-      });
+      .def("add",
+           [](Program& program, int kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, int scale) {
+             program.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits,
+                         static_cast<ScaleRule>(scale));
+           });
 
   bind_cpu(module);
 #if defined(GECO_CUDA)
+  bind_cuda(module);
   module.attr("cuda_architectures") = GECO_CUDA_ARCHITECTURES;
   module.attr("cuda_version") = GECO_CUDA_VERSION;
 #else

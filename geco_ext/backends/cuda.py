@@ -1,6 +1,176 @@
-"""Being written."""
+"""Compiled CUDA kernels (``csrc/cuda``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.native import compiled_update, extension, program, refuses_terms, tensor_tuple
+from geco_ext.terms import Request, parse_terms
 
 
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None."""
-    return "it is being written"
+    module, reason = extension()
+    if reason is not None:
+        return reason
+    if module.cuda_architectures is None:
+        return "the extension was compiled without CUDA"
+    if torch.version.hip is not None:
+        return "PyTorch is built for ROCm; AMD GPUs are served by the triton backend"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA device"
+    problem: str | None = module.cuda.device_problem()
+    if problem is not None:
+        return f"the CUDA {module.cuda_version} runtime cannot use the driver ({problem})"
+    reasons = [_device_not_served(index) for index in range(torch.cuda.device_count())]
+    return None if None in reasons else reasons[0]
+
+
+def refuses(request: Request) -> str | None:
+    """Why this backend cannot serve the request, or None."""
+    device = request.block.device
+    if device.type != "cuda":
+        return f"it computes on NVIDIA GPUs, the tensors are on {device}"
+    return _device_not_served(device.index) or refuses_terms(request) or _beyond_the_tables(request)
+
+
+def lagrangian(request: Request) -> Tensor:
+    """See :class:`geco_ext.backends.Backend`."""
+    loss = new_loss(request)
+    _kernels().lagrangian(
+        *_arguments(request),
+        loss.data_ptr(),
+        loss.dtype == torch.float64,
+        None if request.update is None else compiled_update(request.update),
+        *_place(request),
+    )
+    return loss
+
+
+def constraint_sums(request: Request) -> Tensor:
+    """See :class:`geco_ext.backends.Backend`."""
+    sums = request.block.new_empty(program(request.terms, request.owners).constraints + 1)
+    _kernels().constraint_sums(*_arguments(request), sums.data_ptr(), *_place(request))
+    return sums
+
+
+def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
+    """See :class:`geco_ext.backends.Backend`."""
+    assert request.update is not None
+    loss, factor = new_loss(request), request.block.new_empty(())
+    _kernels().update_from_sums(
+        *_arguments(request),
+        sums.data_ptr(),
+        world_size,
+        loss.data_ptr(),
+        loss.dtype == torch.float64,
+        factor.data_ptr(),
+        compiled_update(request.update),
+        *_stream(request.block),
+    )
+    return loss, factor
+
+
+def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    _kernels().scale_gradients(
+        [tensor_tuple(g) for g in gradients],
+        [tensor_tuple(o) for o in outputs],
+        tensor_tuple(factor),
+        *_stream(factor),
+    )
+
+
+def _arguments(request: Request) -> tuple[Any, ...]:
+    gradients, kl = request.gradients, request.kl
+    kl_gradient = gradients[-1]
+    return (
+        program(request.terms, request.owners).compiled,
+        [
+            (tensor_tuple(p), t if t is None else tensor_tuple(t), g if g is None else tensor_tuple(g))
+            for p, t, g in zip(request.predictions, request.targets, gradients, strict=False)
+        ],
+        kl if kl is None else tensor_tuple(kl),
+        kl_gradient if kl_gradient is None else tensor_tuple(kl_gradient),
+        request.block.data_ptr(),
+        request.batch,
+        request.image_elements,
+    )
+
+
+def _stream(tensor: Tensor) -> tuple[int, int]:
+    """The device of a tensor and the current stream there."""
+    index = tensor.device.index
+    return index, torch._C._cuda_getCurrentRawStream(index)
+
+
+def _place(request: Request) -> tuple[int, int, int]:
+    """Device, stream and the address of scratch memory; whoever gets the memory next writes it after the kernel."""
+    block = request.block
+    rows = program(request.terms, request.owners).constraints
+    workspace = block.new_empty(_workspace_words(block.device.index) + rows)
+    return *_stream(block), workspace.data_ptr()
+
+
+@cache
+def _kernels() -> Any:
+    return extension()[0].cuda
+
+
+@cache
+def _workspace_words(index: int) -> int:
+    words: int = _kernels().workspace_words(index)
+    return words
+
+
+@cache
+def _device_not_served(index: int) -> str | None:
+    """Why the compiled code does not run on a device, or None."""
+    capability = torch.cuda.get_device_capability(index)
+    compiled: str = extension()[0].cuda_architectures
+    if _runs_on(compiled, capability):
+        return None
+    return f"cuda:{index} is of architecture {capability[0]}{capability[1]}, the kernels are compiled for {compiled}"
+
+
+def _runs_on(compiled: str, capability: tuple[int, int]) -> bool:
+    """Whether architectures in CMake's notation, ``80-real,90``, hold code for a device.
+
+    Machine code runs on later devices of the same generation, PTX on all later ones.
+    """
+    major, minor = capability
+    for architecture in compiled.split(","):
+        number, _, kind = architecture.partition("-")
+        if not number.isdigit():
+            continue
+        of_major, of_minor = divmod(int(number), 10)
+        if kind != "virtual" and of_major == major and of_minor <= minor:
+            return True
+        if kind != "real" and (of_major, of_minor) <= (major, minor):
+            return True
+    return False
+
+
+def _beyond_the_tables(request: Request) -> str | None:
+    """Why a call does not fit the tables that a kernel takes as its parameters, or None."""
+    limits = _kernels()
+    if len(request.predictions) > limits.MAX_INPUTS:
+        return f"it compares at most {limits.MAX_INPUTS} tensors in a call, got {len(request.predictions)}"
+    terms = parse_terms(request.terms)
+    if len(terms) > limits.MAX_TERMS:
+        return f"it takes at most {limits.MAX_TERMS} constraint terms, got {len(terms)}"
+    rows = program(request.terms, request.owners).constraints
+    if rows > limits.MAX_ROWS:
+        return f"it takes at most {limits.MAX_ROWS} constraints, got {rows}"
+    for prediction, target in zip(request.predictions, request.targets, strict=True):
+        if prediction.dim() > limits.MAX_DIMENSIONS and not (
+            prediction.is_contiguous() and (target is None or target.is_contiguous())
+        ):
+            return f"it takes strided tensors of at most {limits.MAX_DIMENSIONS} dimensions, got {prediction.dim()}"
+    return None

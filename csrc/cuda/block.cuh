@@ -1,0 +1,68 @@
+// What a block of the Lagrangian kernel knows and shares.
+#pragma once
+
+#include "cuda/launch.h"
+#include "cuda/plan.h"
+#include "cuda/threads.h"
+#include "math/multiplier.h"
+#include "math/terms.h"
+
+namespace geco::cuda {
+
+struct Shared {
+  double coefficient;
+  double of_warps[kWarps];
+  unsigned is_last;
+  double numbers[1];  // as many as shared_bytes_of asks for: a plan's sums, then C_hat, then lambda C
+
+  __device__ double* sums() { return numbers; }
+  __device__ double* c_hat(const Plan& plan) { return numbers + plan.sums; }
+  __device__ double* penalty(const Plan& plan) { return c_hat(plan) + plan.state.constraints; }
+};
+
+inline std::size_t shared_bytes_of(const Plan& plan) {
+  return sizeof(Shared) + sizeof(double) * static_cast<std::size_t>(plan.sums + 2 * plan.state.constraints);
+}
+
+// The part of an item that a block does.
+struct Share {
+  int item, channel;
+  std::int64_t index;  // of item.blocks
+};
+
+__device__ __forceinline__ Share share_of(const Plan& plan, int block) {
+  int i = plan.item_count - 1;
+  while (i > 0 && block < plan.items[i].first_block) --i;
+  const Item& item = plan.items[i];
+  const int index = block - item.first_block;
+  const int channel = item.blocks > 0 ? index / item.blocks : 0;
+  return {i, channel, index - channel * item.blocks};
+}
+
+__device__ __forceinline__ int row_of(const PlannedTerm& term, int channel) {
+  return term.first_row + (term.rows > 1 ? channel : 0);
+}
+
+__device__ __forceinline__ double multiplier_of(const Plan& plan, const PlannedTerm& term, int row) {
+  return exp(log_multiplier(term.scale, plan.state, row, term.elements));
+}
+
+// What the derivative of this share's sum is multiplied by: the coefficients of all terms that read it add up.
+__device__ inline double coefficient_of(const Plan& plan, const Share& share) {
+  const double divisor = plan.items[share.item].divisor;
+  if (share.item == plan.kl_item) return 1.0 / divisor;
+  double coefficient = 0;
+  for (int t = 0; t < plan.term_count; ++t) {
+    const PlannedTerm& term = plan.terms[t];
+    for (int r = term.first_reading; r < term.first_reading + term.readings; ++r) {
+      if (plan.readings[r].item != share.item) continue;
+      const double multiplier = multiplier_of(plan, term, row_of(term, share.channel));
+      coefficient += term.kind == TermKind::kSquaredError
+                         ? squared_error_coefficient(multiplier, plan.readings[r].weight, divisor)
+                         : multiplier / divisor;
+    }
+  }
+  return coefficient;
+}
+
+}  // namespace geco::cuda

@@ -1,0 +1,57 @@
+// CLA: one example a warp, one class a lane at a time, in float64.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/memory.h"
+#include "cuda/reduce.h"
+
+namespace geco::cuda {
+
+// The probability of class j, given the largest logit and the sum of exponentials (0 and 1 for probabilities).
+__device__ __forceinline__ double probability(const Item& item, double score, double largest, double total) {
+  return item.from_logits ? exp(score - largest) / total : score;
+}
+
+// Sum of kappa - p_label over the examples of this share, in lane 0 of each warp. A label out of range makes it NaN.
+__device__ __noinline__ double class_probability(const Plan& plan, const Item& item, const Share& share,
+                                                 const Shared& shared) {
+  __syncthreads();
+  double kappa = 0;
+  for (int t = 0; t < plan.term_count; ++t) {
+    const PlannedTerm& term = plan.terms[t];
+    if (plan.readings[term.first_reading].item == share.item) kappa = plan.state.at(Row::kKappa, term.first_row);
+  }
+  const std::int64_t classes = item.inner.size;
+  double sum = 0;
+  for (std::int64_t b = share.index * kWarps + warp(); b < item.elements; b += item.blocks * kWarps) {
+    const std::int64_t label = static_cast<const std::int64_t*>(item.target)[b * item.outer[0].target];
+    const auto score = [&](std::int64_t j) {
+      return read_element<double>(item.prediction, item.type_of_prediction(),
+                                  b * item.outer[0].prediction + j * item.inner.prediction);
+    };
+    double largest = 0, total = 1;
+    if (item.from_logits) {
+      largest = score(0);
+      for (std::int64_t j = lane(); j < classes; j += kWarpSize) largest = max(largest, score(j));
+      largest = warp_max(largest);
+      total = 0;
+      for (std::int64_t j = lane(); j < classes; j += kWarpSize) total += exp(score(j) - largest);
+      total = warp_sum(total);
+    }
+    const bool in_range = label >= 0 && label < classes;
+    const double p_label = in_range ? probability(item, score(label), largest, total) : nan("");
+    if (lane() == 0) sum += kappa - p_label;
+    if (!item.gradient) continue;
+    for (std::int64_t j = lane(); j < classes; j += kWarpSize) {
+      const bool is_label = j == label;
+      const double derivative = item.from_logits
+                                    ? softmax_derivative(p_label, probability(item, score(j), largest, total), is_label)
+                                    : (is_label ? 1.0 : 0.0);
+      write_gradient(item.gradient, item.type_of_prediction(), b * item.outer[0].gradient + j * item.inner.gradient,
+                     -shared.coefficient * derivative);
+    }
+  }
+  return sum;
+}
+
+}  // namespace geco::cuda

@@ -1,0 +1,106 @@
+#include "cuda/block.cuh"
+#include "cuda/class_probability.cuh"
+#include "cuda/device.h"
+#include "cuda/finish.cuh"
+#include "cuda/lagrangian.h"
+#include "cuda/mean.cuh"
+#include "cuda/plan.h"
+#include "cuda/reduce.h"
+#include "cuda/squared_error.cuh"
+
+namespace geco::cuda {
+namespace {
+
+// The multipliers of a step are known before it starts: every block computes its own coefficient from the state, and
+// nobody writes the state before all blocks have handed in their sums.
+__global__ void __launch_bounds__(kThreads, kResidentBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
+  GECO_DYNAMIC_SHARED(Shared, shared);
+  double sum = 0;
+  if (plan.item_count > 0) {
+    const Share share = share_of(plan, static_cast<int>(blockIdx.x));
+    const Item& item = plan.items[share.item];
+    if (threadIdx.x == 0) shared.coefficient = item.gradient ? coefficient_of(plan, share) : 0.0;
+    switch (item.work) {
+      case Work::kSquaredError: sum = squared_error(item, share, shared); break;
+      case Work::kClassProbability: sum = class_probability(plan, item, share, shared); break;
+      case Work::kMean: sum = mean(item, share, shared); break;
+    }
+  }
+  sum = block_sum(sum, shared.of_warps);
+  if (threadIdx.x == 0) plan.partials[blockIdx.x] = sum;
+  if (is_last_block(plan, shared)) finish(plan, shared);
+}
+
+// The second half of a step of several processes; one block.
+__global__ void __launch_bounds__(kThreads)
+    update_kernel(const __grid_constant__ Plan plan, const double* sums, double world_size, double* gradient_factor) {
+  GECO_DYNAMIC_SHARED(Shared, shared);
+  const int constraints = plan.state.constraints;
+  const double examples = sums[constraints];
+  const double factor = world_size * static_cast<double>(plan.batch) / examples;
+  double kl = 0;
+  if (plan.kl_item >= 0) {
+    const Item& item = plan.items[plan.kl_item];
+    for (std::int64_t i = threadIdx.x; i < item.elements; i += kThreads) {
+      kl += read_element<double>(item.prediction, item.type_of_prediction(), i * item.inner.prediction);
+    }
+    kl = block_sum(kl, shared.of_warps) / item.divisor;  // in thread 0, which writes the loss
+  }
+  for (int row = static_cast<int>(threadIdx.x); row < constraints; row += kThreads) {
+    shared.c_hat(plan)[row] = sums[row] / examples;
+  }
+  if (threadIdx.x == 0) *gradient_factor = factor;
+  __syncthreads();
+  finish_step(plan, shared, kl * factor, true, static_cast<std::int64_t>(examples));
+}
+
+DeviceSize size_of_device(int device) { return {multiprocessors(device), l2_bytes(device)}; }
+
+// For messages: the tensor that takes the time.
+const Tensor& largest_input(const Call& call) {
+  const Tensor* largest = &call.kl;
+  for (const Input& input : call.inputs) {
+    if (!*largest || input.prediction.elements() > largest->elements()) largest = &input.prediction;
+  }
+  return *largest;
+}
+
+void launch_lagrangian(const Call& call, const Place& place, Outcome outcome, double* sums) {
+  const DeviceGuard guard(place.device);
+  Plan plan = plan_of(call, outcome, size_of_device(place.device));
+  plan.partials = place.workspace;
+  plan.sums_out = sums;
+  GECO_LAUNCH(lagrangian_kernel, static_cast<unsigned>(plan.blocks), shared_bytes_of(plan), place.stream, plan);
+  check_launch("lagrangian", plan.blocks, largest_input(call));
+}
+
+}  // namespace
+
+std::int64_t workspace_words(int device) { return most_blocks(size_of_device(device)) + kMaxItems; }
+
+void lagrangian(const Call& call, const Place& place) {
+  launch_lagrangian(call, place, call.update ? Outcome::kTraining : Outcome::kEvaluation, nullptr);
+}
+
+void constraint_sums(const Call& call, const Place& place, double* sums) {
+  launch_lagrangian(call, place, Outcome::kSums, sums);
+}
+
+void update_from_sums(const Call& call, const Place& place, const double* sums, int world_size,
+                      double* gradient_factor) {
+  const DeviceGuard guard(place.device);
+  const Plan plan = plan_of_update(call, size_of_device(place.device));
+  GECO_LAUNCH(update_kernel, 1u, shared_bytes_of(plan), place.stream, plan, sums, static_cast<double>(world_size),
+              gradient_factor);
+  check_launch("update", 1, largest_input(call));
+}
+
+std::string device_problem() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  cudaGetLastError();  // an error here must not be taken for one of a launch
+  if (status != cudaSuccess) return cudaGetErrorString(status);
+  return devices > 0 ? "" : "no device";
+}
+
+}  // namespace geco::cuda

@@ -1,0 +1,29 @@
+// The words of CUDA that these kernels use. Compiled by another compiler they come from "shim.h", which runs a kernel
+// as plain C++ (tests/cuda): so kernels name shared memory and launches through the macros here, and use neither
+// cooperative groups nor inline PTX.
+#pragma once
+
+#include "cuda/threads.h"
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+// One block of dynamic shared memory, seen as `type`.
+#define GECO_DYNAMIC_SHARED(type, name)                         \
+  extern __shared__ __align__(16) unsigned char shared_bytes[]; \
+  type& name = *reinterpret_cast<type*>(shared_bytes)
+
+#define GECO_LAUNCH(kernel, blocks, shared_size, stream, ...) \
+  kernel<<<blocks, ::geco::cuda::kThreads, shared_size, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+
+#else
+
+#include "shim.h"
+
+#define GECO_DYNAMIC_SHARED(type, name) type& name = *static_cast<type*>(shim::dynamic_shared())
+
+#define GECO_LAUNCH(kernel, blocks, shared_size, stream, ...) \
+  shim::launch(kernel, blocks, ::geco::cuda::kThreads, shared_size, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,120 @@
+// Vectors of numbers to and from device memory, and what a stored number means.
+#pragma once
+
+#include <cstdint>
+
+#include "call.h"
+#include "cuda/launch.h"
+#include "math/half.h"
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace geco::cuda {
+
+template <class T, int n>
+struct Vector {
+  T values[n];
+};
+
+template <int bytes>
+struct WordsOf;
+template <>
+struct WordsOf<8> {
+  using type = uint2;
+};
+template <>
+struct WordsOf<16> {
+  using type = uint4;
+};
+template <class T, int n>
+using Words = typename WordsOf<static_cast<int>(sizeof(T)) * n>::type;
+
+template <class To, class From>
+__device__ __forceinline__ To bit_cast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// Read only while the kernel runs, and likely wanted again by others.
+template <class T, int n>
+__device__ __forceinline__ Vector<T, n> load(const T* from) {
+  return bit_cast<Vector<T, n>>(__ldg(reinterpret_cast<const Words<T, n>*>(from)));
+}
+
+// Read for the last time: first to leave the caches.
+template <class T, int n>
+__device__ __forceinline__ Vector<T, n> load_last(const T* from) {
+  return bit_cast<Vector<T, n>>(__ldcs(reinterpret_cast<const Words<T, n>*>(from)));
+}
+
+// `stream`: larger than the caches can keep until it is read.
+template <class T, int n>
+__device__ __forceinline__ void store(T* to, const Vector<T, n>& vector, bool stream) {
+  auto* words = reinterpret_cast<Words<T, n>*>(to);
+  const auto value = bit_cast<Words<T, n>>(vector);
+  if (stream) {
+    __stcs(words, value);
+  } else {
+    *words = value;
+  }
+}
+
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ double widen(double value) { return value; }
+__device__ __forceinline__ float widen(BFloat16 value) { return to_float(value); }
+__device__ __forceinline__ float widen(Half value) {
+#if defined(__CUDA_ARCH__)
+  return __half2float(__ushort_as_half(value.bits));
+#else
+  return to_float(value);
+#endif
+}
+
+// Rounded to nearest, ties to even.
+template <class T>
+__device__ __forceinline__ T round_to(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ Half round_to<Half>(float value) {
+#if defined(__CUDA_ARCH__)
+  return {__half_as_ushort(__float2half_rn(value))};
+#else
+  return to_half(value);
+#endif
+}
+template <>
+__device__ __forceinline__ BFloat16 round_to<BFloat16>(float value) {
+#if defined(__CUDA_ARCH__)
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
+  return to_bfloat16(value);
+#endif
+}
+
+// One number of a type known at run time only.
+template <class Compute>
+__device__ __forceinline__ Compute read_element(const void* data, DataType type, std::int64_t offset) {
+  switch (type) {
+    case DataType::kFloat32: return static_cast<Compute>(static_cast<const float*>(data)[offset]);
+    case DataType::kFloat64: return static_cast<Compute>(static_cast<const double*>(data)[offset]);
+    case DataType::kFloat16: return static_cast<Compute>(widen(static_cast<const Half*>(data)[offset]));
+    case DataType::kBFloat16: return static_cast<Compute>(widen(static_cast<const BFloat16*>(data)[offset]));
+    default: return static_cast<Compute>(static_cast<const std::int64_t*>(data)[offset]);
+  }
+}
+
+// Gradient buffers are float64 for float64 predictions and float32 for all others.
+__device__ __forceinline__ void write_gradient(void* data, DataType of_prediction, std::int64_t offset, double value) {
+  if (of_prediction == DataType::kFloat64) {
+    static_cast<double*>(data)[offset] = value;
+  } else {
+    static_cast<float*>(data)[offset] = static_cast<float>(value);
+  }
+}
+
+}  // namespace geco::cuda

@@ -1,0 +1,230 @@
+#include "cuda/plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "cuda/layout.h"
+#include "cuda/threads.h"
+
+namespace geco::cuda {
+namespace {
+
+// Four waves of blocks: enough for the scheduler to even out their ends, few enough for one block to add up their sums
+// in a microsecond.
+constexpr int kBlocksPerMultiprocessor = 4 * kResidentBlocks;
+
+constexpr std::int64_t kVectorBytes = 16;  // of the gradient
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::int64_t size_of(DataType type) {
+  return type == DataType::kFloat64 || type == DataType::kInt64 ? 8 : type == DataType::kFloat32 ? 4 : 2;
+}
+
+bool aligned(const Tensor& tensor, std::int64_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(tensor.data) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
+// How many elements of a channel can be taken in whole vectors: one line but for its end, or equally spaced lines.
+std::int64_t vectorised_elements(const Input& input, const Item& item) {
+  const DataType p = input.prediction.type, t = input.target.type;
+  if ((p == DataType::kFloat64) != (t == DataType::kFloat64)) return 0;
+  const int width = width_of(size_of(p));
+  if (!aligned(input.prediction, width * size_of(p)) || !aligned(input.target, width * size_of(t))) return 0;
+  if (input.gradient && !aligned(input.gradient, kVectorBytes)) return 0;
+  if (item.inner.prediction != 1 || item.inner.target != 1 || item.inner.gradient != 1) return 0;
+  const auto starts_aligned = [width](const Dimension& d) {
+    return d.prediction % width == 0 && d.target % width == 0 && d.gradient % width == 0;
+  };
+  if (!starts_aligned(item.channel)) return 0;
+  if (item.outer_dimensions == 0) return item.elements / width * width;
+  const bool lines = item.outer_dimensions == 1 && item.inner.size % width == 0 && starts_aligned(item.outer[0]) &&
+                     item.elements < std::numeric_limits<std::int32_t>::max();
+  return lines ? item.elements : 0;
+}
+
+bool reads(const Term& term, int input) {
+  return std::find(term.inputs.begin(), term.inputs.end(), input) != term.inputs.end();
+}
+
+Item new_item(const Tensor& prediction, const Tensor& target, const Tensor& gradient, Work work) {
+  Item item{};
+  item.prediction = prediction.data;
+  item.target = target.data;
+  item.gradient = gradient.data;
+  item.prediction_type = static_cast<std::int8_t>(prediction.type);
+  item.target_type = static_cast<std::int8_t>(target.type);
+  item.work = work;
+  item.channels = 1;
+  item.vectors = 1;
+  return item;
+}
+
+Item mean_item(const Tensor& values, const Tensor& gradient) {
+  Item item = new_item(values, Tensor{}, gradient, Work::kMean);
+  item.elements = values.elements();
+  item.inner = {item.elements, values.rank ? values.strides[0] : 0, 0, gradient.rank ? gradient.strides[0] : 0};
+  item.divisor = static_cast<double>(item.elements);
+  return item;
+}
+
+Item class_item(const Input& input, const Term& term, std::int64_t batch) {
+  Item item = new_item(input.prediction, input.target, input.gradient, Work::kClassProbability);
+  item.outer_dimensions = 1;
+  item.outer[0] = {batch, input.prediction.strides[0], input.target.strides[0], input.gradient.strides[0]};
+  item.inner = {input.prediction.sizes[1], input.prediction.strides[1], 0, input.gradient.strides[1]};
+  item.elements = batch;
+  item.divisor = static_cast<double>(batch);
+  item.from_logits = term.from_logits;
+  return item;
+}
+
+Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch, const DeviceSize& device) {
+  Item item = new_item(input.prediction, input.target, input.gradient, Work::kSquaredError);
+  lay_out(input, per_channel, item);
+  item.vectorised_elements = vectorised_elements(input, item);
+  item.divisor = static_cast<double>(batch);
+  const std::int64_t gradient_bytes = input.gradient ? input.gradient.elements() * size_of(input.gradient.type) : 0;
+  item.stream = gradient_bytes > device.l2_bytes / 2;
+  return item;
+}
+
+// Vectors of a channel, or single elements where there are none.
+std::int64_t steps_of(const Item& item) {
+  const int width = item.vectorised_elements > 0 ? width_of(size_of(item.type_of_prediction())) : 1;
+  return ceil_div(item.elements, width);
+}
+
+int most_vectors(const Item& item) {
+  if (item.vectorised_elements == 0) return kElementUnroll;
+  return unroll_of(size_of(item.type_of_prediction()), size_of(item.type_of_target()));
+}
+
+// The squared errors share the device by size; class scores and means are small and get a block for each few
+// thousand numbers.
+void share_out(Plan& plan, const DeviceSize& device) {
+  std::int64_t rounds = 0;
+  for (int i = 0; i < plan.item_count; ++i) {
+    const Item& item = plan.items[i];
+    if (item.work == Work::kSquaredError) rounds += item.channels * ceil_div(steps_of(item), kThreads);
+  }
+  // Threads take one vector each until all multiprocessors are full.
+  const std::int64_t deep = rounds / (kResidentBlocks * device.multiprocessors);
+  const std::int64_t most = kBlocksPerMultiprocessor * device.multiprocessors;
+  std::int64_t tiles = 0;
+  for (int i = 0; i < plan.item_count; ++i) {
+    Item& item = plan.items[i];
+    if (item.work != Work::kSquaredError) continue;
+    item.vectors = static_cast<int>(std::clamp<std::int64_t>(deep, 1, most_vectors(item)));
+    tiles += item.channels * ceil_div(steps_of(item), kThreads * item.vectors);
+  }
+  const std::int64_t tiles_of_block = std::max<std::int64_t>(1, ceil_div(tiles, most));
+  for (int i = 0; i < plan.item_count; ++i) {
+    Item& item = plan.items[i];
+    std::int64_t blocks = 0;
+    switch (item.work) {
+      case Work::kSquaredError:
+        blocks = ceil_div(ceil_div(steps_of(item), kThreads * item.vectors), tiles_of_block);
+        break;
+      case Work::kClassProbability: blocks = ceil_div(item.elements, kWarps); break;
+      case Work::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
+    }
+    if (item.work != Work::kSquaredError) blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
+    item.first_block = plan.blocks;
+    item.blocks = static_cast<int>(blocks);
+    item.first_sum = plan.sums;
+    plan.blocks += item.blocks * item.channels;
+    plan.sums += item.channels;
+  }
+}
+
+void limit(std::size_t count, int most, const char* what) {
+  if (count <= static_cast<std::size_t>(most)) return;
+  throw std::invalid_argument("at most " + std::to_string(most) + " " + what + " in a call, got " +
+                              std::to_string(count));
+}
+
+void plan_terms(const Call& call, Plan& plan) {
+  limit(call.terms->size(), kMaxTerms, "constraint terms");
+  limit(static_cast<std::size_t>(call.state.constraints), kMaxRows, "constraints");
+  for (const Term& term : *call.terms) {
+    PlannedTerm& planned = plan.terms[plan.term_count++];
+    planned = {term.kind,
+               term.scale,
+               term.first_row,
+               term.rows,
+               plan.reading_count,
+               static_cast<int>(term.inputs.size()),
+               compared_elements(call, term)};
+    for (int input : term.inputs) {
+      const bool squared = term.kind == TermKind::kSquaredError;
+      if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "pairs of term and input");
+      plan.readings[plan.reading_count++] = {input, squared ? squared_error_weight(term, call.inputs[input]) : 1.0};
+    }
+  }
+  plan.state = call.state;
+  plan.batch = call.batch;
+  plan.loss = call.loss;
+  plan.loss_is_double = call.loss_is_double;
+  plan.kl_item = -1;
+  if (call.update) plan.update = *call.update;
+}
+
+void plan_kl(const Call& call, Plan& plan) {
+  if (!call.kl) return;
+  plan.kl_item = plan.item_count;
+  plan.items[plan.item_count++] = mean_item(call.kl, call.kl_gradient);
+}
+
+// The term that reads an input; terms that share one are all squared errors.
+const Term& reader(const Call& call, int input, bool& per_channel) {
+  const Term* found = nullptr;
+  for (const Term& term : *call.terms) {
+    if (!reads(term, input)) continue;
+    found = &term;
+    per_channel = per_channel || term.rows > 1;
+  }
+  if (found == nullptr) throw std::invalid_argument("input " + std::to_string(input) + " belongs to no term");
+  return *found;
+}
+
+}  // namespace
+
+std::int64_t most_blocks(const DeviceSize& device) {
+  return static_cast<std::int64_t>(kBlocksPerMultiprocessor + kMaxItems) * device.multiprocessors;
+}
+
+Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
+  limit(call.inputs.size(), kMaxInputs, "tensors");
+  Plan plan{};
+  plan.outcome = outcome;
+  plan_terms(call, plan);
+  for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
+    const Input& input = call.inputs[i];
+    bool per_channel = false;
+    const Term& term = reader(call, i, per_channel);
+    Item& item = plan.items[plan.item_count++];
+    switch (term.kind) {
+      case TermKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
+      case TermKind::kClassProbability: item = class_item(input, term, call.batch); break;
+      case TermKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
+    }
+  }
+  plan_kl(call, plan);
+  share_out(plan, device);
+  plan.blocks = std::max(plan.blocks, 1);  // inputs without elements still have a loss
+  return plan;
+}
+
+Plan plan_of_update(const Call& call, const DeviceSize& device) {
+  Plan plan{};
+  plan.outcome = Outcome::kTraining;
+  plan_terms(call, plan);
+  plan_kl(call, plan);
+  share_out(plan, device);
+  return plan;
+}
+
+}  // namespace geco::cuda

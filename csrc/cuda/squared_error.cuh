@@ -1,0 +1,171 @@
+// RE and FRE: sums of squared differences, and their gradient in the same pass.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/memory.h"
+
+namespace geco::cuda {
+
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+
+// How far the end of a line is from the start of the next one. Vectors are laid out in one line, or in lines that are
+// all equally far apart.
+__device__ __forceinline__ Dimension gaps_of(const Item& item) {
+  if (item.outer_dimensions == 0) return {0, 0, 0, 0};
+  const std::int64_t length = item.inner.size;
+  return {0, item.outer[0].prediction - length, item.outer[0].target - length, item.outer[0].gradient - length};
+}
+
+// Unit strides along a line. A block takes every item.blocks-th tile, so that all blocks together sweep the tensors
+// front to back. All loads of a tile come before their first use; the first ones before the coefficient is waited for.
+template <class P, class T>
+__device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
+  using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
+  constexpr int kWidth = width_of(sizeof(P)), kUnroll = unroll_of(sizeof(P), sizeof(T));
+  const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction;
+  const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target;
+  Compute* gradients = static_cast<Compute*>(item.gradient);
+  if (gradients) gradients += share.channel * item.channel.gradient;
+
+  const std::int64_t vectors = item.vectorised_elements / kWidth;
+  const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
+  const Dimension gaps = gaps_of(item);
+  const auto line_of = [&](std::int64_t v) {
+    return item.outer_dimensions == 0 ? 0u : static_cast<unsigned>(v) / static_cast<unsigned>(item.inner.size / kWidth);
+  };
+  Vector<P, kWidth> prediction[kUnroll];
+  Vector<T, kWidth> target[kUnroll];
+  double total = 0;
+  Compute coefficient = 0;
+  bool knows_coefficient = false;
+  std::int64_t first = share.index * tile;
+  do {
+    const std::int64_t end = min(first + tile, vectors);
+#pragma unroll
+    for (int k = 0; k < kUnroll; ++k) {
+      const std::int64_t v = first + k * kThreads + threadIdx.x;
+      if (v >= end) continue;
+      const unsigned line = line_of(v);
+      prediction[k] = load<P, kWidth>(predictions + v * kWidth + line * gaps.prediction);
+      target[k] = load_last<T, kWidth>(targets + v * kWidth + line * gaps.target);
+    }
+    if (!knows_coefficient) {
+      __syncthreads();
+      coefficient = static_cast<Compute>(shared.coefficient);
+      knows_coefficient = true;
+    }
+    // Each of these adds the squares of one vector, all together those of at most 32 numbers; beyond that in double.
+    Compute squares[kUnroll] = {};
+#pragma unroll
+    for (int k = 0; k < kUnroll; ++k) {
+      const std::int64_t v = first + k * kThreads + threadIdx.x;
+      if (v >= end) continue;
+      Vector<Compute, kWidth> gradient;
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) {
+        const Compute difference = widen(prediction[k].values[e]) - widen(target[k].values[e]);
+        gradient.values[e] = difference * coefficient;
+        squares[k] += difference * difference;
+      }
+      if (gradients) store(gradients + v * kWidth + line_of(v) * gaps.gradient, gradient, item.stream);
+    }
+#pragma unroll
+    for (int step = 1; step < kUnroll; step *= 2) {
+#pragma unroll
+      for (int k = 0; k < kUnroll; k += 2 * step) squares[k] += squares[k + step];
+    }
+    total += static_cast<double>(squares[0]);
+    first += item.blocks * tile;
+  } while (first < vectors);
+  return total;
+}
+
+// Where an element of a channel lies.
+__device__ __forceinline__ Offsets offsets_of(const Item& item, std::int64_t element) {
+  std::int64_t line = element / item.inner.size;
+  const std::int64_t position = element - line * item.inner.size;
+  Offsets offsets{position * item.inner.prediction, position * item.inner.target, position * item.inner.gradient};
+#pragma unroll 1
+  for (int d = item.outer_dimensions - 1; d >= 0; --d) {
+    const Dimension& outer = item.outer[d];
+    const std::int64_t next = line / outer.size, index = line - next * outer.size;
+    line = next;
+    offsets.prediction += index * outer.prediction;
+    offsets.target += index * outer.target;
+    offsets.gradient += index * outer.gradient;
+  }
+  return offsets;
+}
+
+// The elements that are not in vectors, one by one, any strides and types. Float64 where either side is.
+template <class Compute>
+__device__ __forceinline__ double squared_error_elements(const Item& item, const Share& share, Compute coefficient) {
+  const DataType p = item.type_of_prediction(), t = item.type_of_target();
+  const std::int64_t step = static_cast<std::int64_t>(item.blocks) * kThreads;
+  const std::int64_t start = item.vectorised_elements + share.index * kThreads + threadIdx.x;
+  double total = 0;
+  for (std::int64_t first = start; first < item.elements; first += step * kElementUnroll) {
+    Compute difference[kElementUnroll];
+    std::int64_t gradient_at[kElementUnroll];
+#pragma unroll
+    for (int k = 0; k < kElementUnroll; ++k) {
+      difference[k] = 0;
+      gradient_at[k] = 0;
+      if (first + k * step >= item.elements) continue;
+      const Offsets at = offsets_of(item, first + k * step);
+      const std::int64_t channel = share.channel;
+      difference[k] = read_element<Compute>(item.prediction, p, at.prediction + channel * item.channel.prediction) -
+                      read_element<Compute>(item.target, t, at.target + channel * item.channel.target);
+      gradient_at[k] = at.gradient + channel * item.channel.gradient;
+    }
+#pragma unroll
+    for (int k = 0; k < kElementUnroll; ++k) {
+      total += static_cast<double>(difference[k]) * static_cast<double>(difference[k]);
+      if (item.gradient && first + k * step < item.elements) {
+        write_gradient(item.gradient, p, gradient_at[k], difference[k] * coefficient);
+      }
+    }
+  }
+  return total;
+}
+
+template <class P>
+__device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
+  switch (item.type_of_target()) {
+    case DataType::kFloat16: return squared_error_vectors<P, Half>(item, share, shared);
+    case DataType::kBFloat16: return squared_error_vectors<P, BFloat16>(item, share, shared);
+    default: return squared_error_vectors<P, float>(item, share, shared);
+  }
+}
+
+__device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
+  switch (item.type_of_prediction()) {
+    case DataType::kFloat64: return squared_error_vectors<double, double>(item, share, shared);
+    case DataType::kFloat16: return squared_error_vectors<Half>(item, share, shared);
+    case DataType::kBFloat16: return squared_error_vectors<BFloat16>(item, share, shared);
+    default: return squared_error_vectors<float>(item, share, shared);
+  }
+}
+
+// This thread's part of the sum of a share.
+__device__ __forceinline__ double squared_error(const Item& item, const Share& share, const Shared& shared) {
+  double total = 0;
+  if (item.vectorised_elements > 0) {
+    total = squared_error_vectors(item, share, shared);
+  } else {
+    __syncthreads();
+  }
+  if (item.vectorised_elements == item.elements) return total;
+  const bool wide = item.type_of_prediction() == DataType::kFloat64 || item.type_of_target() == DataType::kFloat64;
+  return total + (wide ? squared_error_elements<double>(item, share, shared.coefficient)
+                       : squared_error_elements<float>(item, share, static_cast<float>(shared.coefficient)));
+}
+
+}  // namespace geco::cuda

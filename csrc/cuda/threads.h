@@ -1,0 +1,35 @@
+// Sizes that the host plans with and the kernels are compiled for.
+#pragma once
+
+#include <cstdint>
+
+#include "math/macros.h"
+
+#if !defined(GECO_CUDA_THREADS)
+#define GECO_CUDA_THREADS 256
+#endif
+
+namespace geco::cuda {
+
+constexpr int kThreads = GECO_CUDA_THREADS;  // of a block
+constexpr int kWarpSize = 32;
+constexpr int kWarps = kThreads / kWarpSize;
+
+// Blocks of the Lagrangian kernel that a multiprocessor holds: its registers allow 80 for a thread then, and 96 KiB are
+// in flight.
+constexpr int kResidentBlocks = 3;
+
+// Numbers of a vector: its float32 (or float64) gradient is one 16-byte store. Half types load 8 bytes then; a 16-byte
+// load of eight would make a thread write two stores, each leaving every other 16 bytes to the next.
+GECO_HD constexpr int width_of(std::int64_t prediction_bytes) { return prediction_bytes == 8 ? 2 : 4; }
+
+// Vectors that a thread has in flight: about 128 bytes of predictions and targets.
+GECO_HD constexpr int unroll_of(std::int64_t prediction_bytes, std::int64_t target_bytes) {
+  const std::int64_t bytes = width_of(prediction_bytes) * (prediction_bytes + target_bytes);
+  return bytes <= 16 ? 8 : 4;
+}
+
+// Single elements that a thread has in flight where strides allow no vectors.
+constexpr int kElementUnroll = 4;
+
+}  // namespace geco::cuda

@@ -1,0 +1,418 @@
+// Runs the CUDA kernels through the shim beside the C++ kernels of the CPU and compares everything they write.
+// Usage: run_lagrangian all | races [barrier|fence N]. Exits 1 at the first difference.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+
+#include "arrays.h"
+#include "cuda/lagrangian.h"
+#include "cuda/launch.h"
+
+namespace {
+
+using arrays::Array;
+using arrays::Layout;
+using geco::Call;
+using geco::Counter;
+using geco::DataType;
+using geco::Input;
+using geco::MultiplierUpdate;
+using geco::Row;
+using geco::ScaleRule;
+using geco::State;
+using geco::Tensor;
+using geco::Term;
+using geco::TermKind;
+using geco::Violation;
+using geco::cuda::Place;
+
+constexpr DataType kFloats[] = {DataType::kFloat32, DataType::kFloat64, DataType::kFloat16, DataType::kBFloat16};
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+std::mt19937 random_numbers(7);
+std::string scenario;
+
+[[noreturn]] void fail(const std::string& what) {
+  std::printf("%s: %s\n", scenario.c_str(), what.c_str());
+  std::exit(1);
+}
+
+void expect_close(const std::string& what, double got, double expected, double tolerance) {
+  const bool same = got == expected || (got != got && expected != expected);
+  if (same || std::fabs(got - expected) <= tolerance * std::max(1.0, std::fabs(expected))) return;
+  fail(what + ": got " + std::to_string(got) + ", expected " + std::to_string(expected));
+}
+
+void expect_close(const std::string& what, const Array& got, const Array& expected, double tolerance) {
+  double scale = 0;
+  for (std::int64_t i = 0; i < expected.elements(); ++i) {
+    if (std::isfinite(expected.get(i))) scale = std::max(scale, std::fabs(expected.get(i)));
+  }
+  for (std::int64_t i = 0; i < expected.elements(); ++i) {
+    const double g = got.get(i), e = expected.get(i);
+    const bool same = g == e || (g != g && e != e);
+    if (!same && !(std::fabs(g - e) <= tolerance * scale)) {
+      fail(what + "[" + std::to_string(i) + "]: got " + std::to_string(g) + ", expected " + std::to_string(e));
+    }
+  }
+}
+
+// The state block of `constraints` constraints, every multiplier on its automatic start.
+std::vector<double> new_block(int constraints) {
+  std::vector<double> words(static_cast<std::size_t>(static_cast<int>(Row::kCount) * constraints) +
+                            static_cast<std::size_t>(Counter::kCount));
+  const State state{words.data(), constraints};
+  for (int l = 0; l < constraints; ++l) {
+    state.at(Row::kLogMultiplier, l) = kNaN;
+    state.at(Row::kKappa, l) = 0.2 + 0.05 * l;
+    state.at(Row::kLogLow, l) = state.at(Row::kLogHigh, l) = kNaN;
+    state.at(Row::kScale, l) = 0.7;
+    state.at(Row::kNaturalMultiplier, l) = 2.5;
+  }
+  return words;
+}
+
+// What a criterion compares, and one backend's outputs.
+struct Problem {
+  std::vector<Term> terms;
+  std::vector<Array> predictions, targets;
+  Array kl;
+  std::int64_t batch = 0, image_elements = 0;
+  bool wants_gradients = true;
+  int constraints = 0;
+
+  void add(TermKind kind, ScaleRule scale, std::vector<int> inputs, int rows = 1, bool mean = true,
+           bool from_logits = true) {
+    Term term;
+    term.kind = kind;
+    term.first_row = constraints;
+    term.rows = rows;
+    term.inputs = std::move(inputs);
+    term.mean = mean;
+    term.from_logits = from_logits;
+    term.scale = scale;
+    constraints += rows;
+    terms.push_back(std::move(term));
+  }
+
+  // Returns the number of the new input.
+  int input(Array prediction, Array target) {
+    predictions.push_back(std::move(prediction));
+    targets.push_back(std::move(target));
+    return static_cast<int>(predictions.size()) - 1;
+  }
+
+  void fill() {
+    for (Array& array : predictions) array.fill(random_numbers);
+    for (Array& array : targets) {
+      if (array.type() != DataType::kInt64) {
+        array.fill(random_numbers);
+        continue;
+      }
+      for (std::int64_t i = 0; i < array.elements(); ++i) array.set(i, static_cast<double>(random_numbers() % 3));
+    }
+    kl.fill(random_numbers);
+  }
+
+  double tolerance() const {
+    for (const Array& array : predictions) {
+      if (array.type() != DataType::kFloat64) return 1e-6;
+    }
+    return 1e-12;
+  }
+};
+
+struct Outputs {
+  std::vector<Array> gradients;
+  Array kl_gradient;
+  std::vector<double> block, sums;
+  double loss = 0, factor = 0;
+
+  Outputs(const Problem& problem, std::vector<double> state, Layout layout)
+      : block(std::move(state)), sums(static_cast<std::size_t>(problem.constraints) + 1) {
+    if (!problem.wants_gradients) return;
+    for (const Array& prediction : problem.predictions) {
+      const Tensor tensor = prediction.tensor();
+      gradients.emplace_back(arrays::gradient_type(prediction.type()),
+                             arrays::Sizes(tensor.sizes, tensor.sizes + tensor.rank), layout);
+    }
+    if (problem.kl.elements() > 0) {
+      const Tensor tensor = problem.kl.tensor();
+      kl_gradient =
+          Array(arrays::gradient_type(problem.kl.type()), arrays::Sizes(tensor.sizes, tensor.sizes + tensor.rank));
+    }
+  }
+
+  Call call(const Problem& problem, const MultiplierUpdate* update) {
+    Call call;
+    call.terms = &problem.terms;
+    for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
+      const Tensor gradient = problem.wants_gradients ? gradients[i].tensor() : Tensor{};
+      call.inputs.push_back({problem.predictions[i].tensor(), problem.targets[i].tensor(), gradient});
+    }
+    call.kl = problem.kl.tensor();
+    call.kl_gradient = kl_gradient.tensor();
+    call.state = State{block.data(), problem.constraints};
+    call.batch = problem.batch;
+    call.image_elements = problem.image_elements;
+    call.update = update;
+    call.loss = &loss;
+    call.loss_is_double = true;
+    return call;
+  }
+};
+
+Place place(const Problem& problem, std::vector<double>& workspace) {
+  workspace.assign(static_cast<std::size_t>(geco::cuda::workspace_words(0) + problem.constraints), kNaN);
+  return {0, nullptr, workspace.data()};
+}
+
+void expect_same(const Outputs& got, const Outputs& expected, int constraints, double tolerance) {
+  expect_close("loss", got.loss, expected.loss, 10 * tolerance);
+  const std::size_t rows = static_cast<std::size_t>(static_cast<int>(Row::kCount) * constraints);
+  for (std::size_t i = 0; i < rows; ++i) {
+    expect_close("state word " + std::to_string(i), got.block[i], expected.block[i], 10 * tolerance);
+  }
+  for (std::size_t i = rows; i < expected.block.size(); ++i) {  // counters, and the ticket, which is zero again
+    if (std::memcmp(&got.block[i], &expected.block[i], 8) != 0) fail("counter " + std::to_string(i - rows));
+  }
+  for (std::size_t i = 0; i < expected.gradients.size(); ++i) {
+    expect_close("gradient " + std::to_string(i), got.gradients[i], expected.gradients[i], tolerance);
+  }
+  expect_close("gradient of kl", got.kl_gradient, expected.kl_gradient, 1e-6);
+}
+
+// One call on both sides, twice on the device's: the same bits, and one launch each.
+void compare_call(const Problem& problem, const MultiplierUpdate* update, std::vector<double>& block,
+                  Layout gradient_layout = Layout::kContiguous) {
+  Outputs expected(problem, block, gradient_layout), got(problem, block, gradient_layout), again = got;
+  geco::cpu::lagrangian(expected.call(problem, update));
+  std::vector<double> workspace;
+  const long before = shim::launches;
+  geco::cuda::lagrangian(got.call(problem, update), place(problem, workspace));
+  if (shim::launches != before + 1) fail("expected one launch");
+  geco::cuda::lagrangian(again.call(problem, update), place(problem, workspace));
+  expect_same(got, expected, problem.constraints, problem.tolerance());
+  if (std::memcmp(&got.loss, &again.loss, 8) != 0 ||
+      std::memcmp(got.block.data(), again.block.data(), got.block.size() * 8) != 0) {
+    fail("two runs differ");
+  }
+  block = expected.block;
+}
+
+MultiplierUpdate update_rule(Violation violation = Violation::kLog, std::int64_t accumulation_steps = 1) {
+  return {0.9, 0.05, 0.5, 1.0, violation, accumulation_steps};
+}
+
+// RE on images: every pair of types, every pair of layouts, sizes that fit vectors and sizes that do not.
+void reconstruction_errors() {
+  const Layout layouts[] = {Layout::kContiguous, Layout::kChannelsLast, Layout::kReversed, Layout::kShifted,
+                            Layout::kWider};
+  for (const arrays::Sizes& sizes :
+       {arrays::Sizes{2, 3, 12, 16}, arrays::Sizes{3, 3, 5, 7}, arrays::Sizes{2, 1, 1, 1}}) {
+    for (DataType p : kFloats) {
+      for (DataType t : kFloats) {
+        for (Layout of_prediction : layouts) {
+          for (Layout of_target : layouts) {
+            const bool plain = of_prediction == Layout::kContiguous && of_target == Layout::kContiguous;
+            if (p != DataType::kFloat32 && t != p && !plain) continue;
+            for (int rows : {1, static_cast<int>(sizes[1])}) {
+              scenario = "RE of types " + std::to_string(static_cast<int>(p)) + std::to_string(static_cast<int>(t)) +
+                         " layouts " + std::to_string(static_cast<int>(of_prediction)) +
+                         std::to_string(static_cast<int>(of_target)) + " size " + std::to_string(sizes[2]) + " rows " +
+                         std::to_string(rows);
+              Problem problem;
+              problem.batch = sizes[0];
+              problem.image_elements = sizes[1] * sizes[2] * sizes[3];
+              const int image = problem.input(Array(p, sizes, of_prediction), Array(t, sizes, of_target));
+              problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, rows);
+              if (rows > 1 && plain) {  // two terms share the pass
+                problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 1, false);
+              }
+              problem.fill();
+              problem.wants_gradients = (rows + static_cast<int>(of_target)) % 4 != 0;
+              const MultiplierUpdate update = update_rule();
+              std::vector<double> block = new_block(problem.constraints);
+              const bool dense = of_prediction == Layout::kChannelsLast || of_prediction == Layout::kReversed;
+              compare_call(problem, &update, block, dense ? of_prediction : Layout::kContiguous);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Several tiles to a block, in each mode of unrolling.
+void large_images() {
+  for (DataType p : kFloats) {
+    for (std::int64_t width : {64, 255}) {
+      scenario = "large image of type " + std::to_string(static_cast<int>(p));
+      Problem problem;
+      problem.batch = 4;
+      problem.image_elements = 64 * width;
+      const int image = problem.input(Array(p, {4, 1, 64, width}), Array(p, {4, 1, 64, width}));
+      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image});
+      problem.fill();
+      const MultiplierUpdate update = update_rule();
+      std::vector<double> block = new_block(1);
+      compare_call(problem, &update, block);
+    }
+  }
+}
+
+// Every kind of term in one call.
+Problem everything(DataType type, bool kl_of_examples) {
+  Problem problem;
+  problem.batch = 5;
+  problem.image_elements = 3 * 6 * 8;
+  const int image = problem.input(Array(type, {5, 3, 6, 8}), Array(DataType::kFloat32, {5, 3, 6, 8}));
+  const int features = problem.input(Array(type, {5, 40}), Array(type, {5, 40}));
+  const int map = problem.input(Array(type, {5, 2, 3, 3}, Layout::kChannelsLast), Array(type, {5, 2, 3, 3}));
+  const int logits = problem.input(Array(type, {5, 37}), Array(DataType::kInt64, {5}));
+  const int probabilities = problem.input(Array(type, {5, 3}, Layout::kReversed), Array(DataType::kInt64, {5}));
+  const int scalars = problem.input(Array(type, {5}), Array());
+  const int scalar = problem.input(Array(type, {}), Array());
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 3);
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {features, map});
+  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {logits});
+  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {probabilities}, 1, true, false);
+  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
+  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalar});
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 1, false);
+  problem.kl = kl_of_examples ? Array(DataType::kFloat32, {5}) : Array(type, {});
+  problem.fill();
+  return problem;
+}
+
+void all_terms() {
+  for (DataType type : kFloats) {
+    for (bool kl_of_examples : {false, true}) {
+      scenario = "all terms of type " + std::to_string(static_cast<int>(type));
+      Problem problem = everything(type, kl_of_examples);
+      std::vector<double> block = new_block(problem.constraints);
+      const MultiplierUpdate update = update_rule();
+      compare_call(problem, &update, block);
+      const std::vector<double> before = block;
+      compare_call(problem, nullptr, block);  // evaluation
+      if (std::memcmp(before.data(), block.data(), before.size() * 8) != 0) fail("evaluation moved the state");
+      problem.wants_gradients = false;
+      compare_call(problem, &update, block);
+    }
+  }
+}
+
+// The state machine over many calls, some of them not finite.
+void many_steps() {
+  for (Violation violation : {Violation::kLog, Violation::kRelative, Violation::kRaw}) {
+    for (std::int64_t accumulation_steps : {1, 3}) {
+      const MultiplierUpdate update = update_rule(violation, accumulation_steps);
+      Problem problem = everything(DataType::kFloat32, true);
+      std::vector<double> block = new_block(problem.constraints);
+      for (int step = 0; step < 24; ++step) {
+        scenario = "step " + std::to_string(step) + " of violation " + std::to_string(static_cast<int>(violation));
+        problem.fill();
+        if (step == 0 || step == 9) problem.kl.set(2, kNaN);
+        if (step == 5) problem.predictions[0].set(7, kInfinity);
+        if (step == 11) problem.targets[3].set(1, 1000);  // a label out of range
+        if (step >= 15 && step < 18) problem.targets[4].set(0, -1);
+        compare_call(problem, &update, block);
+      }
+    }
+  }
+}
+
+void several_processes() {
+  scenario = "several processes";
+  Problem problem = everything(DataType::kFloat32, true);
+  const MultiplierUpdate update = update_rule();
+  std::vector<double> block = new_block(problem.constraints);
+  for (int step = 0; step < 6; ++step) {
+    problem.fill();
+    if (step == 3) problem.kl.set(0, kInfinity);
+    Outputs expected(problem, block, Layout::kContiguous), got(problem, block, Layout::kContiguous);
+    std::vector<double> workspace;
+    const Place here = place(problem, workspace);
+    geco::cpu::constraint_sums(expected.call(problem, nullptr), expected.sums.data());
+    geco::cuda::constraint_sums(got.call(problem, nullptr), here, got.sums.data());
+    for (std::size_t i = 0; i < expected.sums.size(); ++i) expect_close("sum", got.sums[i], expected.sums[i], 1e-5);
+    for (double& sum : expected.sums) sum *= 3;  // three processes that saw the same
+    for (double& sum : got.sums) sum *= 3;
+    geco::cpu::update_from_sums(expected.call(problem, &update), expected.sums.data(), 3, &expected.factor);
+    geco::cuda::update_from_sums(got.call(problem, &update), here, got.sums.data(), 3, &got.factor);
+    expect_close("gradient factor", got.factor, expected.factor, 1e-15);
+    expect_same(got, expected, problem.constraints, problem.tolerance());
+    block = expected.block;
+  }
+}
+
+void scaled_gradients() {
+  for (DataType out_type : kFloats) {
+    for (double factor : {1.0, 0.375}) {
+      for (Layout layout : {Layout::kContiguous, Layout::kShifted}) {
+        scenario = "gradients scaled to type " + std::to_string(static_cast<int>(out_type));
+        std::vector<Array> gradients, outputs;
+        for (std::int64_t size : {1, 37, 3000}) {
+          gradients.push_back(Array(arrays::gradient_type(out_type), {size}, layout).fill(random_numbers));
+          outputs.emplace_back(out_type, arrays::Sizes{size}, layout);
+        }
+        const std::vector<Array> unscaled = gradients;
+        const bool in_place = out_type == gradients[0].type() && layout == Layout::kContiguous;
+        std::vector<Tensor> in, out;
+        for (std::size_t i = 0; i < gradients.size(); ++i) {
+          in.push_back(gradients[i].tensor());
+          out.push_back(in_place ? gradients[i].tensor() : outputs[i].tensor());
+        }
+        Array scalar(in_place ? DataType::kFloat64 : DataType::kFloat32, {});
+        scalar.set(0, factor);
+        const long before = shim::launches;
+        geco::cuda::scale_gradients(in.data(), out.data(), 3, scalar.tensor(), {0, nullptr});
+        if (shim::launches != before + 1) fail("expected one launch");
+        for (std::size_t i = 0; i < gradients.size(); ++i) {
+          Array expected(out_type, {unscaled[i].elements()});
+          for (std::int64_t k = 0; k < expected.elements(); ++k) expected.set(k, unscaled[i].get(k) * factor);
+          expect_close("scaled", in_place ? gradients[i] : outputs[i], expected, 1e-7);
+        }
+      }
+    }
+  }
+}
+
+// Every kind of work in one launch of several blocks: what ThreadSanitizer is to see.
+void races() {
+  scenario = "races";
+  Problem problem = everything(DataType::kFloat32, true);
+  const MultiplierUpdate update = update_rule();
+  Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);
+  std::vector<double> workspace;
+  const Place here = place(problem, workspace);
+  for (int step = 0; step < 2; ++step) geco::cuda::lagrangian(outputs.call(problem, &update), here);
+  geco::cuda::constraint_sums(outputs.call(problem, nullptr), here, outputs.sums.data());
+  geco::cuda::update_from_sums(outputs.call(problem, &update), here, outputs.sums.data(), 1, &outputs.factor);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string what = count > 1 ? arguments[1] : "all";
+  if (what == "races") {
+    if (count > 3) {
+      const int which = std::atoi(arguments[3]);
+      (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
+    }
+    races();
+  } else {
+    reconstruction_errors();
+    large_images();
+    all_terms();
+    many_steps();
+    several_processes();
+    scaled_gradients();
+  }
+  std::printf("%ld launches\n", shim::launches);
+  return 0;
+}
