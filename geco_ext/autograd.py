@@ -142,7 +142,7 @@ def _incoming_times_buffers(ctx: Any, incoming: Tensor) -> Sequence[Tensor | Non
     if torch.is_grad_enabled():  # create_graph=True
         with torch.no_grad():
             gradients = _scale(ctx, incoming)
-        return [g if g is None else _NoSecondDerivative.apply(g.detach().requires_grad_()) for g in gradients]  # type: ignore[no-untyped-call]
+        return [g if g is None else _refusing_derivatives(g) for g in gradients]
     return _scale(ctx, incoming)
 
 
@@ -170,6 +170,10 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
     if buffers:
         backends.select_for_scaling(incoming.device.type).scale_gradients(buffers, outputs, incoming)
     return results
+
+
+def _refusing_derivatives(gradient: Tensor) -> Any:
+    return _NoSecondDerivative.apply(gradient.detach().requires_grad_())  # type: ignore[no-untyped-call]
 
 
 class _NoSecondDerivative(torch.autograd.Function):

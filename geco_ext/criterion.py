@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class GECOLoss(nn.Module):
         terms = [member._term() for member in members]
         self._terms = format_terms(tuple(terms))
         self._reads_images = any(term.on_image for term in terms)
-        self._looking = [index for index, term in enumerate(terms) if not term.on_image]
+        self._looking = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
         self._refusing = [member for member in members if type(member)._check is not Constraint._check]
         self._history = _History(trained="auto" not in initial)
         self._block = state_block.new_block(count)
@@ -164,7 +164,7 @@ class GECOLoss(nn.Module):
             self._terms,
             compared.owners,
             tuple([grad_enabled and t.requires_grad for t in (*compared.predictions, kl)]),
-            grad_enabled and any([t is not None and t.requires_grad for t in compared.targets]),
+            grad_enabled and any(t is not None and t.requires_grad for t in compared.targets),
             batch,
             x_hat.numel() // batch,
             self._settings if training else None,
@@ -193,9 +193,11 @@ class GECOLoss(nn.Module):
     def _compare(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> _Compared:
         for constraint in self._refusing:  # all of them, before any network runs
             constraint._check(x_hat, x)
-        predictions, targets, owners = ([x_hat], [x], [IMAGE]) if self._reads_images else ([], [], [])
-        for index in self._looking:
-            for prediction, target in self.constraints[index]._pairs(x_hat, x, labels):
+        predictions: list[Tensor] = [x_hat] if self._reads_images else []
+        targets: list[Tensor | None] = [x] if self._reads_images else []
+        owners = [IMAGE] if self._reads_images else []
+        for index, constraint in self._looking:
+            for prediction, target in constraint._pairs(x_hat, x, labels):
                 predictions.append(prediction)
                 targets.append(target)
                 owners.append(index)
@@ -261,11 +263,10 @@ class GECOLoss(nn.Module):
             state.scale[rows] = member.scale
             state.natural_multiplier[rows] = member.natural_multiplier
             row += member.rows
-        for l, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
-            state.log_multiplier[l] = math.nan if start == "auto" else math.log(start)
-            low, high = (math.nan, math.nan) if pair == "auto" else (math.log(pair[0]), math.log(pair[1]))
-            state.log_low[l] = low
-            state.log_high[l] = high
+        for index, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
+            state.log_multiplier[index] = math.nan if start == "auto" else math.log(start)
+            state.log_low[index] = math.nan if pair == "auto" else math.log(pair[0])
+            state.log_high[index] = math.nan if pair == "auto" else math.log(pair[1])
 
     def _attach(self) -> None:
         """Make the rows that users see, and the constraints' kappa, views of the current block."""
@@ -273,7 +274,7 @@ class GECOLoss(nn.Module):
         for name in (*state_block.PERSISTENT_ROWS, *state_block.PERSISTENT_COUNTERS):
             self._buffers[name] = getattr(state, name)
         row = 0
-        for constraint in self.constraints:
+        for constraint in cast(Iterable[Constraint], self.constraints):
             constraint._bind(self._number, state.kappa[row : row + constraint.rows])
             row += constraint.rows
 
@@ -334,7 +335,7 @@ class GECOLoss(nn.Module):
 
 
 def _check_constraints(constraints: Iterable[Constraint]) -> list[Constraint]:
-    members = [constraints] if isinstance(constraints, Constraint) else list(constraints)
+    members = list(constraints)
     if not members:
         raise ValueError("constraints: got none, expected at least one Constraint")
     for member in members:

@@ -161,9 +161,7 @@ def feature_reconstruction_error(
     return _evaluate(term, predictions, targets, checks.check_kappa_non_negative(kappa))
 
 
-def classification_accuracy(
-    prediction: Tensor, target: Tensor, *, kappa: float, from_logits: bool = True
-) -> Tensor:
+def classification_accuracy(prediction: Tensor, target: Tensor, *, kappa: float, from_logits: bool = True) -> Tensor:
     """Kappa minus the probability of the true class (CLA, Table 1).
 
     Args:

@@ -61,7 +61,7 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
 def _is_plain(request: Request) -> bool:
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    return all([type(p) is Tensor or type(p) is torch.nn.Parameter for p in request.predictions])
+    return all(type(p) is Tensor or type(p) is torch.nn.Parameter for p in request.predictions)
 
 
 def _declared(request: Request) -> tuple[Any, ...]:

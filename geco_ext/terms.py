@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def format_terms(terms: tuple[Term, ...]) -> str:
 @lru_cache(maxsize=1024)
 def parse_terms(text: str) -> tuple[Term, ...]:
     """The terms of a text form."""
-    readers = {"int": int, "float": float, "bool": lambda value: value == "True"}
+    readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": lambda value: value == "True"}
     types = {f.name: str(f.type) for f in fields(Term)}
 
     def parse(part: str) -> Term:

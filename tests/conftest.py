@@ -6,7 +6,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
-import geco_ext  # noqa: E402
+import geco_ext
 
 torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 

@@ -1,4 +1,4 @@
-"""GECO written a second time: float64, autograd, one line after the other as in the papers. Shares no code with the package."""
+"""GECO written a second time, as in the papers: float64 and autograd. It shares no code with the package."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class Algorithm1:
             self.average = [self.alpha * a + (1 - self.alpha) * c for a, c in zip(self.average, step, strict=True)]
         v = [self._violation(a, s) for a, s in zip(self.average, self.scales, strict=True)]
         previous = v if self.previous is None else self.previous
-        for l, (low, high) in enumerate(self.bounds):
-            moved = self.log_lambda[l] + self.lr * v[l] + self.proportional * (v[l] - previous[l])
-            self.log_lambda[l] = min(max(moved, math.log(low)), math.log(high))
+        for index, (low, high) in enumerate(self.bounds):
+            change = self.lr * v[index] + self.proportional * (v[index] - previous[index])
+            self.log_lambda[index] = min(max(self.log_lambda[index] + change, math.log(low)), math.log(high))
         self.previous = v
         self.steps += 1
 

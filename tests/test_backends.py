@@ -153,7 +153,7 @@ def test_transposed_scores_and_strided_labels(backend, device):
     assert_close(value, scores, oracle.class_probability(doubles, labels, 0.5), doubles)
 
 
-# The criterion ---------------------------------------------------------------------------------------------------------
+# The criterion
 
 
 class Brightness(geco_ext.Constraint):

@@ -178,7 +178,9 @@ def test_metrics_are_copies_named_by_constraint():
     metrics = criterion.metrics()
     names = ("reconstruction_error", "channel/0", "channel/1")
     assert criterion.names == names
-    assert set(metrics) == {f"{g}/{n}" for g in ("multiplier", "constraint", "moving_average", "at_bound") for n in names}
+    assert set(metrics) == {
+        f"{g}/{n}" for g in ("multiplier", "constraint", "moving_average", "at_bound") for n in names
+    }
     kept = {name: value.clone() for name, value in metrics.items()}
     criterion(x + 0.6, x, torch.zeros(()))
     assert all(value.dim() == 0 and torch.equal(value, kept[name]) for name, value in metrics.items())

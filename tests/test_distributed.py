@@ -68,7 +68,9 @@ def test_two_processes_of_unequal_batches_equal_one(tmp_path, with_patches):
     here = os.path.dirname(__file__)
     command = [sys.executable, "-c", WORKER]
     workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out"), here, str(int(with_patches))])
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out"), here, str(int(with_patches))]
+        )
         for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]

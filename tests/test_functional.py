@@ -60,7 +60,9 @@ FUNCTIONALS = {
     "reconstruction_error_sum": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, reduction="sum"),
     "reconstruction_error_channels": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, channels=3),
     "patch_ncc": lambda a, b: gf.patch_ncc(a, b, kappa=0.9, patch_size=3, eps=1e-2),
-    "patch_ncc_per_channel": lambda a, b: gf.patch_ncc(a, b, kappa=0.9, patch_size=3, stride=2, eps=1e-2, per_channel=True),
+    "patch_ncc_per_channel": lambda a, b: gf.patch_ncc(
+        a, b, kappa=0.9, patch_size=3, stride=2, eps=1e-2, per_channel=True
+    ),
     "local_statistics": lambda a, b: gf.local_statistics(a, b, kappa=0.1, patch_size=3, eps=1e-2),
     "feature_reconstruction_error": lambda a, b: gf.feature_reconstruction_error((a, a[:, 0]), (b, b[:, 0]), kappa=0.1),
 }
@@ -82,9 +84,7 @@ def test_gradcheck_of_every_functional(name, backend_name):
 def test_gradcheck_of_classification_accuracy(from_logits):
     labels = torch.tensor([0, 3, 1])
     scores = torch.rand(3, 4, dtype=torch.float64, requires_grad=True)
-    assert gradcheck(
-        lambda s: gf.classification_accuracy(s, labels, kappa=0.9, from_logits=from_logits), (scores,)
-    )
+    assert gradcheck(lambda s: gf.classification_accuracy(s, labels, kappa=0.9, from_logits=from_logits), (scores,))
 
 
 def test_gradcheck_of_the_evaluation_loss():

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Protocol, cast
 
-import torch
 from torch import Tensor
 
 from geco_ext.terms import Request
@@ -48,7 +47,7 @@ class Backend(Protocol):
         """``outputs[i] = gradients[i] * factor``, rounded once; an output may be its gradient (in place)."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> Backend:
     """The backend module of that name, whether it can run here or not."""
     if name not in NAMES:
@@ -56,7 +55,7 @@ def load(name: str) -> Backend:
     return cast(Backend, import_module(f"geco_ext.backends.{name}"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def unavailable(name: str) -> str | None:
     """Why the backend cannot run on this machine, or None."""
     return load(name).unavailable()
@@ -137,7 +136,7 @@ def select_for_scaling(device_type: str) -> Backend:
     return _candidates(device_type)[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _candidates(device_type: str) -> tuple[Backend, ...]:
     names = _PREFERENCE.get(device_type, ("reference",))
     return tuple(load(name) for name in names if unavailable(name) is None)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from geco_ext.terms import Request
 
-
 _KEPT = (torch.float32, torch.float64)
 
 

@@ -203,7 +203,7 @@ def _scales(request: Request, state: State) -> Tensor:
 
 
 def _natural_log_multiplier(request: Request) -> Tensor:
-    """log lambda*, [L]: lambda* = D / (2 s), or what a constraint brings."""
+    """Log lambda*, [L]: lambda* = D / (2 s), or what a constraint brings."""
     state = views(request.block)
     scales = _scales(request, state)
     result = []
@@ -273,4 +273,3 @@ def _update_state(
     state.steps.copy_(state.steps + updates)
     state.skipped.copy_(state.skipped + ~finite)
     return penalty
-

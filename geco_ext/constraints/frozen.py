@@ -26,7 +26,7 @@ class NetworkConstraint(Constraint):
         self._network = [network]  # in a list, so that nn.Module does not take it for a submodule
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NetworkConstraint:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if isinstance(self._network[0], nn.Module):
             self._network[0]._apply(fn)
         return self

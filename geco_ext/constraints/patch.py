@@ -5,7 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from geco_ext import functional
-from geco_ext.checks import check_images, check_kappa_correlation, check_patch_fits, check_positive, check_positive_integer
+from geco_ext.checks import (
+    check_images,
+    check_kappa_correlation,
+    check_patch_fits,
+    check_positive,
+    check_positive_integer,
+)
 from geco_ext.constraints.base import Constraint
 from geco_ext.terms import Term
 

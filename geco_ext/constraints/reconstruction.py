@@ -62,5 +62,3 @@ class ReconstructionError(Constraint):
             raise ValueError(
                 f"x_hat: got shape {tuple(x_hat.shape)}, expected {self.channels} channels (channels={self.channels})"
             )
-
-
