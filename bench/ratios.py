@@ -1,0 +1,100 @@
+"""The committed comparison: candidates interleaved in one process, medians, ratios; JSON and the README's table.
+
+Interleaving lets every candidate see the same machine: a slow second is slow for all of them, and the ratio stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from scenarios import SCENARIOS, Scenario
+
+import geco_ext
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmark table: make bench -->", "<!-- end of benchmark table -->"
+
+
+def measure(scenario: Scenario, seconds: float) -> dict[str, float]:
+    """Median seconds of one call of each candidate."""
+    candidates = scenario.candidates()
+    for step in candidates.values():
+        for _ in range(10):
+            step()
+    # A short call is timed in groups, so that reading the clock does not count.
+    calls = {name: max(1, round(2e-4 / _seconds(step, 1))) for name, step in candidates.items()}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["floor"]) < 20:
+        for name, step in candidates.items():
+            times[name].append(_seconds(step, calls[name]))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _seconds(step, calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        step()
+    return (time.perf_counter() - start) / calls
+
+
+def table(rows: list[dict]) -> str:
+    lines = [
+        "| forward + backward + update | geco_ext, ms | against eager | against `torch.compile` | against the 3N floor |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        times = row["seconds"]
+        ours = times["geco_ext"]
+        shape = "x".join(map(str, row["shape"]))
+        floor = f"{ours / times['floor']:.2f}x" if ours > 2e-4 else "-"
+        lines.append(
+            f"| {row['name']}, {shape} | {ours * 1e3:.3f} | {times['eager'] / ours:.2f}x faster "
+            f"| {times['compile'] / ours:.2f}x faster | {floor} |"
+        )
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6.0, help="measuring time of a scenario")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json")
+    parser.add_argument("--no-readme", action="store_true", help="leave the README's table as it is")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = []
+    for scenario in SCENARIOS:
+        seconds = measure(scenario, arguments.seconds)
+        rows.append({"name": scenario.name, "shape": scenario.shape, "seconds": seconds})
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+    result = {
+        "processor": processor(),
+        "threads": arguments.threads,
+        "torch": torch.__version__,
+        "geco_ext": geco_ext.__version__,
+        "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),
+        "rows": rows,
+    }
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    if not arguments.no_readme and BEGIN in README.read_text():
+        before, rest = README.read_text().split(BEGIN)
+        README.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()
