@@ -75,7 +75,9 @@ def train(
         Text, typer.Option(help="Lightning's accelerator: auto, cpu, gpu...", show_default=DEFAULTS.accelerator)
     ] = None,
     devices: Annotated[Integer, typer.Option(help="Number of devices.", show_default=str(DEFAULTS.devices))] = None,
-    threads: Annotated[Integer, typer.Option(help="CPU threads.", show_default="PyTorch's choice")] = None,
+    threads: Annotated[
+        Integer, typer.Option(help="CPU threads.", show_default="1 for small images, else PyTorch's choice")
+    ] = None,
 ) -> int:
     """Train a model under constraints; results and pictures go to the run folder.
 

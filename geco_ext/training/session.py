@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import time
 import warnings
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ INAPPLICABLE_ADVICE = (
     ".*in eval mode at the start of training.*",
     ".*LeafSpec.* is deprecated.*",
 )
+
+
+ONE_THREAD_ELEMENTS = 2**16
+"""Image elements of a batch up to which one thread is used: on 128 digits of 16x16 two threads are no faster than one,
+and many times slower where another process holds a core, because threads that wait for each other spin."""
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 - an interruption is no error
@@ -96,8 +102,8 @@ def start(settings: TrainingSettings, path: Path) -> Session:
         constraints=tuple(with_absolute_file(text) for text in settings.constraints),
         data=_with_absolute_path(settings.data),
     )
-    settings = _with_threads(settings)
     dataset = _training_set(settings)
+    settings = _with_threads(settings, dataset)
     configuration = RunConfiguration(
         settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None
     )
@@ -124,11 +130,12 @@ def resume(path: Path, **changes: int | str | None) -> Session:
     configuration = folder.read_configuration()
     checkpoint = folder.read_checkpoint(file)
     folder.check_writable()
-    settings = _with_threads(dataclasses.replace(configuration.settings, **changes))  # type: ignore[arg-type]
+    settings = dataclasses.replace(configuration.settings, **changes)  # type: ignore[arg-type]
     if settings.steps < checkpoint["global_step"]:
         raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
-    configuration = dataclasses.replace(configuration, settings=settings)
-    session = _session(folder, configuration, _training_set(settings), checkpoint=file)
+    dataset = _training_set(settings)
+    configuration = dataclasses.replace(configuration, settings=_with_threads(settings, dataset))
+    session = _session(folder, configuration, dataset, checkpoint=file)
     load_part(session.module.model, checkpoint["state_dict"], "model")
     load_part(session.module.criterion, checkpoint["state_dict"], "criterion")
     if _is_first_process():
@@ -164,10 +171,12 @@ def _training_set(settings: TrainingSettings) -> ImageDataset:
     return geco_ext.data.load(settings.data, "train", settings.root, settings.size, settings.seed)
 
 
-def _with_threads(settings: TrainingSettings) -> TrainingSettings:
+def _with_threads(settings: TrainingSettings, dataset: ImageDataset) -> TrainingSettings:
     """Apply the number of threads, and keep it: another number sums in another order and gives other last bits."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    elif settings.batch_size * math.prod(dataset.image_shape) <= ONE_THREAD_ELEMENTS:
+        torch.set_num_threads(1)
     return dataclasses.replace(settings, threads=torch.get_num_threads())
 
 

@@ -28,7 +28,7 @@ class TrainingSettings:
         checkpoint_every: steps between checkpoints.
         accelerator: Lightning's accelerator: auto, cpu, gpu...
         devices: how many devices.
-        threads: CPU threads; None is PyTorch's own choice.
+        threads: CPU threads; None is one for small images and PyTorch's own choice for larger ones.
 
     Raises:
         ValueError: a value outside the range its message names.
