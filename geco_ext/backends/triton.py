@@ -1,8 +1,319 @@
-"""Just-in-time kernels for GPUs that the compiled extension does not serve."""
+"""Just-in-time kernels (``triton_kernels``): GPUs that the compiled extension does not serve, AMD's among them.
+
+With ``TRITON_INTERPRET=1`` set before triton is first imported, they run on tensors in host memory, slowly.
+"""
 
 from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from geco_ext.backends import reference
+from geco_ext.backends.allocation import new_loss
+from geco_ext.state import COUNTERS
+from geco_ext.terms import Request, inputs_of_terms, parse_terms
+
+MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
+MAX_ROWS = 1024
+MAX_INPUTS = 24
+
+_KINDS = ("squared_error", "class_probability", "scalar")
+_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 
 
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None."""
-    return "its kernels are not part of this version"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not _is_interpreted() and not torch.cuda.is_available():
+        return "PyTorch finds no GPU (TRITON_INTERPRET=1 runs it on the CPU, slowly)"
+    return None
+
+
+def refuses(request: Request) -> str | None:
+    """Why this backend cannot serve the request, or None."""
+    device = request.block.device
+    if device.type != ("cpu" if _is_interpreted() else "cuda"):
+        return f"it computes on {'the CPU (TRITON_INTERPRET=1)' if _is_interpreted() else 'GPUs'}, got {device}"
+    if len(request.predictions) > MAX_INPUTS:
+        return f"it compares at most {MAX_INPUTS} tensors in a call, got {len(request.predictions)}"
+    return _refuses_terms(request.terms) or _refuses_classes(request)
+
+
+def lagrangian(request: Request) -> Tensor:
+    """See :class:`geco_ext.backends.Backend`."""
+    loss = new_loss(request)
+    _launch(request, loss, None)
+    return loss
+
+
+def constraint_sums(request: Request) -> Tensor:
+    """See :class:`geco_ext.backends.Backend`."""
+    sums = request.block.new_empty(sum(term.rows for term in parse_terms(request.terms)) + 1)
+    _launch(request._replace(update=None), None, sums)
+    return sums
+
+
+# A handful of numbers, once a step and after a collective: nothing to gain.
+update_from_sums = reference.update_from_sums
+
+
+def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    from geco_ext.backends.triton_kernels.gradient_scale import gradient_scale_kernel
+
+    most = 8 * _multiprocessors(factor.device)
+    elements = tuple(gradient.numel() for gradient in gradients)
+    programs = [min(-(-count // _TILE), most) for count in elements]
+    if not any(programs):
+        return
+    in_place = tuple(g.data_ptr() == o.data_ptr() for g, o in zip(gradients, outputs, strict=True))
+    with _current(factor.device):
+        gradient_scale_kernel[(sum(programs),)](
+            tuple(gradients),
+            tuple(outputs),
+            elements,
+            _starts(programs),
+            factor,
+            in_place,
+            _TILE,
+            num_warps=_WARPS,
+        )
+
+
+# What is launched -----------------------------------------------------------------------------------------------------
+
+_TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, for each of its threads
+_SMALL_TILE = 1024
+_WARPS = 8
+_PROGRAMS_PER_MULTIPROCESSOR = 32
+
+
+class _Item(NamedTuple):
+    """An input, or kl: what its programs do, and how its elements lie."""
+
+    kind: str
+    readers: tuple[int, ...]  # terms
+    setting: Any
+    layout: Any  # see triton_kernels.measures
+    channels: int
+    elements: int  # of a channel, or examples
+    per_example: int  # numbers of an example; of a mean, all of them
+
+
+class _Plan(NamedTuple):
+    items: tuple[_Item, ...]
+    compared: tuple[int, ...]
+    terms: tuple[Any, ...]
+    constraints: int
+    first_programs: tuple[int, ...]
+    programs: tuple[int, ...]
+    tile: int
+
+
+def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
+    from geco_ext.backends.triton_kernels.lagrangian import lagrangian_kernel
+
+    tensors = [*request.predictions] if request.kl is None else [*request.predictions, request.kl]
+    targets = [*request.targets] if request.kl is None else [*request.targets, None]
+    geometry = tuple(map(_geometry, tensors, targets, request.gradients))
+    block = request.block
+    plan = _plan(
+        request.terms,
+        request.owners,
+        geometry,
+        request.image_elements,
+        request.kl is not None,
+        _multiprocessors(block.device),
+    )
+    launched = plan.first_programs[-1]
+    with _current(block.device):
+        lagrangian_kernel[(launched,)](
+            tuple(tensors),
+            tuple(targets),
+            tuple(request.gradients[: len(tensors)]),
+            tuple(item.layout for item in plan.items),
+            plan.first_programs,
+            plan.programs,
+            plan.compared,
+            tuple(item.per_example for item in plan.items),
+            block,
+            block[-len(COUNTERS) :].view(torch.int64),
+            block.new_empty(launched),
+            sums,
+            loss,
+            request.batch,
+            tuple((item.kind, item.readers, item.setting) for item in plan.items),
+            plan.terms,
+            plan.constraints,
+            _power_of_two(plan.constraints),
+            None if request.update is None else tuple(request.update),
+            plan.tile,
+            num_warps=_WARPS,
+        )
+
+
+class _Geometry(NamedTuple):
+    """Of a prediction, its target and its gradient; shapes are alike."""
+
+    shape: tuple[int, ...]
+    prediction: tuple[int, ...]  # strides
+    target: tuple[int, ...]
+    gradient: tuple[int, ...]
+    is_double: bool
+
+
+def _geometry(prediction: Tensor, target: Tensor | None, gradient: Tensor | None) -> _Geometry:
+    return _Geometry(
+        tuple(prediction.shape),
+        prediction.stride(),
+        prediction.stride() if target is None else target.stride(),
+        prediction.stride() if gradient is None else gradient.stride(),
+        prediction.dtype == torch.float64 or (target is not None and target.dtype == torch.float64),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    terms_text: str,
+    owners: tuple[int, ...],
+    geometry: tuple[_Geometry, ...],
+    image_elements: int,
+    has_kl: bool,
+    multiprocessors: int,
+) -> _Plan:
+    import triton.language as tl
+
+    terms = parse_terms(terms_text)
+    inputs = inputs_of_terms(terms, owners)
+    items = []
+    for index in range(len(owners)):
+        readers = tuple(t for t, of_term in enumerate(inputs) if index in of_term)
+        kinds = {terms[t].kind for t in readers}
+        if kinds == {"squared_error"}:
+            per_channel = any(terms[t].rows > 1 for t in readers)
+            compute = tl.float64 if geometry[index].is_double else tl.float32
+            items.append(_squared_error_item(geometry[index], per_channel, readers, compute))
+        elif kinds == {"class_probability"}:
+            items.append(_class_item(geometry[index], readers, terms[readers[0]].from_logits))
+        else:
+            items.append(_mean_item(geometry[index], readers))
+    if has_kl:
+        items.append(_mean_item(geometry[-1], ()))
+
+    first_row = 0
+    described = []
+    compared = []
+    for term, of_term in zip(terms, inputs, strict=True):
+        described.append((term.kind, first_row, term.rows, _RULES[term.scale_rule], term.mean, tuple(of_term)))
+        first_row += term.rows
+        elements = {"squared_error": sum(items[i].per_example for i in of_term), "class_probability": image_elements}
+        compared.append(elements.get(term.kind, 1))
+
+    measured = sum(item.channels * item.elements for item in items if item.kind == "squared_error")
+    tile = _TILE if measured >= 2 * multiprocessors * _TILE else _SMALL_TILE
+    programs = tuple(_programs(item, tile, measured, multiprocessors) for item in items)
+    starts = _starts([item.channels * count for item, count in zip(items, programs, strict=True)])
+    return _Plan(tuple(items), tuple(compared), tuple(described), first_row, starts, programs, tile)
+
+
+def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> int:
+    """Programs of a channel of an item; squared errors share the device by size."""
+    if item.kind == "scalar":
+        return 1
+    if item.kind == "class_probability":
+        return min(item.elements, 4 * multiprocessors)
+    most = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
+    rounds = -(-measured // (tile * most))
+    return max(1, -(-item.elements // (tile * rounds)))
+
+
+def _squared_error_item(geometry: _Geometry, per_channel: bool, readers: tuple[int, ...], compute: Any) -> _Item:
+    """The elements of a channel as one dimension after the other, in the order of the gradient's memory."""
+    shape, *strides = geometry[:4]
+    channels, of_channels = 1, (0, 0, 0)
+    dimensions = []
+    for d, size in enumerate(shape):
+        of_dimension = (strides[0][d], strides[1][d], strides[2][d])
+        if per_channel and d == 1:
+            channels, of_channels = size, of_dimension
+        elif size != 1:
+            dimensions.append((size, *of_dimension))
+    merged: list[tuple[int, ...]] = []
+    for size, *steps in sorted(dimensions, key=lambda dimension: -dimension[3]):
+        if merged and merged[-1][1:] == tuple(size * step for step in steps):
+            merged[-1] = (merged[-1][0] * size, *steps)
+        else:
+            merged.append((size, *steps))
+    innermost_first = merged[::-1] or [(1, 1, 1, 1)]
+    elements = 1
+    for size, *_ in innermost_first:
+        elements *= size
+    layout = (elements, of_channels, *innermost_first)
+    return _Item("squared_error", readers, compute, layout, channels, elements, elements * channels // shape[0])
+
+
+def _class_item(geometry: _Geometry, readers: tuple[int, ...], from_logits: bool) -> _Item:
+    batch, classes = geometry.shape
+    layout = (
+        (batch, geometry.prediction[0], geometry.target[0], geometry.gradient[0]),
+        (classes, geometry.prediction[1], 0, geometry.gradient[1]),
+    )
+    return _Item("class_probability", readers, (from_logits, _power_of_two(classes)), layout, 1, batch, classes)
+
+
+def _mean_item(geometry: _Geometry, readers: tuple[int, ...]) -> _Item:
+    count = geometry.shape[0] if geometry.shape else 1
+    layout = (count, *(strides[0] if strides else 0 for strides in geometry[1:4]))
+    return _Item("scalar", readers, None, layout, 1, count, count)
+
+
+def _starts(counts: Sequence[int]) -> tuple[int, ...]:
+    """Where each of several runs begins, and where the last one ends."""
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    return tuple(starts)
+
+
+def _power_of_two(count: int) -> int:
+    """The next power of two."""
+    return 1 << max(count - 1, 0).bit_length()
+
+
+@cache
+def _is_interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+@lru_cache(maxsize=1024)
+def _refuses_terms(terms: str) -> str | None:
+    unknown = sorted({term.kind for term in parse_terms(terms)} - set(_KINDS))
+    if unknown:
+        return f"it has no kernel for {', '.join(unknown)} yet"
+    rows = sum(term.rows for term in parse_terms(terms))
+    return f"it takes at most {MAX_ROWS} constraints, got {rows}" if rows > MAX_ROWS else None
+
+
+def _refuses_classes(request: Request) -> str | None:
+    terms = parse_terms(request.terms)
+    for owner, prediction in zip(request.owners, request.predictions, strict=True):
+        if owner >= 0 and terms[owner].kind == "class_probability" and prediction.shape[1] > MAX_CLASSES:
+            return f"it takes at most {MAX_CLASSES} classes, got {prediction.shape[1]}"
+    return None

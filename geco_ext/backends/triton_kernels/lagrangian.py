@@ -1,0 +1,224 @@
+# ruff: noqa: N803 (constants of a compilation are in capitals, as everywhere in Triton)
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+"""The whole operator in one launch: constraint vector, gradients, moving average, multiplier update, loss."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from geco_ext.backends.triton_kernels.measures import (
+    class_probability,
+    mean,
+    squared_error,
+    sum_of_partials,
+    sums_of_channels,
+)
+from geco_ext.backends.triton_kernels.state import (
+    KAPPA,
+    KAPPA_SQUARED,
+    ONE_MINUS_KAPPA,
+    TICKET,
+    advance,
+    float64,
+    log_multiplier,
+)
+
+
+@triton.jit
+def lagrangian_kernel(
+    predictions,
+    targets,
+    gradients,
+    layouts,
+    first_programs,
+    programs,
+    compared,
+    per_example,
+    block,
+    counters,
+    partials,
+    sums,
+    loss,
+    batch,
+    ITEMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    UPDATE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Programs take shares of the items, in turn; the last one to finish adds up, moves the state and writes the loss.
+
+    ``ITEMS[i]``: (kind, reading terms, setting); kl, if there is one, is the last and belongs to no term. A setting
+    is the type to compute in, the class probability's (from_logits, padded classes), or None.
+    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items).
+    ``compared[t]``: the numbers of an example that a term compares. ``per_example[i]``: those of an input.
+    """
+    program = tl.program_id(0)
+    total = tl.full((), 0.0, tl.float64)
+    for i in tl.static_range(len(ITEMS)):
+        # An item of several channels has as many programs for each.
+        if (program >= first_programs[i]) & (program < first_programs[i + 1]):
+            share = (program - first_programs[i]) % programs[i]
+            channel = (program - first_programs[i]) // programs[i]
+            coefficient = tl.full((), 0.0, tl.float64)
+            if gradients[i] is not None:
+                coefficient = _coefficient(block, channel, compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS)
+            if ITEMS[i][0] == "squared_error":
+                total = squared_error(
+                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], channel, coefficient,
+                    ITEMS[i][2], BLOCK,
+                )  # fmt: skip
+            elif ITEMS[i][0] == "class_probability":
+                total = class_probability(
+                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], coefficient,
+                    ITEMS[i][2][0], ITEMS[i][2][1],
+                )  # fmt: skip
+            else:
+                total = mean(predictions[i], gradients[i], layouts[i], coefficient, 256)
+    tl.store(partials + program, total)
+    ticket = tl.atomic_add(counters + TICKET, 1, sem="acq_rel")
+    if ticket == tl.num_programs(0) - 1:
+        tl.store(counters + TICKET, tl.full((), 0, tl.int64))
+        _finish(
+            first_programs, programs, compared, per_example, layouts, block, counters, partials, sums, loss, batch,
+            ITEMS, TERMS, CONSTRAINTS, ROWS, UPDATE,
+        )  # fmt: skip
+
+
+@triton.jit
+def _weight(per_example, term: tl.constexpr):
+    """Of one squared difference in the term's constraint, before the mean over the batch."""
+    weight = float64(1.0)
+    if term[4]:
+        weight = float64(term[2]) / (float64(len(term[5])) * per_example)
+    return weight
+
+
+@triton.jit
+def _coefficient(
+    block,
+    channel,
+    compared,
+    per_example,
+    batch,
+    i: tl.constexpr,
+    ITEMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+):
+    """What the derivative of an item's sum is multiplied by: the coefficients of all terms that read it add up."""
+    coefficient = tl.full((), 0.0, tl.float64)
+    for reader in tl.static_range(len(ITEMS[i][1])):
+        coefficient += _coefficient_of_term(
+            block,
+            channel,
+            compared[ITEMS[i][1][reader]],
+            per_example[i],
+            batch,
+            TERMS[ITEMS[i][1][reader]],
+            CONSTRAINTS,
+        )
+    if len(ITEMS[i][1]) == 0:  # kl
+        coefficient = 1.0 / float64(per_example[i])
+    return coefficient
+
+
+@triton.jit
+def _coefficient_of_term(block, channel, compared, per_example, batch, term: tl.constexpr, CONSTRAINTS: tl.constexpr):
+    row = term[1] + channel if term[2] > 1 else term[1] + channel * 0
+    elements = float64(compared) / term[2]
+    multiplier = tl.exp(log_multiplier(block, row, row >= 0, term[3], elements, CONSTRAINTS))
+    if term[0] == "squared_error":
+        result = 2.0 * multiplier * _weight(per_example, term) / batch
+    elif term[0] == "class_probability":
+        result = multiplier / batch
+    else:
+        result = multiplier / per_example
+    return result
+
+
+@triton.jit
+def _finish(
+    first_programs,
+    programs,
+    compared,
+    per_example,
+    layouts,
+    block,
+    counters,
+    partials,
+    sums,
+    loss,
+    batch,
+    ITEMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+    ROWS: tl.constexpr,
+    UPDATE: tl.constexpr,
+):
+    row = tl.arange(0, ROWS)
+    inside = row < CONSTRAINTS
+    rule = tl.zeros((ROWS,), tl.int32)
+    elements = tl.full((ROWS,), 1.0, tl.float64)
+    c_hat = tl.zeros((ROWS,), tl.float64)
+    for t in tl.static_range(len(TERMS)):
+        in_term = (row >= TERMS[t][1]) & (row < TERMS[t][1] + TERMS[t][2])
+        rule = tl.where(in_term, TERMS[t][3], rule)
+        elements = tl.where(in_term, float64(compared[t]) / TERMS[t][2], elements)
+        for r in tl.static_range(len(TERMS[t][5])):
+            measured = _measured(
+                first_programs[TERMS[t][5][r]], first_programs[TERMS[t][5][r] + 1], programs[TERMS[t][5][r]],
+                per_example[TERMS[t][5][r]], partials, row - TERMS[t][1], in_term, batch, TERMS[t], ROWS,
+            )  # fmt: skip
+            c_hat += tl.where(in_term, measured, 0.0)
+    kappa = tl.load(block + KAPPA * CONSTRAINTS + row, mask=inside, other=0.0)
+    c_hat = tl.where(rule == KAPPA_SQUARED, c_hat - kappa * kappa, c_hat)
+    c_hat = tl.where(rule == ONE_MINUS_KAPPA, kappa - c_hat, c_hat)
+    kl = tl.full((), 0.0, tl.float64)
+    if len(ITEMS[len(ITEMS) - 1][1]) == 0:
+        last: tl.constexpr = len(ITEMS) - 1
+        kl = sum_of_partials(partials, first_programs[last], 1, 1) / per_example[last]
+
+    if sums is not None:
+        poison = tl.where(kl - kl == 0.0, 0.0, float("nan")).to(tl.float64)  # all processes then skip the step
+        tl.store(sums + row, c_hat * batch + poison, mask=inside)
+        tl.store(sums + CONSTRAINTS, float64(batch))
+    else:
+        if UPDATE is not None:
+            penalty = advance(
+                block, counters, row, inside, rule, elements, c_hat, kl, batch, CONSTRAINTS, UPDATE
+            )  # fmt: skip
+        else:
+            penalty = tl.exp(log_multiplier(block, row, inside, rule, elements, CONSTRAINTS)) * c_hat
+        tl.store(loss, kl + tl.sum(tl.where(inside, penalty, 0.0)))
+
+
+@triton.jit
+def _measured(
+    first_program,
+    end_program,
+    programs,
+    per_example,
+    partials,
+    channel,
+    in_term,
+    batch,
+    term: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """What an item adds to the rows of a term that reads it."""
+    if term[2] > 1:
+        of_rows = sums_of_channels(partials, first_program, programs, channel, in_term, ROWS, 64)
+    else:
+        of_rows = sum_of_partials(partials, first_program, end_program - first_program, 512) + tl.zeros(
+            (ROWS,), tl.float64
+        )
+    if term[0] == "squared_error":
+        of_rows = of_rows * _weight(per_example, term) / batch
+    elif term[0] == "class_probability":
+        of_rows = of_rows / batch
+    else:
+        of_rows = of_rows / per_example
+    return of_rows

@@ -1,0 +1,128 @@
+# ruff: noqa: N803 (constants of a compilation are in capitals, as everywhere in Triton)
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+"""The sums that constraints are made of, with their gradients in the same pass. A program does a share of an input."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def squared_error(
+    prediction,
+    target,
+    gradient,
+    layout,
+    share,
+    programs,
+    channel,
+    coefficient,
+    COMPUTE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Sum of (x_hat - x)^2 over every ``programs``-th tile of a channel.
+
+    ``layout``: the number of elements of a channel; the strides of the channels in prediction, target and gradient;
+    size and strides of the innermost dimension; then of the others, outermost last.
+    """
+    elements = layout[0]
+    factor = coefficient.to(COMPUTE)
+    prediction += channel * layout[1][0]
+    target += channel * layout[1][1]
+    if gradient is not None:
+        gradient += channel * layout[1][2]
+    total = tl.full((), 0.0, tl.float64)
+    for tile in range(share, tl.cdiv(elements, BLOCK), programs):
+        element = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = element < elements
+        rest = element
+        index = rest
+        if len(layout) > 3:
+            rest = element // layout[2][0]
+            index = element - rest * layout[2][0]
+        in_prediction = index * layout[2][1]
+        in_target = index * layout[2][2]
+        in_gradient = index * layout[2][3]
+        for d in tl.static_range(3, len(layout)):
+            index = rest % layout[d][0]
+            rest = rest // layout[d][0]
+            in_prediction += index * layout[d][1]
+            in_target += index * layout[d][2]
+            in_gradient += index * layout[d][3]
+        x_hat = tl.load(prediction + in_prediction, mask=inside, other=0.0).to(COMPUTE)
+        x = tl.load(target + in_target, mask=inside, other=0.0).to(COMPUTE)
+        difference = x_hat - x
+        if gradient is not None:
+            tl.store(gradient + in_gradient, difference * factor, mask=inside)
+        total += tl.sum(difference * difference).to(tl.float64)
+    return total
+
+
+@triton.jit
+def class_probability(
+    prediction, target, gradient, layout, share, programs, coefficient, FROM_LOGITS: tl.constexpr, CLASSES: tl.constexpr
+):
+    """Sum of p_label over every ``programs``-th example, in float64; a label out of range makes it NaN.
+
+    ``layout``: size and strides of the batch, then of the classes.
+    """
+    total = tl.full((), 0.0, tl.float64)
+    classes = tl.arange(0, CLASSES)
+    inside = classes < layout[1][0]
+    for example in range(share, layout[0][0], programs):
+        b = tl.cast(example, tl.int64)
+        label = tl.load(target + b * layout[0][2])
+        is_label = classes == label
+        p = tl.load(
+            prediction + b * layout[0][1] + classes * layout[1][1],
+            mask=inside,
+            other=float("-inf") if FROM_LOGITS else 0.0,
+        ).to(tl.float64)
+        if FROM_LOGITS:
+            p = tl.exp(p - tl.max(p))
+            p = p / tl.sum(p)
+        in_range = (label >= 0) & (label < layout[1][0])
+        p_label = tl.where(in_range, tl.sum(tl.where(is_label, p, 0.0)), float("nan"))
+        total += p_label
+        if gradient is not None:
+            derivative = tl.where(is_label, 1.0, 0.0).to(tl.float64)
+            if FROM_LOGITS:
+                derivative = p_label * (derivative - p)
+            tl.store(gradient + b * layout[0][3] + classes * layout[1][3], -coefficient * derivative, mask=inside)
+    return total
+
+
+@triton.jit
+def mean(prediction, gradient, layout, coefficient, BLOCK: tl.constexpr):
+    """Sum of one number per example; its gradient is the same for each. One program. ``layout``: size and strides."""
+    total = tl.full((), 0.0, tl.float64)
+    for tile in range(0, tl.cdiv(layout[0], BLOCK)):
+        index = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = index < layout[0]
+        total += tl.sum(tl.load(prediction + index * layout[1], mask=inside, other=0.0).to(tl.float64))
+        if gradient is not None:
+            tl.store(gradient + index * layout[3], coefficient + tl.zeros((BLOCK,), tl.float64), mask=inside)
+    return total
+
+
+@triton.jit
+def sum_of_partials(partials, first, count, BLOCK: tl.constexpr):
+    """Partial sums of ``count`` programs added up in a fixed order."""
+    sums = tl.zeros((BLOCK,), tl.float64)
+    for start in range(0, count, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        sums += tl.load(partials + first + at, mask=at < count, other=0.0, cache_modifier=".cg")
+    return tl.sum(sums)
+
+
+@triton.jit
+def sums_of_channels(partials, first, programs, channel, inside, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The same for a vector of channels, each with ``programs`` programs of its own."""
+    sums = tl.zeros((ROWS, BLOCK), tl.float64)
+    for start in range(0, programs, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        mask = inside[:, None] & (at < programs)[None, :]
+        where = first + channel[:, None] * programs + at[None, :]
+        sums += tl.load(partials + where, mask=mask, other=0.0, cache_modifier=".cg")
+    return tl.sum(sums, axis=1)

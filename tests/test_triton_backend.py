@@ -1,0 +1,107 @@
+"""What is particular to the Triton backend; what it computes is tested with all backends (test_backends.py)."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import geco_ext
+from geco_ext import backends
+from geco_ext.autograd import Call, _request
+from geco_ext.state import new_block, views
+
+pytestmark = pytest.mark.skipif(
+    "triton" not in geco_ext.available_backends(), reason=f"triton: {backends.unavailable('triton')}"
+)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def request_for(update, kl, accumulated=1):
+    """Two constraints on one image, one of them per channel, on the state after some steps."""
+    torch.manual_seed(0)
+    terms = "squared_error; squared_error rows=3"
+    settings = geco_ext.terms.UpdateSettings(0.9, 0.1, 1.0, "log", 1.0, accumulated) if update else None
+    call = Call(terms, (-1,), (True, True), False, 4, 3 * 40 * 30, settings)
+    block = new_block(4, device=DEVICE)
+    views(block).kappa.fill_(0.2)
+    x_hat, x = (torch.rand(4, 3, 40, 30, device=DEVICE) for _ in range(2))
+    return _request(call, block, kl.to(DEVICE), (x_hat, x))
+
+
+@pytest.mark.parametrize("kl", [torch.rand(4), torch.tensor([1.0, float("inf"), 0.0, 2.0])])
+def test_the_two_halves_of_a_step_of_several_processes(kl):
+    triton, reference = backends.load("triton"), backends.load("reference")
+    ours, theirs = request_for(True, kl), request_for(True, kl)
+    sums, expected_sums = triton.constraint_sums(ours), reference.constraint_sums(theirs)
+    torch.testing.assert_close(sums, expected_sums, rtol=1e-6, atol=1e-6, equal_nan=True)
+    for gradient, expected in zip(ours.gradients, theirs.gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-9)
+    assert torch.equal(ours.block, request_for(True, kl).block)  # sums move nothing
+    loss, factor = triton.update_from_sums(ours, sums * 2, 2)
+    expected_loss, expected_factor = reference.update_from_sums(theirs, expected_sums * 2, 2)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert torch.equal(factor, expected_factor)
+
+
+def test_many_rows_and_the_same_bits_twice():
+    """More constraints than a warp has lanes."""
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.2, channels=70)]).to(DEVICE)
+        with geco_ext.use_backend("triton"):
+            for _ in range(3):
+                x_hat, x = (torch.rand(2, 70, 5, 6, device=DEVICE) for _ in range(2))
+                losses.append(criterion(x_hat, x, torch.rand(2, device=DEVICE)))
+        losses.append(criterion.log_multiplier.clone())
+        assert int(criterion.steps) == 3
+    for first, second in zip(losses[:4], losses[4:], strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_gradients_are_scaled_and_rounded_once(dtype):
+    buffer_type = torch.float64 if dtype == torch.float64 else torch.float32
+    buffers = [torch.rand(shape, dtype=buffer_type, device=DEVICE) for shape in [(1,), (37,), (3, 4000)]]
+    outputs = [torch.empty_like(buffer, dtype=dtype) for buffer in buffers]
+    factor = torch.tensor(0.3, device=DEVICE)
+    backends.load("triton").scale_gradients(buffers, outputs, factor)
+    # Triton's interpreter cuts bfloat16 off where devices round.
+    rtol = 2**-7 if dtype == torch.bfloat16 and DEVICE == "cpu" else 0
+    for buffer, output in zip(buffers, outputs, strict=True):
+        torch.testing.assert_close(output, (buffer * factor.to(buffer_type)).to(dtype), rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_gradients_are_scaled_in_place(factor):
+    buffers = [torch.rand(100, device=DEVICE), torch.rand(3, 5, device=DEVICE)]
+    expected = [buffer * factor for buffer in buffers]
+    backends.load("triton").scale_gradients(buffers, buffers, torch.tensor(factor, device=DEVICE))
+    for buffer, value in zip(buffers, expected, strict=True):
+        assert torch.equal(buffer, value)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton.backends.nvidia") is None, reason="triton without NVIDIA's compiler"
+)
+def test_kernels_compile_to_wide_accesses():
+    """Without a device: all kernels become code for an H100, images and gradients in accesses of 128 bits."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("triton_ptx.py")), "90"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    kernels = re.split(r"^=== ", result.stdout, flags=re.MULTILINE)[1:]
+    assert len(kernels) == 7
+    of_float32 = next(kernel for kernel in kernels if kernel.startswith("lagrangian_kernel torch.float32"))
+    assert of_float32.count("ld.global.v4.b32") == 8  # 4 of x_hat, 4 of x in flight for each thread
+    assert of_float32.count("st.global.v4.b32") == 4
+    assert of_float32.count("atom.global.gpu.acq_rel") == 1

@@ -1,0 +1,115 @@
+"""Compiles the Triton kernels for a GPU that need not be there: ``python triton_ptx.py ARCHITECTURE`` prints their PTX.
+
+Each launch is replaced by a compilation for its arguments. Must run without ``TRITON_INTERPRET``.
+"""
+
+import sys
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import geco_ext
+from geco_ext import backends
+from geco_ext.backends import triton as triton_backend
+from geco_ext.backends.triton_kernels import gradient_scale, lagrangian
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+}
+DIVISIBLE = [["tt.divisibility", 16]]
+
+
+class Compiler:
+    """Stands for a kernel; a launch compiles it as the launch itself would."""
+
+    def __init__(self, kernel, architecture):
+        self.kernel, self.architecture, self.made = kernel, architecture, []
+
+    def __getitem__(self, grid):
+        return self.compile
+
+    def compile(self, *arguments, **options):
+        self.constants, self.attributes = {}, {}
+        signature = {}
+        for i, (parameter, argument) in enumerate(zip(self.kernel.params, arguments, strict=True)):
+            if parameter.is_constexpr:
+                signature[parameter.name] = self._constant((i,), argument)
+            else:
+                signature[parameter.name] = self._describe((i,), argument)
+        source = ASTSource(self.kernel, signature, self.constants, self.attributes)
+        target = GPUTarget("cuda", self.architecture, 32)
+        self.made.append(triton.compile(source, target=target, options={"num_warps": options["num_warps"]}))
+
+    def _constant(self, path, value):
+        self.constants[path] = value
+        return "constexpr"
+
+    def _describe(self, path, value):
+        if isinstance(value, tuple):
+            return tuple(self._describe((*path, i), element) for i, element in enumerate(value))
+        if isinstance(value, torch.Tensor):
+            self.attributes[path] = DIVISIBLE
+            return TYPES[value.dtype]
+        if value is None or value == 1:
+            return self._constant(path, value)
+        if value % 16 == 0:
+            self.attributes[path] = DIVISIBLE
+        return "i32" if -(2**31) <= value < 2**31 else "i64"
+
+
+def compiled(architecture, step):
+    """The kernels that a step launches."""
+    forward = Compiler(lagrangian.lagrangian_kernel, architecture)
+    backward = Compiler(gradient_scale.gradient_scale_kernel, architecture)
+    lagrangian.lagrangian_kernel, gradient_scale.gradient_scale_kernel = forward, backward
+    backends.select = lambda request: triton_backend
+    backends.select_for_scaling = lambda device_type: triton_backend
+    try:
+        step()
+    finally:
+        lagrangian.lagrangian_kernel, gradient_scale.gradient_scale_kernel = forward.kernel, backward.kernel
+    return forward.made + backward.made
+
+
+def reconstruction_error(dtype):
+    x_hat, x = torch.rand(64, 3, 32, 32, dtype=dtype, requires_grad=True), torch.rand(64, 3, 32, 32, dtype=dtype)
+    criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1)])
+    criterion(x_hat, x, torch.rand(64)).backward()
+
+
+def everything():
+    x_hat, x = torch.rand(4, 3, 9, 7, requires_grad=True), torch.rand(4, 3, 7, 9).transpose(2, 3)
+    classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(189, 10))
+
+    class Brightness(geco_ext.Constraint):
+        def forward(self, x_hat, x, labels=None):
+            return (x_hat - x).mean((1, 2, 3)).square()
+
+    criterion = geco_ext.GECOLoss(
+        [
+            geco_ext.ReconstructionError(0.1),
+            geco_ext.ReconstructionError(0.1, channels=3, name="channel"),
+            geco_ext.FeatureReconstructionError(0.1, torch.nn.Conv2d(3, 4, 3)),
+            geco_ext.ClassificationAccuracy(0.9, classifier),
+            Brightness(),
+        ],
+        accumulation_steps=2,
+    )
+    criterion(x_hat, x, torch.rand(4), labels=torch.tensor([1, 2, 3, 4]))
+
+
+if __name__ == "__main__":
+    architecture = int(sys.argv[1])
+    for dtype in (torch.float32, torch.float16, torch.float64):
+        for kernel in compiled(architecture, lambda dtype=dtype: reconstruction_error(dtype)):
+            print(f"=== {kernel.metadata.name} {dtype} {kernel.metadata.shared} bytes shared")
+            print(kernel.asm["ptx"])
+    for kernel in compiled(architecture, everything):
+        print(f"=== {kernel.metadata.name} everything {kernel.metadata.shared} bytes shared")
+        print(kernel.asm["ptx"])
