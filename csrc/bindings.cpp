@@ -1,4 +1,5 @@
-// The Python module geco_ext._C. Tensors arrive as tuples (address, type, sizes, strides); see csrc/call.h.
+// The Python module geco_ext._C. A tensor is asked for its address, type, sizes and strides through the methods every
+// PyTorch release has; nothing here depends on PyTorch's own C++.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -30,35 +31,60 @@ using geco::Term;
 using geco::TermKind;
 using geco::Violation;
 
+// What is needed of PyTorch, handed over by Python once the extension is loaded.
+struct Torch {
+  std::vector<py::object> types;  // torch.float32, ..., in the order of DataType
+  py::object empty, empty_like;
+};
+
+Torch& torch() {
+  static auto* found = new Torch;  // never destroyed: the interpreter may be gone by then
+  return *found;
+}
+
+py::object owned(PyObject* object) {
+  if (object == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(object);
+}
+
 std::int64_t integer(PyObject* object) {
   const long long value = PyLong_AsLongLong(object);
   if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
   return value;
 }
 
-void* address(PyObject* object) {
-  void* pointer = PyLong_AsVoidPtr(object);
-  if (pointer == nullptr && PyErr_Occurred()) throw py::error_already_set();
-  return pointer;
+DataType type_from(py::handle tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("dtype");
+  const py::object type = owned(PyObject_GetAttr(tensor.ptr(), name));
+  const std::vector<py::object>& types = torch().types;
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    if (types[i].is(type)) return static_cast<DataType>(i);
+  }
+  throw py::type_error("tensors of " + std::string(py::str(type)) + " are not supported");
 }
 
-// (address, type, sizes, strides) or None
+void* address_of(py::handle tensor) {
+  static PyObject* const name = PyUnicode_InternFromString("data_ptr");
+  return PyLong_AsVoidPtr(owned(PyObject_CallMethodNoArgs(tensor.ptr(), name)).ptr());
+}
+
+// A torch tensor or None.
 Tensor tensor_from(py::handle object) {
+  static PyObject* const shape_name = PyUnicode_InternFromString("shape");
+  static PyObject* const stride_name = PyUnicode_InternFromString("stride");
   Tensor tensor;
   if (object.is_none()) return tensor;
-  PyObject* fields = object.ptr();
-  if (!PyTuple_Check(fields) || PyTuple_GET_SIZE(fields) != 4) throw py::type_error("expected a tensor tuple or None");
-  tensor.data = address(PyTuple_GET_ITEM(fields, 0));
-  tensor.type = static_cast<DataType>(integer(PyTuple_GET_ITEM(fields, 1)));
-  PyObject* sizes = PyTuple_GET_ITEM(fields, 2);
-  PyObject* strides = PyTuple_GET_ITEM(fields, 3);
-  tensor.rank = static_cast<int>(PyTuple_GET_SIZE(sizes));
+  tensor.data = address_of(object);
+  tensor.type = type_from(object);
+  const py::object sizes = owned(PyObject_GetAttr(object.ptr(), shape_name));
+  const py::object strides = owned(PyObject_CallMethodNoArgs(object.ptr(), stride_name));
+  tensor.rank = static_cast<int>(PyTuple_GET_SIZE(sizes.ptr()));
   if (tensor.rank > geco::kMaxRank) {
     throw py::value_error("tensors of more than " + std::to_string(geco::kMaxRank) + " dimensions are not supported");
   }
   for (int d = 0; d < tensor.rank; ++d) {
-    tensor.sizes[d] = integer(PyTuple_GET_ITEM(sizes, d));
-    tensor.strides[d] = integer(PyTuple_GET_ITEM(strides, d));
+    tensor.sizes[d] = integer(PyTuple_GET_ITEM(sizes.ptr(), d));
+    tensor.strides[d] = integer(PyTuple_GET_ITEM(strides.ptr(), d));
   }
   return tensor;
 }
@@ -69,6 +95,8 @@ std::vector<Tensor> tensors_from(const py::list& list) {
   for (py::handle item : list) tensors.push_back(tensor_from(item));
   return tensors;
 }
+
+double* doubles_of(py::handle tensor) { return static_cast<double*>(address_of(tensor)); }
 
 // What a criterion computes, read once: its terms in the order of their rows.
 class Program {
@@ -86,26 +114,31 @@ class Program {
     terms_.push_back(std::move(term));
   }
 
-  // inputs: a list of (prediction, target or None, gradient or None)
-  Call call(const py::list& inputs, py::handle kl, py::handle kl_gradient, std::uintptr_t state, std::int64_t batch,
-            std::int64_t image_elements, std::uintptr_t loss, bool loss_is_double) const {
+  // Lists of tensors or None; `gradients` has one more than the others, that of kl.
+  Call call(const py::list& predictions, const py::list& targets, const py::list& gradients, py::handle kl,
+            py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle loss) const {
+    const std::size_t count = predictions.size();
+    if (targets.size() != count || gradients.size() != count + 1) throw py::value_error("lists of unequal lengths");
     Call call;
-    call.terms = &terms_;
-    call.inputs.reserve(inputs.size());
-    for (py::handle item : inputs) {
-      PyObject* fields = item.ptr();
-      if (!PyTuple_Check(fields) || PyTuple_GET_SIZE(fields) != 3) throw py::type_error("expected three tensor tuples");
-      call.inputs.push_back({tensor_from(PyTuple_GET_ITEM(fields, 0)), tensor_from(PyTuple_GET_ITEM(fields, 1)),
-                             tensor_from(PyTuple_GET_ITEM(fields, 2))});
+    describe(call, state);
+    call.inputs.reserve(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      call.inputs.push_back({tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i])});
     }
     call.kl = tensor_from(kl);
-    call.kl_gradient = tensor_from(kl_gradient);
-    call.state = State{reinterpret_cast<double*>(state), constraints_};
+    call.kl_gradient = tensor_from(gradients[count]);
     call.batch = batch;
     call.image_elements = image_elements;
-    call.loss = reinterpret_cast<void*>(loss);
-    call.loss_is_double = loss_is_double;
+    if (!loss.is_none()) {
+      call.loss = address_of(loss);
+      call.loss_is_double = type_from(loss) == DataType::kFloat64;
+    }
     return call;
+  }
+
+  void describe(Call& call, py::handle state) const {
+    call.terms = &terms_;
+    call.state = State{doubles_of(state), constraints_};
   }
 
  private:
@@ -113,52 +146,116 @@ class Program {
   int constraints_ = 0;
 };
 
+bool attribute_is_true(py::handle object, PyObject* name) {
+  return owned(PyObject_GetAttr(object.ptr(), name)).ptr() == Py_True;
+}
+
+// A step of a criterion that looks at the images alone, from the tensors to the loss and its gradients, in one call:
+// for small images the Python between a check and a kernel costs more than the kernel. Whatever is not the usual case
+// (another device, half types, a target that wants a gradient, bad input) returns None and takes the way of all calls.
+py::object usual_image_step(const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
+                            py::handle kl, py::handle state, bool grad_enabled, int threads) {
+  static PyObject* const is_cpu = PyUnicode_InternFromString("is_cpu");
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
+  static PyObject* const no_sizes = PyTuple_New(0);
+  for (py::handle tensor : {x_hat, x, kl, state}) {
+    if (!attribute_is_true(tensor, is_cpu)) return py::none();
+  }
+  const auto usual = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat64; };
+  Call call;
+  Input image{tensor_from(x_hat), tensor_from(x), {}};
+  call.kl = tensor_from(kl);
+  const Tensor& prediction = image.prediction;
+  if (!usual(prediction.type) || !usual(call.kl.type) || image.target.type == DataType::kInt64) return py::none();
+  if (prediction.rank < 1 || prediction.rank != image.target.rank || prediction.elements() == 0) return py::none();
+  for (int d = 0; d < prediction.rank; ++d) {
+    if (prediction.sizes[d] != image.target.sizes[d]) return py::none();
+  }
+  call.batch = prediction.sizes[0];
+  if (call.kl.rank > 1 || (call.kl.rank == 1 && call.kl.sizes[0] != call.batch)) return py::none();
+  if (grad_enabled && attribute_is_true(x, requires_grad)) return py::none();
+
+  const auto new_gradient = [grad_enabled](py::handle tensor) {
+    if (!grad_enabled || !attribute_is_true(tensor, requires_grad)) return py::object(py::none());
+    return owned(PyObject_CallOneArg(torch().empty_like.ptr(), tensor.ptr()));
+  };
+  const py::object image_gradient = new_gradient(x_hat), kl_gradient = new_gradient(kl);
+  call.loss_is_double = prediction.type == DataType::kFloat64;
+  PyObject* const arguments[] = {no_sizes, torch().types[call.loss_is_double ? 1 : 0].ptr()};
+  const py::object loss = owned(PyObject_Vectorcall(torch().empty.ptr(), arguments, 1, dtype_keyword));
+
+  image.gradient = tensor_from(image_gradient);
+  call.inputs.push_back(image);
+  call.kl_gradient = tensor_from(kl_gradient);
+  call.loss = address_of(loss);
+  call.image_elements = prediction.elements() / call.batch;
+  call.update = update;
+  call.threads = threads;
+  program.describe(call, state);
+  {
+    py::gil_scoped_release release;
+    geco::cpu::lagrangian(call);
+  }
+  return py::make_tuple(loss, kl_gradient, image_gradient);
+}
+
+py::object image_step(const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
+                      py::handle kl, py::handle state, bool grad_enabled, int threads) {
+  try {
+    return usual_image_step(program, update, x_hat, x, kl, state, grad_enabled, threads);
+  } catch (const py::builtin_exception&) {  // a type or a rank that tensor_from does not know; nothing has run yet
+    return py::none();
+  }
+}
+
 void bind_cpu(py::module_& module) {
   py::module_ cpu = module.def_submodule("cpu", "C++ kernels for the host.");
 
-  cpu.def("lagrangian", [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-                           std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t loss,
-                           bool loss_is_double, const MultiplierUpdate* update, int threads) {
-    Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+  cpu.def("lagrangian", [](const Program& program, const py::list& predictions, const py::list& targets,
+                           const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                           std::int64_t image_elements, py::handle loss, const MultiplierUpdate* update, int threads) {
+    Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
     call.update = update;
     call.threads = threads;
     py::gil_scoped_release release;
     geco::cpu::lagrangian(call);
   });
 
-  cpu.def("constraint_sums",
-          [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-             std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums, int threads) {
-            Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, 0, false);
-            call.threads = threads;
-            py::gil_scoped_release release;
-            geco::cpu::constraint_sums(call, reinterpret_cast<double*>(sums));
-          });
+  cpu.def("constraint_sums", [](const Program& program, const py::list& predictions, const py::list& targets,
+                                const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                                std::int64_t image_elements, py::handle sums, int threads) {
+    Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
+    call.threads = threads;
+    double* const values = doubles_of(sums);
+    py::gil_scoped_release release;
+    geco::cpu::constraint_sums(call, values);
+  });
 
   cpu.def("update_from_sums",
-          [](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-             std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums, int world_size,
-             std::uintptr_t loss, bool loss_is_double, std::uintptr_t gradient_factor, const MultiplierUpdate& update) {
-            Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+          [](const Program& program, const py::list& predictions, const py::list& targets, const py::list& gradients,
+             py::handle kl, py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle sums,
+             int world_size, py::handle loss, py::handle gradient_factor, const MultiplierUpdate& update) {
+            Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
             call.update = &update;
-            geco::cpu::update_from_sums(call, reinterpret_cast<const double*>(sums), world_size,
-                                        reinterpret_cast<double*>(gradient_factor));
+            geco::cpu::update_from_sums(call, doubles_of(sums), world_size, doubles_of(gradient_factor));
           });
 
-  cpu.def("scale_gradients",
-          [](const py::list& gradients, const py::list& outputs, const py::tuple& factor, int threads) {
-            const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
-            if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
-            const double value = geco::cpu::read_element(tensor_from(factor), 0);
-            py::gil_scoped_release release;
-            geco::cpu::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), value, threads);
-          });
+  cpu.def("scale_gradients", [](const py::list& gradients, const py::list& outputs, py::handle factor, int threads) {
+    const double value = geco::cpu::read_element(tensor_from(factor), 0);
+    const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
+    if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
+    py::gil_scoped_release release;
+    geco::cpu::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), value, threads);
+  });
 
-  cpu.def("is_one", [](std::uintptr_t address, int type) {
-    Tensor scalar;
-    scalar.data = reinterpret_cast<void*>(address);
-    scalar.type = static_cast<DataType>(type);
-    return geco::cpu::read_element(scalar, 0) == 1.0;
+  cpu.def("image_step", &image_step);
+
+  cpu.def("is_one", [](py::handle scalar) {
+    Tensor tensor;
+    tensor.data = address_of(scalar);
+    tensor.type = type_from(scalar);
+    return geco::cpu::read_element(tensor, 0) == 1.0;
   });
 
   cpu.def("capability", [] { return geco::cpu::run_table().name; });
@@ -184,36 +281,36 @@ void bind_cuda(py::module_& module) {
     return Place{device, reinterpret_cast<void*>(stream), reinterpret_cast<double*>(workspace)};
   };
 
-  cuda.def("lagrangian", [place](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-                                 std::uintptr_t state, std::int64_t batch, std::int64_t image_elements,
-                                 std::uintptr_t loss, bool loss_is_double, const MultiplierUpdate* update, int device,
-                                 std::uintptr_t stream, std::uintptr_t workspace) {
-    Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+  cuda.def("lagrangian", [place](const Program& program, const py::list& predictions, const py::list& targets,
+                                 const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                                 std::int64_t image_elements, py::handle loss, const MultiplierUpdate* update,
+                                 int device, std::uintptr_t stream, std::uintptr_t workspace) {
+    Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
     call.update = update;
     geco::cuda::lagrangian(call, place(device, stream, workspace));
   });
 
-  cuda.def("constraint_sums",
-           [place](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-                   std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums,
-                   int device, std::uintptr_t stream, std::uintptr_t workspace) {
-             const Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, 0, false);
-             geco::cuda::constraint_sums(call, place(device, stream, workspace), reinterpret_cast<double*>(sums));
-           });
+  cuda.def("constraint_sums", [place](const Program& program, const py::list& predictions, const py::list& targets,
+                                      const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                                      std::int64_t image_elements, py::handle sums, int device, std::uintptr_t stream,
+                                      std::uintptr_t workspace) {
+    const Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
+    geco::cuda::constraint_sums(call, place(device, stream, workspace), doubles_of(sums));
+  });
 
   cuda.def("update_from_sums",
-           [place](const Program& program, const py::list& inputs, py::handle kl, py::handle kl_gradient,
-                   std::uintptr_t state, std::int64_t batch, std::int64_t image_elements, std::uintptr_t sums,
-                   int world_size, std::uintptr_t loss, bool loss_is_double, std::uintptr_t gradient_factor,
-                   const MultiplierUpdate& update, int device, std::uintptr_t stream) {
-             Call call = program.call(inputs, kl, kl_gradient, state, batch, image_elements, loss, loss_is_double);
+           [place](const Program& program, const py::list& predictions, const py::list& targets,
+                   const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                   std::int64_t image_elements, py::handle sums, int world_size, py::handle loss,
+                   py::handle gradient_factor, const MultiplierUpdate& update, int device, std::uintptr_t stream) {
+             Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
              call.update = &update;
-             geco::cuda::update_from_sums(call, place(device, stream, 0), reinterpret_cast<const double*>(sums),
-                                          world_size, reinterpret_cast<double*>(gradient_factor));
+             geco::cuda::update_from_sums(call, place(device, stream, 0), doubles_of(sums), world_size,
+                                          doubles_of(gradient_factor));
            });
 
-  cuda.def("scale_gradients", [place](const py::list& gradients, const py::list& outputs, const py::tuple& factor,
-                                      int device, std::uintptr_t stream) {
+  cuda.def("scale_gradients", [place](const py::list& gradients, const py::list& outputs, py::handle factor, int device,
+                                      std::uintptr_t stream) {
     const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
     if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
     geco::cuda::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), tensor_from(factor),
@@ -232,6 +329,13 @@ void bind_cuda(py::module_& module) {
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of geco_ext.";
+
+  module.def("set_torch", [](const py::list& types, const py::object& empty, const py::object& empty_like) {
+    torch().types.clear();
+    for (py::handle type : types) torch().types.push_back(py::reinterpret_borrow<py::object>(type));
+    torch().empty = empty;
+    torch().empty_like = empty_like;
+  });
 
   py::class_<MultiplierUpdate>(module, "MultiplierUpdate")
       .def(py::init([](double alpha, double lr, double proportional, double max_violation, int violation,

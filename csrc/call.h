@@ -35,20 +35,20 @@ enum class TermKind : int { kSquaredError, kClassProbability, kScalar };
 // One constraint, or one for each channel, of the constraint vector.
 struct Term {
   TermKind kind = TermKind::kScalar;
-  int first_row = 0, rows = 1;        // its rows of the constraint vector; rows > 1: one per channel
-  std::vector<int> inputs;            // several: a mean over feature maps
-  bool mean = true;                   // squared error: mean or sum over the elements of an example
-  bool from_logits = true;            // class probability: softmax first
+  int first_row = 0, rows = 1;  // its rows of the constraint vector; rows > 1: one per channel
+  std::vector<int> inputs;      // several: a mean over feature maps
+  bool mean = true;             // squared error: mean or sum over the elements of an example
+  bool from_logits = true;      // class probability: softmax first
   ScaleRule scale = ScaleRule::kOwn;
 };
 
 struct Call {
   const std::vector<Term>* terms = nullptr;
   std::vector<Input> inputs;
-  Tensor kl, kl_gradient;             // kl: absent, 0-d or [B]
+  Tensor kl, kl_gradient;  // kl: absent, 0-d or [B]
   State state{};
   std::int64_t batch = 0;
-  std::int64_t image_elements = 0;    // of one example of x_hat
+  std::int64_t image_elements = 0;           // of one example of x_hat
   const MultiplierUpdate* update = nullptr;  // null: evaluation, the state is only read
   void* loss = nullptr;
   bool loss_is_double = false;

@@ -118,6 +118,22 @@ def _target_gradients(request: Request) -> list[Tensor | None]:
     return gradients
 
 
+class MadeLoss(torch.autograd.Function):
+    """A loss that is computed already, with its gradients by kl and x_hat: this only tells autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, made: tuple[Tensor, Tensor | None, Tensor | None], kl: Tensor, x_hat: Tensor) -> Tensor:
+        """``made``: loss, gradient by kl, gradient by x_hat, each of its input's type."""
+        loss, *ctx.gradients = made
+        ctx.rounds = False
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Scale the gradients."""
+        return None, *_incoming_times_buffers(ctx, grad_outputs[0])
+
+
 def _keep(ctx: Any, request: Request, target_gradients: list[Tensor | None] | None) -> None:
     """Keep what backward returns, in its order: kl, predictions, targets."""
     *of_predictions, of_kl = request.gradients
@@ -127,9 +143,10 @@ def _keep(ctx: Any, request: Request, target_gradients: list[Tensor | None] | No
     if torch.compiler.is_compiling():
         ctx.present = [gradient is not None for gradient in gradients]
         ctx.save_for_backward(*[gradient for gradient in gradients if gradient is not None])
-    else:
-        # Not as saved tensors: backward hands the buffers themselves on, and may then hold no reference of its own.
-        ctx.gradients = gradients
+        return
+    # Not as saved tensors: backward hands the buffers themselves on, and may then hold no reference of its own.
+    ctx.gradients = gradients
+    ctx.rounds = any(g is not None and g.dtype != dtype for g, dtype in zip(gradients, ctx.dtypes, strict=True))
 
 
 def _incoming_times_buffers(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
@@ -147,29 +164,26 @@ def _incoming_times_buffers(ctx: Any, incoming: Tensor) -> Sequence[Tensor | Non
 
 
 def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
-    gradients = ctx.gradients
+    gradients: list[Tensor | None] | None = ctx.gradients
     if gradients is None:
         raise RuntimeError(
             "Trying to backward through the GECO loss a second time, but its gradients have been handed on. "
             "Specify retain_graph=True the first time."
         )
+    backend = backends.select_for_scaling(incoming.device.type)
     keep_graph = torch._C._autograd._get_current_graph_task_keep_graph()
     if not keep_graph:
         ctx.gradients = None
-    results: list[Tensor | None] = []
-    buffers, outputs = [], []
-    for gradient, dtype in zip(gradients, ctx.dtypes, strict=True):
-        if gradient is None:
-            results.append(None)
-            continue
-        in_place = not keep_graph and gradient.dtype == dtype
-        output = gradient if in_place else torch.empty_like(gradient, dtype=dtype)
-        buffers.append(gradient)
-        outputs.append(output)
-        results.append(output)
-    if buffers:
-        backends.select_for_scaling(incoming.device.type).scale_gradients(buffers, outputs, incoming)
-    return results
+        if not ctx.rounds:  # nobody reads the buffers again: they become the gradients
+            backend.scale_gradients_in_place([g for g in gradients if g is not None], incoming)
+            return gradients
+    dtypes = ctx.dtypes if ctx.rounds else [None] * len(gradients)
+    outputs = [
+        None if g is None else torch.empty_like(g, dtype=dtype) for g, dtype in zip(gradients, dtypes, strict=True)
+    ]
+    pairs = [(g, output) for g, output in zip(gradients, outputs, strict=True) if g is not None and output is not None]
+    backend.scale_gradients([g for g, _ in pairs], [output for _, output in pairs], incoming)
+    return outputs
 
 
 def _refusing_derivatives(gradient: Tensor) -> Any:

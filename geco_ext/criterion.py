@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from geco_ext import state as state_block
-from geco_ext.autograd import Call, GlobalLagrangian, Lagrangian
+from geco_ext.autograd import Call, GlobalLagrangian, Lagrangian, MadeLoss
+from geco_ext.backends import image_step
 from geco_ext.checks import check_alpha, check_kl, check_positive_integer, check_prediction
 from geco_ext.constraints import Constraint
 from geco_ext.multiplier import MultiplierUpdate
@@ -125,7 +126,8 @@ class GECOLoss(nn.Module):
         self._terms = format_terms(tuple(terms))
         self._reads_images = any(term.on_image for term in terms)
         self._looking = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
-        self._refusing = [member for member in members if type(member)._check is not Constraint._check]
+        self._refusing = [member for member in members if member._checks_images]
+        self._images_only = not self._looking and not self._refusing
         self._history = _History(trained="auto" not in initial)
         self._block = state_block.new_block(count)
         self._attach()
@@ -145,6 +147,11 @@ class GECOLoss(nn.Module):
     def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss; in training mode the state moves by one call."""
         block = self._block
+        if self._images_only and self.training and not torch.compiler.is_compiling() and self._group() is None:
+            made = image_step(self._terms, self._settings, x_hat, x, kl, block)
+            if made is not None:
+                self._history.trained = True
+                return MadeLoss.apply(made, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
         check_prediction(x_hat, x)
         check_kl(kl, x_hat.shape[0], x_hat.device)
         if block.device != x_hat.device:

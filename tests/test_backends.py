@@ -1,5 +1,7 @@
 """Every backend computes what the oracle does: values, gradients, and the state over many steps."""
 
+import contextlib
+import copy
 import math
 
 import oracle
@@ -305,6 +307,26 @@ def test_eval_mode_measures_and_moves_nothing(backend, device):
     assert float(loss) == pytest.approx(expected, rel=1e-10)
     for name, value in criterion.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_the_short_way_and_the_way_of_all_calls_agree(dtype, layout):
+    """Without a forced backend a criterion of images alone is one call into the extension: the same bits."""
+    criteria = [GECOLoss([geco_ext.ReconstructionError(0.1), geco_ext.ReconstructionError(0.2, "sum", name="total")])]
+    criteria.append(copy.deepcopy(criteria[0]))
+    for step in range(4):
+        x_hat, x = images((2, 3, 9, 7), dtype, layout=layout)
+        kl = torch.rand(2 if step % 2 else (), dtype=dtype if step < 2 else torch.float32, requires_grad=True)
+        results = []
+        for criterion, force in zip(criteria, (False, "cpu" in geco_ext.available_backends()), strict=True):
+            with geco_ext.use_backend("cpu") if force else contextlib.nullcontext():
+                loss = criterion(x_hat, x, kl)
+                results.append((loss, *torch.autograd.grad(loss, [x_hat, kl])))
+        for short, long in zip(*results, strict=True):
+            assert short.dtype == long.dtype
+            assert torch.equal(short, long)
+    assert torch.equal(criteria[0]._block.nan_to_num(), criteria[1]._block.nan_to_num())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])

@@ -141,6 +141,20 @@ def test_bad_calls_leave_the_state_as_it_is(case, training):
     assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
 
 
+@pytest.mark.parametrize(
+    "case", [case for case in CALLS if not case.startswith(("labels", "patch", "channels", "rank"))]
+)
+def test_bad_calls_of_a_criterion_of_images_alone(case):
+    """The short way that such a criterion takes on the CPU refuses the same."""
+    kind, message, arguments = CALLS[case]
+    criterion = GECOLoss([ReconstructionError(0.1)])
+    criterion(x(*IMAGE), x(*IMAGE), KL)
+    before = criterion._block.clone()
+    with pytest.raises(kind, match=message):
+        criterion(*arguments)
+    assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+
+
 def test_functionals_check_as_the_criterion_does():
     image = torch.rand(2, 1, 8, 8)
     for call, message in (

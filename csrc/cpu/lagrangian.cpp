@@ -50,8 +50,7 @@ std::vector<double> constraint_averages(const Call& call) {
     if (term.kind == TermKind::kClassProbability) class_probability(call, term, c_hat.data());
     if (term.kind == TermKind::kScalar) {
       const Input& input = call.inputs[term.inputs[0]];
-      const double log_lambda =
-          log_multiplier(term.scale, call.state, term.first_row, compared_elements(call, term));
+      const double log_lambda = log_multiplier(term.scale, call.state, term.first_row, compared_elements(call, term));
       c_hat[term.first_row] = mean_of_examples(input.prediction, input.gradient, std::exp(log_lambda));
     }
   }
@@ -100,8 +99,8 @@ double penalty_at(const Call& call, const double* c_hat) {
 void lagrangian(const Call& call) {
   const std::vector<double> c_hat = constraint_averages(call);
   const double kl = mean_kl(call);
-  const double penalty = call.update ? update_state(call, c_hat.data(), std::isfinite(kl), call.batch)
-                                     : penalty_at(call, c_hat.data());
+  const double penalty =
+      call.update ? update_state(call, c_hat.data(), std::isfinite(kl), call.batch) : penalty_at(call, c_hat.data());
   write_loss(call, kl + penalty);
 }
 

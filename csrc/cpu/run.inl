@@ -133,8 +133,8 @@ double squared_error_run(const Run& run, double coefficient, bool stream) {
   } else if constexpr (kSame<T, double>) {
     return strided_squared_error<P, T, float, double>(run, coefficient);
   } else {
-    const bool dense = run.prediction_stride == 1 && run.target_stride == 1 &&
-                       (run.gradient == nullptr || run.gradient_stride == 1);
+    const bool dense =
+        run.prediction_stride == 1 && run.target_stride == 1 && (run.gradient == nullptr || run.gradient_stride == 1);
     const float factor = static_cast<float>(coefficient);
     if (!dense) return strided_squared_error<P, T, float, float>(run, factor);
     const P* prediction = static_cast<const P*>(run.prediction);
@@ -183,8 +183,11 @@ void scale_run(const float* in, void* out, std::int64_t length, float factor) {
 }  // namespace
 
 const RunTable& GECO_TABLE() {
-#define GECO_ROW(P) \
-  { squared_error_run<P, float>, squared_error_run<P, double>, squared_error_run<P, Half>, squared_error_run<P, BFloat16> }
+#define GECO_ROW(P)                                                                        \
+  {                                                                                        \
+    squared_error_run<P, float>, squared_error_run<P, double>, squared_error_run<P, Half>, \
+        squared_error_run<P, BFloat16>                                                     \
+  }
   static constexpr RunTable table = {
       GECO_TABLE_NAME,
       {GECO_ROW(float), GECO_ROW(double), GECO_ROW(Half), GECO_ROW(BFloat16)},

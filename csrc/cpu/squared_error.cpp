@@ -86,7 +86,7 @@ std::vector<double> squared_error_sums(const Input& input, const std::vector<dou
   const bool per_channel = coefficients.size() > 1;
   const Lines lines = lines_of(input, per_channel);
   const std::int64_t channels = lines.channel.size;
-  const std::int64_t pieces = (lines.inner.size + kChunk - 1) / kChunk;  // a long line is cut,
+  const std::int64_t pieces = (lines.inner.size + kChunk - 1) / kChunk;                // a long line is cut,
   const std::int64_t together = std::max<std::int64_t>(1, kChunk / lines.inner.size);  // short ones are bundled
   const std::int64_t items = pieces > 1 ? lines.lines * pieces : (lines.lines + together - 1) / together;
   const std::int64_t elements = input.prediction.elements();

@@ -15,17 +15,16 @@ struct ComputeOf<double> {
   using type = double;
 };
 
-// How far the end of a line is from the start of the next one. Vectors are laid out in one line, or in lines that are
-// all equally far apart.
-__device__ __forceinline__ Dimension gaps_of(const Item& item) {
-  if (item.outer_dimensions == 0) return {0, 0, 0, 0};
+// How far the end of a line is from the start of the next one, where there is more than one line.
+__device__ __forceinline__ Offsets gap_of(const Item& item) {
+  const Dimension& outer = item.outer[0];
   const std::int64_t length = item.inner.size;
-  return {0, item.outer[0].prediction - length, item.outer[0].target - length, item.outer[0].gradient - length};
+  return {outer.prediction - length, outer.target - length, outer.gradient - length};
 }
 
 // Unit strides along a line. A block takes every item.blocks-th tile, so that all blocks together sweep the tensors
 // front to back. All loads of a tile come before their first use; the first ones before the coefficient is waited for.
-template <class P, class T>
+template <class P, class T, bool lines>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
   using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
   constexpr int kWidth = width_of(sizeof(P)), kUnroll = unroll_of(sizeof(P), sizeof(T));
@@ -36,9 +35,9 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
 
   const std::int64_t vectors = item.vectorised_elements / kWidth;
   const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
-  const Dimension gaps = gaps_of(item);
+  const Offsets gap = lines ? gap_of(item) : Offsets{0, 0, 0};
   const auto line_of = [&](std::int64_t v) {
-    return item.outer_dimensions == 0 ? 0u : static_cast<unsigned>(v) / static_cast<unsigned>(item.inner.size / kWidth);
+    return lines ? static_cast<unsigned>(v) / static_cast<unsigned>(item.inner.size / kWidth) : 0u;
   };
   Vector<P, kWidth> prediction[kUnroll];
   Vector<T, kWidth> target[kUnroll];
@@ -53,8 +52,8 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
       const std::int64_t v = first + k * kThreads + threadIdx.x;
       if (v >= end) continue;
       const unsigned line = line_of(v);
-      prediction[k] = load<P, kWidth>(predictions + v * kWidth + line * gaps.prediction);
-      target[k] = load_last<T, kWidth>(targets + v * kWidth + line * gaps.target);
+      prediction[k] = load<P, kWidth>(predictions + v * kWidth + line * gap.prediction);
+      target[k] = load_last<T, kWidth>(targets + v * kWidth + line * gap.target);
     }
     if (!knows_coefficient) {
       __syncthreads();
@@ -74,7 +73,7 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
         gradient.values[e] = difference * coefficient;
         squares[k] += difference * difference;
       }
-      if (gradients) store(gradients + v * kWidth + line_of(v) * gaps.gradient, gradient, item.stream);
+      if (gradients) store(gradients + v * kWidth + line_of(v) * gap.gradient, gradient, item.stream);
     }
 #pragma unroll
     for (int step = 1; step < kUnroll; step *= 2) {
@@ -134,6 +133,13 @@ __device__ __forceinline__ double squared_error_elements(const Item& item, const
     }
   }
   return total;
+}
+
+// Vectors lie in one line, or in lines that are all equally far apart.
+template <class P, class T>
+__device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
+  return item.outer_dimensions == 0 ? squared_error_vectors<P, T, false>(item, share, shared)
+                                    : squared_error_vectors<P, T, true>(item, share, shared);
 }
 
 template <class P>

@@ -29,9 +29,7 @@ GECO_HD std::uint32_t bits_of(float value) {
 
 GECO_HD float to_float(float value) { return value; }
 GECO_HD double to_float(double value) { return value; }
-GECO_HD float to_float(BFloat16 value) {
-  return detail::float_from_bits(static_cast<std::uint32_t>(value.bits) << 16);
-}
+GECO_HD float to_float(BFloat16 value) { return detail::float_from_bits(static_cast<std::uint32_t>(value.bits) << 16); }
 GECO_HD float to_float(Half value) {
   const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000u) << 16;
   const std::uint32_t magnitude = value.bits & 0x7fffu;

@@ -46,9 +46,7 @@ GECO_HD double log_multiplier(ScaleRule rule, const State& state, int l, double 
   return stored == stored ? stored : natural_log_multiplier(rule, state, l, elements);
 }
 
-GECO_HD double clip(double value, double low, double high) {
-  return value < low ? low : value > high ? high : value;
-}
+GECO_HD double clip(double value, double low, double high) { return value < low ? low : value > high ? high : value; }
 
 GECO_HD double clipped_violation(const MultiplierUpdate& update, double average, double scale) {
   double v = average;
@@ -62,9 +60,9 @@ GECO_HD double clipped_violation(const MultiplierUpdate& update, double average,
 
 // What one call means for the step it belongs to, the same for all its constraints.
 struct CallProgress {
-  bool finite;            // every C_hat and kl
-  bool updates;           // the last micro-batch of a step that has at least one finite micro-batch
-  bool first;             // no update yet
+  bool finite;   // every C_hat and kl
+  bool updates;  // the last micro-batch of a step that has at least one finite micro-batch
+  bool first;    // no update yet
   std::int64_t micro_batches;
   std::int64_t examples;  // accumulated, this call included
 };

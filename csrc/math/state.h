@@ -10,16 +10,16 @@
 namespace geco {
 
 enum class Row : int {
-  kLogMultiplier,     // log lambda; NaN until an automatic start is resolved
-  kMovingAverage,     // C_ma
-  kViolation,         // v of the last update
-  kKappa,             // the tolerance
-  kAccumulated,       // sum of C_hat * examples over the micro-batches of this step
-  kLastConstraint,    // C_hat of the last finite call
-  kUpperBound,        // log bound in force at the last update
-  kLogLow,            // log bounds asked for; NaN: automatic
+  kLogMultiplier,   // log lambda; NaN until an automatic start is resolved
+  kMovingAverage,   // C_ma
+  kViolation,       // v of the last update
+  kKappa,           // the tolerance
+  kAccumulated,     // sum of C_hat * examples over the micro-batches of this step
+  kLastConstraint,  // C_hat of the last finite call
+  kUpperBound,      // log bound in force at the last update
+  kLogLow,          // log bounds asked for; NaN: automatic
   kLogHigh,
-  kScale,             // s and lambda* of constraints that bring their own
+  kScale,  // s and lambda* of constraints that bring their own
   kNaturalMultiplier,
   kCount,
 };
@@ -30,9 +30,7 @@ struct State {
   double* words;
   int constraints;
 
-  GECO_HD double& at(Row row, int constraint) const {
-    return words[static_cast<int>(row) * constraints + constraint];
-  }
+  GECO_HD double& at(Row row, int constraint) const { return words[static_cast<int>(row) * constraints + constraint]; }
   GECO_HD std::int64_t& at(Counter counter) const {
     auto* counters = reinterpret_cast<std::int64_t*>(words + static_cast<int>(Row::kCount) * constraints);
     return counters[static_cast<int>(counter)];

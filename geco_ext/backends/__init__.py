@@ -13,9 +13,11 @@ from functools import cache
 from importlib import import_module
 from typing import Protocol, cast
 
+import torch
 from torch import Tensor
 
-from geco_ext.terms import Request
+from geco_ext.backends.native import refuses_terms
+from geco_ext.terms import Request, UpdateSettings
 
 NAMES = ("cpu", "cuda", "triton", "reference")
 
@@ -44,7 +46,10 @@ class Backend(Protocol):
         """The rest of a step, from sums over all processes: the loss and the factor that all gradients need."""
 
     def scale_gradients(self, gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
-        """``outputs[i] = gradients[i] * factor``, rounded once; an output may be its gradient (in place)."""
+        """``outputs[i] = gradients[i] * factor``, rounded once."""
+
+    def scale_gradients_in_place(self, gradients: list[Tensor], factor: Tensor) -> None:
+        """``gradients[i] *= factor``; a factor of one costs nothing."""
 
 
 @cache
@@ -126,6 +131,30 @@ def select(request: Request) -> Backend:
         if backend.refuses(request) is None:
             return backend
     return load("reference")
+
+
+def image_step(
+    terms: str, update: UpdateSettings, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    """The usual training step of a criterion that looks at images alone, as one call into the extension.
+
+    Returns the loss and its gradients by kl and x_hat; or None where something is not usual (what is asked for, where
+    the tensors are, bad input) and the call has to take the way of all calls.
+    """
+    plain = type(x_hat) in _PLAIN and type(x) in _PLAIN and type(kl) in _PLAIN
+    if not plain or _forced[0] is not None or ENVIRONMENT_VARIABLE in os.environ:
+        return None
+    if not _cpu_kernels_cover(terms) or torch._C._len_torch_dispatch_stack() > 0:
+        return None
+    return load("cpu").image_step(terms, update, x_hat, x, kl, block)  # type: ignore[attr-defined, no-any-return]
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+@cache
+def _cpu_kernels_cover(terms: str) -> bool:
+    return unavailable("cpu") is None and refuses_terms(terms) is None
 
 
 def select_for_scaling(device_type: str) -> Backend:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,8 +10,8 @@ import torch  # first: the extension then shares PyTorch's OpenMP threads
 from torch import Tensor
 
 from geco_ext.backends.allocation import new_loss
-from geco_ext.backends.native import DTYPES, compiled_update, extension, program, refuses_terms, tensor_tuple
-from geco_ext.terms import Request
+from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
+from geco_ext.terms import IMAGE, Request, UpdateSettings
 
 
 def unavailable() -> str | None:
@@ -24,7 +23,7 @@ def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
     if request.block.device.type != "cpu":
         return f"it computes on the CPU, the tensors are on {request.block.device}"
-    return refuses_terms(request)
+    return refuses_call(request)
 
 
 @lru_cache(maxsize=1)
@@ -36,9 +35,8 @@ def lagrangian(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
     loss = new_loss(request)
     _kernels().lagrangian(
-        *_arguments(request),
-        loss.data_ptr(),
-        loss.dtype == torch.float64,
+        *arguments(request),
+        loss,
         None if request.update is None else compiled_update(request.update),
         torch.get_num_threads(),
     )
@@ -48,7 +46,7 @@ def lagrangian(request: Request) -> Tensor:
 def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
     sums = torch.empty(program(request.terms, request.owners).constraints + 1, dtype=torch.float64)
-    _kernels().constraint_sums(*_arguments(request), sums.data_ptr(), torch.get_num_threads())
+    _kernels().constraint_sums(*arguments(request), sums, torch.get_num_threads())
     return sums
 
 
@@ -58,42 +56,38 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
     loss = new_loss(request)
     factor = torch.empty((), dtype=torch.float64)
     _kernels().update_from_sums(
-        *_arguments(request),
-        sums.data_ptr(),
+        *arguments(request),
+        sums,
         world_size,
-        loss.data_ptr(),
-        loss.dtype == torch.float64,
-        factor.data_ptr(),
+        loss,
+        factor,
         compiled_update(request.update),
     )
     return loss, factor
 
 
-def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
-    """See :class:`geco_ext.backends.Backend`."""
-    # The usual case, backward() on the loss itself: nothing to multiply, nothing to copy.
-    if all(map(operator.is_, gradients, outputs)) and _kernels().is_one(factor.data_ptr(), DTYPES[factor.dtype]):
-        return
-    _kernels().scale_gradients(
-        [tensor_tuple(g) for g in gradients],
-        [tensor_tuple(o) for o in outputs],
-        tensor_tuple(factor),
+def image_step(
+    terms: str, update: UpdateSettings, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    """See :func:`geco_ext.backends.image_step`."""
+    return _kernels().image_step(  # type: ignore[no-any-return]
+        program(terms, (IMAGE,)).compiled,
+        compiled_update(update),
+        x_hat,
+        x,
+        kl,
+        block,
+        torch.is_grad_enabled(),
         torch.get_num_threads(),
     )
 
 
-def _arguments(request: Request) -> tuple[Any, ...]:
-    gradients, kl = request.gradients, request.kl
-    kl_gradient = gradients[-1]
-    return (
-        program(request.terms, request.owners).compiled,
-        [
-            (tensor_tuple(p), t if t is None else tensor_tuple(t), g if g is None else tensor_tuple(g))
-            for p, t, g in zip(request.predictions, request.targets, gradients, strict=False)
-        ],
-        kl if kl is None else tensor_tuple(kl),
-        kl_gradient if kl_gradient is None else tensor_tuple(kl_gradient),
-        request.block.data_ptr(),
-        request.batch,
-        request.image_elements,
-    )
+def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    _kernels().scale_gradients(list(gradients), list(outputs), factor, torch.get_num_threads())
+
+
+def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    if not _kernels().is_one(factor):
+        _kernels().scale_gradients(gradients, gradients, factor, torch.get_num_threads())

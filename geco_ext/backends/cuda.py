@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import new_loss
-from geco_ext.backends.native import compiled_update, extension, program, refuses_terms, tensor_tuple
+from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import Request, parse_terms
 
 
@@ -37,16 +37,15 @@ def refuses(request: Request) -> str | None:
     device = request.block.device
     if device.type != "cuda":
         return f"it computes on NVIDIA GPUs, the tensors are on {device}"
-    return _device_not_served(device.index) or refuses_terms(request) or _beyond_the_tables(request)
+    return _device_not_served(device.index) or refuses_call(request) or _beyond_the_tables(request)
 
 
 def lagrangian(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
     loss = new_loss(request)
     _kernels().lagrangian(
-        *_arguments(request),
-        loss.data_ptr(),
-        loss.dtype == torch.float64,
+        *arguments(request),
+        loss,
         None if request.update is None else compiled_update(request.update),
         *_place(request),
     )
@@ -56,7 +55,7 @@ def lagrangian(request: Request) -> Tensor:
 def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
     sums = request.block.new_empty(program(request.terms, request.owners).constraints + 1)
-    _kernels().constraint_sums(*_arguments(request), sums.data_ptr(), *_place(request))
+    _kernels().constraint_sums(*arguments(request), sums, *_place(request))
     return sums
 
 
@@ -65,12 +64,11 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
     assert request.update is not None
     loss, factor = new_loss(request), request.block.new_empty(())
     _kernels().update_from_sums(
-        *_arguments(request),
-        sums.data_ptr(),
+        *arguments(request),
+        sums,
         world_size,
-        loss.data_ptr(),
-        loss.dtype == torch.float64,
-        factor.data_ptr(),
+        loss,
+        factor,
         compiled_update(request.update),
         *_stream(request.block),
     )
@@ -79,29 +77,12 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
 
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
     """See :class:`geco_ext.backends.Backend`."""
-    _kernels().scale_gradients(
-        [tensor_tuple(g) for g in gradients],
-        [tensor_tuple(o) for o in outputs],
-        tensor_tuple(factor),
-        *_stream(factor),
-    )
+    _kernels().scale_gradients(list(gradients), list(outputs), factor, *_stream(factor))
 
 
-def _arguments(request: Request) -> tuple[Any, ...]:
-    gradients, kl = request.gradients, request.kl
-    kl_gradient = gradients[-1]
-    return (
-        program(request.terms, request.owners).compiled,
-        [
-            (tensor_tuple(p), t if t is None else tensor_tuple(t), g if g is None else tensor_tuple(g))
-            for p, t, g in zip(request.predictions, request.targets, gradients, strict=False)
-        ],
-        kl if kl is None else tensor_tuple(kl),
-        kl_gradient if kl_gradient is None else tensor_tuple(kl_gradient),
-        request.block.data_ptr(),
-        request.batch,
-        request.image_elements,
-    )
+def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    _kernels().scale_gradients(gradients, gradients, factor, *_stream(factor))
 
 
 def _stream(tensor: Tensor) -> tuple[int, int]:

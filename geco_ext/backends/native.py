@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from geco_ext.terms import Request, UpdateSettings, inputs_of_terms, parse_terms
 
 # The numbers are those of the enums in csrc/call.h and csrc/math/multiplier.h.
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3, torch.int64: 4}
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64]
 TERM_KINDS = {"squared_error": 0, "class_probability": 1, "scalar": 2}
 SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 VIOLATIONS = {"log": 0, "relative": 1, "raw": 2}
@@ -23,10 +23,11 @@ MAX_RANK = 8
 def extension() -> tuple[Any, str | None]:
     """The compiled module and None, or None and why it cannot be loaded."""
     try:
-        from geco_ext import _C
+        compiled = import_module("geco_ext._C")
     except ImportError as error:
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
-    return _C, None
+    compiled.set_torch(DTYPES, torch.empty, torch.empty_like)
+    return compiled, None
 
 
 class Program(NamedTuple):
@@ -61,20 +62,22 @@ def compiled_update(settings: UpdateSettings) -> Any:
     )
 
 
-def tensor_tuple(tensor: Tensor) -> tuple[int, int, torch.Size, tuple[int, ...]]:
-    """(address, type, sizes, strides), the extension's view of a tensor."""
-    return tensor.data_ptr(), DTYPES[tensor.dtype], tensor.shape, tensor.stride()
+def arguments(request: Request) -> tuple[Any, ...]:
+    """The request in the order in which the extension's functions take it."""
+    predictions, targets, kl, block, terms, owners, gradients, batch, image_elements, _ = request
+    return program(terms, owners).compiled, predictions, targets, gradients, kl, block, batch, image_elements
 
 
 @lru_cache(maxsize=1024)
-def _unknown_kinds(terms: str) -> str | None:
+def refuses_terms(terms: str) -> str | None:
+    """Why the extension cannot compute these terms, or None."""
     unknown = sorted({term.kind for term in parse_terms(terms)} - TERM_KINDS.keys())
     return f"it has no kernel for {', '.join(unknown)} yet" if unknown else None
 
 
-def refuses_terms(request: Request) -> str | None:
+def refuses_call(request: Request) -> str | None:
     """Why the extension cannot serve the request, or None."""
     for prediction in request.predictions:
         if prediction.dim() > MAX_RANK:
             return f"it takes tensors of at most {MAX_RANK} dimensions, got {prediction.dim()}"
-    return _unknown_kinds(request.terms)
+    return refuses_terms(request.terms)

@@ -69,6 +69,12 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
         output.copy_(gradient * factor.to(gradient.dtype))
 
 
+def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    for gradient in gradients:
+        gradient.mul_(factor)
+
+
 # The constraint vector and its gradient ------------------------------------------------------------------------------
 
 

@@ -64,6 +64,8 @@ class Constraint(nn.Module):
     def _term(self) -> Term:
         return Term("scalar", on_image=False)
 
+    _checks_images: bool = False  # whether there are images that _check refuses
+
     def _check(self, x_hat: Tensor, x: Tensor) -> None:
         """Refuse images this constraint cannot be computed on."""
 

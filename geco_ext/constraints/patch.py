@@ -17,6 +17,8 @@ from geco_ext.terms import Term
 
 
 class _PatchConstraint(Constraint):
+    _checks_images = True
+
     def __init__(self, kappa: float, patch_size: int, stride: int, eps: float, name: str | None) -> None:
         super().__init__(kappa, name)
         self.patch_size = check_positive_integer(patch_size, "patch_size")

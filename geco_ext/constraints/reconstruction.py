@@ -46,6 +46,7 @@ class ReconstructionError(Constraint):
         self.reduction: Reduction = reduction
         self.channels = None if channels is None else check_positive_integer(channels, "channels")
         self.rows = self.channels or 1
+        self._checks_images = self.channels is not None
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
