@@ -88,6 +88,11 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
         )
 
 
+def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
+    """See :class:`geco_ext.backends.Backend`."""
+    scale_gradients(gradients, gradients, factor)
+
+
 # What is launched -----------------------------------------------------------------------------------------------------
 
 _TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, for each of its threads
