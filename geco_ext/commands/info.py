@@ -51,7 +51,7 @@ def _compiled() -> list[str]:
     cuda = (
         f"{module.cuda_architectures}, CUDA {module.cuda_version}"
         if module.cuda_architectures
-        else "none, no CUDA compiler was found when it was built"
+        else "none, it was built without a CUDA compiler or with GECO_EXT_CUDA=OFF"
     )
     return [
         f"compiled C++ kernels: {module.cpu.capability()} here, {threading}",

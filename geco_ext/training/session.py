@@ -82,6 +82,7 @@ class Session:
             raise TrainingInterrupted from stopped
         if self.interrupt.interrupted:
             raise TrainingInterrupted
+        self.module.to(self.trainer.strategy.root_device)  # Lightning hands it back on the CPU
         return time.perf_counter() - start
 
 
