@@ -277,14 +277,14 @@ void bind_cuda(py::module_& module) {
   cuda.attr("MAX_ROWS") = geco::cuda::kMaxRows;
   cuda.attr("MAX_DIMENSIONS") = geco::cuda::kMaxDimensions;
 
-  const auto place = [](int device, std::uintptr_t stream, std::uintptr_t workspace) {
-    return Place{device, reinterpret_cast<void*>(stream), reinterpret_cast<double*>(workspace)};
+  const auto place = [](int device, std::uintptr_t stream, py::handle workspace = py::none()) {
+    return Place{device, reinterpret_cast<void*>(stream), workspace.is_none() ? nullptr : doubles_of(workspace)};
   };
 
   cuda.def("lagrangian", [place](const Program& program, const py::list& predictions, const py::list& targets,
                                  const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
                                  std::int64_t image_elements, py::handle loss, const MultiplierUpdate* update,
-                                 int device, std::uintptr_t stream, std::uintptr_t workspace) {
+                                 int device, std::uintptr_t stream, py::handle workspace) {
     Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
     call.update = update;
     geco::cuda::lagrangian(call, place(device, stream, workspace));
@@ -293,7 +293,7 @@ void bind_cuda(py::module_& module) {
   cuda.def("constraint_sums", [place](const Program& program, const py::list& predictions, const py::list& targets,
                                       const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
                                       std::int64_t image_elements, py::handle sums, int device, std::uintptr_t stream,
-                                      std::uintptr_t workspace) {
+                                      py::handle workspace) {
     const Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
     geco::cuda::constraint_sums(call, place(device, stream, workspace), doubles_of(sums));
   });
@@ -305,7 +305,7 @@ void bind_cuda(py::module_& module) {
                    py::handle gradient_factor, const MultiplierUpdate& update, int device, std::uintptr_t stream) {
              Call call = program.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
              call.update = &update;
-             geco::cuda::update_from_sums(call, place(device, stream, 0), doubles_of(sums), world_size,
+             geco::cuda::update_from_sums(call, place(device, stream), doubles_of(sums), world_size,
                                           doubles_of(gradient_factor));
            });
 
@@ -314,7 +314,7 @@ void bind_cuda(py::module_& module) {
     const std::vector<Tensor> in = tensors_from(gradients), out = tensors_from(outputs);
     if (in.size() != out.size()) throw py::value_error("as many outputs as gradients are needed");
     geco::cuda::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), tensor_from(factor),
-                                place(device, stream, 0));
+                                place(device, stream));
   });
 
   cuda.def("workspace_words", &geco::cuda::workspace_words);

@@ -91,12 +91,11 @@ def _stream(tensor: Tensor) -> tuple[int, int]:
     return index, torch._C._cuda_getCurrentRawStream(index)
 
 
-def _place(request: Request) -> tuple[int, int, int]:
-    """Device, stream and the address of scratch memory; whoever gets the memory next writes it after the kernel."""
+def _place(request: Request) -> tuple[int, int, Tensor]:
+    """Device, stream and scratch memory."""
     block = request.block
     rows = program(request.terms, request.owners).constraints
-    workspace = block.new_empty(_workspace_words(block.device.index) + rows)
-    return *_stream(block), workspace.data_ptr()
+    return *_stream(block), block.new_empty(_workspace_words(block.device.index) + rows)
 
 
 @cache
