@@ -4,15 +4,18 @@
 needs CUDA.
 """
 
+import importlib.util
+import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [
-    ROOT / "tests/cuda/run_lagrangian.cpp",
+KERNELS = [
     *sorted((ROOT / "csrc").glob("*/*.cu")),
     ROOT / "csrc/cuda/plan.cpp",
     ROOT / "csrc/call.cpp",
@@ -27,10 +30,14 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 def build(folder: Path, *flags: str) -> Path:
     program = folder / "run_lagrangian"
-    command = ["g++", *FLAGS, *flags, *INCLUDES, "-x", "c++", *map(str, SOURCES), "-o", str(program)]
+    compile_to(program, [ROOT / "tests/cuda/run_lagrangian.cpp", *KERNELS], *flags)
+    return program
+
+
+def compile_to(output: Path, sources: list[Path], *flags: str) -> None:
+    command = ["g++", *FLAGS, *flags, *INCLUDES, "-x", "c++", *map(str, sources), "-o", str(output)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    return program
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -62,3 +69,22 @@ def test_barriers_and_fences_are_all_there_and_all_needed(tmp_path):
         for which in range(1, count + 1):
             broken = run(program, "races", kind, str(which))
             assert "data race" in broken.stderr, f"{kind} {which} is not missed"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pybind11") is None, reason="needs pybind11")
+def test_the_backend_passes_the_tests_of_all_backends(tmp_path):
+    """Python, bindings and kernels together, on tensors in host memory."""
+    import pybind11
+
+    extension = tmp_path / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    macros = ["-DGECO_CUDA", '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
+    folders = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    sources = [ROOT / "csrc/bindings.cpp", *KERNELS]
+    compile_to(extension, sources, "-shared", "-fPIC", "-fvisibility=hidden", *macros, *folders)
+    environment = {**os.environ, "GECO_EXT_SHIM_EXTENSION": str(extension), "PYTHONPATH": str(ROOT / "tests/cuda")}
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "-p", "cuda_through_shim", "-p", "no:cacheprovider"]
+    tests = [ROOT / "tests/test_backends.py", ROOT / "tests/test_autograd.py"]
+    result = subprocess.run([*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "passed" in result.stdout
+    assert "skipped" not in result.stdout

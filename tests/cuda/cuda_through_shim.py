@@ -1,0 +1,26 @@
+"""A pytest plugin: the cuda backend on tensors in host memory, its kernels compiled through ``shim.h``.
+
+``GECO_EXT_SHIM_EXTENSION`` is the path of that build of the extension.
+"""
+
+import importlib.util
+import os
+import sys
+
+specification = importlib.util.spec_from_file_location("geco_ext._C", os.environ["GECO_EXT_SHIM_EXTENSION"])
+module = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(module)
+sys.modules["geco_ext._C"] = module
+
+from geco_ext import backends  # noqa: E402
+from geco_ext.backends import cuda  # noqa: E402
+
+cuda.unavailable = lambda: None
+cuda.refuses = lambda request: backends.native.refuses_call(request) or cuda._beyond_the_tables(request)
+cuda._stream = lambda tensor: (0, 0)
+cuda._workspace_words = lambda index: module.cuda.workspace_words(0)
+backends._PREFERENCE["cpu"] = ("cpu", "cuda", "reference")
+
+
+def pytest_sessionstart(session):
+    sys.modules["conftest"].DEVICES["cuda"] = "cpu"
