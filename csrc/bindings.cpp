@@ -318,8 +318,8 @@ void bind_cuda(py::module_& module) {
   });
 
   cuda.def("workspace_words", &geco::cuda::workspace_words);
-  cuda.def("device_problem", []() -> py::object {
-    const std::string problem = geco::cuda::device_problem();
+  cuda.def("device_problem", [](int device) -> py::object {
+    const std::string problem = geco::cuda::device_problem(device);
     return problem.empty() ? py::object(py::none()) : py::object(py::str(problem));
   });
 }

@@ -68,6 +68,7 @@ def compiled(architecture, step):
     forward = Compiler(lagrangian.lagrangian_kernel, architecture)
     backward = Compiler(gradient_scale.gradient_scale_kernel, architecture)
     lagrangian.lagrangian_kernel, gradient_scale.gradient_scale_kernel = forward, backward
+    backends._forced[0] = "triton"
     backends.select = lambda request: triton_backend
     backends.select_for_scaling = lambda device_type: triton_backend
     try:

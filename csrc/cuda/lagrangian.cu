@@ -95,12 +95,16 @@ void update_from_sums(const Call& call, const Place& place, const double* sums, 
   check_launch("update", 1, largest_input(call));
 }
 
-std::string device_problem() {
+std::string device_problem(int device) {
   int devices = 0;
-  const cudaError_t status = cudaGetDeviceCount(&devices);
+  cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status == cudaSuccess) {
+    const DeviceGuard guard(device);
+    cudaFuncAttributes attributes;
+    status = cudaFuncGetAttributes(&attributes, lagrangian_kernel);
+  }
   cudaGetLastError();  // an error here must not be taken for one of a launch
-  if (status != cudaSuccess) return cudaGetErrorString(status);
-  return devices > 0 ? "" : "no device";
+  return status == cudaSuccess ? "" : cudaGetErrorString(status);
 }
 
 }  // namespace geco::cuda

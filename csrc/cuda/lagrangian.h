@@ -37,7 +37,7 @@ void update_from_sums(const Call& call, const Place& place, const double* sums, 
 void scale_gradients(const Tensor* gradients, const Tensor* outputs, int count, const Tensor& factor,
                      const Place& place);
 
-// Why the driver cannot serve this build, or nothing.
-std::string device_problem();
+// Why a device cannot run these kernels (an old driver, an architecture they were not compiled for), or nothing.
+std::string device_problem(int device);
 
 }  // namespace geco::cuda

@@ -25,11 +25,7 @@ def unavailable() -> str | None:
         return "PyTorch is built for ROCm; AMD GPUs are served by the triton backend"
     if not torch.cuda.is_available():
         return "PyTorch finds no CUDA device"
-    problem: str | None = module.cuda.device_problem()
-    if problem is not None:
-        return f"the CUDA {module.cuda_version} runtime cannot use the driver ({problem})"
-    reasons = [_device_not_served(index) for index in range(torch.cuda.device_count())]
-    return None if None in reasons else reasons[0]
+    return _device_not_served(torch.cuda.current_device())
 
 
 def refuses(request: Request) -> str | None:
@@ -112,29 +108,12 @@ def _workspace_words(index: int) -> int:
 @cache
 def _device_not_served(index: int) -> str | None:
     """Why the compiled code does not run on a device, or None."""
-    capability = torch.cuda.get_device_capability(index)
-    compiled: str = extension()[0].cuda_architectures
-    if _runs_on(compiled, capability):
+    problem: str | None = _kernels().device_problem(index)
+    if problem is None:
         return None
-    return f"cuda:{index} is of architecture {capability[0]}{capability[1]}, the kernels are compiled for {compiled}"
-
-
-def _runs_on(compiled: str, capability: tuple[int, int]) -> bool:
-    """Whether architectures in CMake's notation, ``80-real,90``, hold code for a device.
-
-    Machine code runs on later devices of the same generation, PTX on all later ones.
-    """
-    major, minor = capability
-    for architecture in compiled.split(","):
-        number, _, kind = architecture.partition("-")
-        if not number.isdigit():
-            continue
-        of_major, of_minor = divmod(int(number), 10)
-        if kind != "virtual" and of_major == major and of_minor <= minor:
-            return True
-        if kind != "real" and (of_major, of_minor) <= (major, minor):
-            return True
-    return False
+    module = extension()[0]
+    compiled = f"CUDA {module.cuda_version} for architectures {module.cuda_architectures}"
+    return f"the kernels, compiled with {compiled}, do not run on cuda:{index} ({problem})"
 
 
 def _beyond_the_tables(request: Request) -> str | None:

@@ -20,6 +20,7 @@ from geco_ext.backends.allocation import new_loss
 from geco_ext.state import COUNTERS
 from geco_ext.terms import Request, inputs_of_terms, parse_terms
 
+OLDEST = (3, 3)  # tuples of tensors as arguments
 MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
 MAX_ROWS = 1024
 MAX_INPUTS = 24
@@ -34,7 +35,10 @@ def unavailable() -> str | None:
         return "triton is not installed"
     if not _is_interpreted() and not torch.cuda.is_available():
         return "PyTorch finds no GPU (TRITON_INTERPRET=1 runs it on the CPU, slowly)"
-    return None
+    import triton
+
+    major, minor = map(int, triton.__version__.split(".")[:2])
+    return None if (major, minor) >= OLDEST else f"it needs Triton {OLDEST[0]}.{OLDEST[1]}, found {triton.__version__}"
 
 
 def refuses(request: Request) -> str | None:

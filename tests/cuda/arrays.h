@@ -71,21 +71,13 @@ class Array {
     const std::int64_t at = offset(i);
     void* data = tensor().data;
     switch (tensor_.type) {
-      case DataType::kFloat32:
-        static_cast<float*>(data)[at] = static_cast<float>(value);
-        break;
-      case DataType::kFloat64:
-        static_cast<double*>(data)[at] = value;
-        break;
-      case DataType::kFloat16:
-        static_cast<geco::Half*>(data)[at] = geco::to_half(static_cast<float>(value));
-        break;
+      case DataType::kFloat32: static_cast<float*>(data)[at] = static_cast<float>(value); break;
+      case DataType::kFloat64: static_cast<double*>(data)[at] = value; break;
+      case DataType::kFloat16: static_cast<geco::Half*>(data)[at] = geco::to_half(static_cast<float>(value)); break;
       case DataType::kBFloat16:
         static_cast<geco::BFloat16*>(data)[at] = geco::to_bfloat16(static_cast<float>(value));
         break;
-      case DataType::kInt64:
-        static_cast<std::int64_t*>(data)[at] = static_cast<std::int64_t>(value);
-        break;
+      case DataType::kInt64: static_cast<std::int64_t*>(data)[at] = static_cast<std::int64_t>(value); break;
     }
   }
 
