@@ -38,7 +38,7 @@ bench: $(VENV)/test.installed
 lint: $(VENV)/dev.installed typecheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inl')
+	@$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
 
 # The folders at the top level are one package once installed (setup.py): links show them to mypy that way.
 typecheck: $(VENV)/dev.installed
@@ -49,7 +49,7 @@ typecheck: $(VENV)/dev.installed
 
 format: $(VENV)/dev.installed
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
-	@$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.inl')
+	@$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
 
 clean:
 	@rm -rf build dist $(VENV) *.egg-info geco_ext/_C*.so

@@ -145,7 +145,11 @@ double squared_error_run(const Run& run, double coefficient, bool stream) {
     }
     const bool aligned = reinterpret_cast<std::uintptr_t>(gradient) % sizeof(Floats) == 0;
     if (stream && aligned) {
-      return dense_squared_error<P, T, true, true>(prediction, target, gradient, run.length, factor);
+      const double sum = dense_squared_error<P, T, true, true>(prediction, target, gradient, run.length, factor);
+#if defined(__AVX2__)
+      _mm_sfence();  // streaming stores are not ordered with what tells other threads that they are done
+#endif
+      return sum;
     }
     return dense_squared_error<P, T, true, false>(prediction, target, gradient, run.length, factor);
   }

@@ -1,81 +1,32 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <vector>
 
 #include "cpu/lagrangian.h"
 #include "cpu/parallel.h"
 #include "cpu/run.h"
+#include "lines.h"
 #include "math/terms.h"
 
 namespace geco::cpu {
 namespace {
 
-// A gradient larger than this is written past the caches: it would push x_hat and x out of them, and be gone itself
-// before the backward pass reads it. Measured: bench/results.
-constexpr std::int64_t kStreamBytes = 4 << 20;
+// A step that moves more than the last cache holds writes its gradient past the caches: the line need not be read
+// before it is overwritten (3N of traffic instead of 4N). Below that size it would only push the gradient out of the
+// cache that backward reads it from. Measured at 0.78 of torch.add's time above, 1.7 times below (bench/README.md).
+std::int64_t last_cache_bytes() {
+  static const std::int64_t bytes = [] {
+    long found = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    found = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return found > 0 ? static_cast<std::int64_t>(found) : std::int64_t{32} << 20;
+  }();
+  return bytes;
+}
 
 constexpr std::int64_t kChunk = 1 << 14;  // elements of one work item
-
-struct Dimension {
-  std::int64_t size, prediction, target, gradient;
-};
-
-// The elements of an input as lines in memory order, channel by channel where the constraints are per channel.
-struct Lines {
-  Dimension channel{1, 0, 0, 0};
-  std::vector<Dimension> outer;
-  Dimension inner{1, 1, 1, 1};
-  std::int64_t lines = 1;  // per channel
-};
-
-Lines lines_of(const Input& input, bool per_channel) {
-  Lines result;
-  std::vector<Dimension> dimensions;
-  const bool has_gradient = static_cast<bool>(input.gradient);
-  for (int d = 0; d < input.prediction.rank; ++d) {
-    const Dimension dimension{input.prediction.sizes[d], input.prediction.strides[d], input.target.strides[d],
-                              has_gradient ? input.gradient.strides[d] : input.prediction.strides[d]};
-    if (per_channel && d == 1) {
-      result.channel = dimension;
-    } else if (dimension.size != 1) {
-      dimensions.push_back(dimension);
-    }
-  }
-  std::stable_sort(dimensions.begin(), dimensions.end(),
-                   [](const Dimension& a, const Dimension& b) { return a.gradient > b.gradient; });
-  std::vector<Dimension> merged;
-  for (const Dimension& d : dimensions) {
-    Dimension* last = merged.empty() ? nullptr : &merged.back();
-    if (last && last->prediction == d.prediction * d.size && last->target == d.target * d.size &&
-        last->gradient == d.gradient * d.size) {
-      *last = {last->size * d.size, d.prediction, d.target, d.gradient};
-    } else {
-      merged.push_back(d);
-    }
-  }
-  if (!merged.empty()) {
-    result.inner = merged.back();
-    merged.pop_back();
-  }
-  for (const Dimension& d : merged) result.lines *= d.size;
-  result.outer = std::move(merged);
-  return result;
-}
-
-struct Offsets {
-  std::int64_t prediction, target, gradient;
-};
-
-Offsets offsets_of(const Lines& lines, std::int64_t channel, std::int64_t line) {
-  Offsets at{channel * lines.channel.prediction, channel * lines.channel.target, channel * lines.channel.gradient};
-  for (auto d = lines.outer.rbegin(); d != lines.outer.rend(); ++d) {
-    const std::int64_t index = line % d->size;
-    line /= d->size;
-    at.prediction += index * d->prediction;
-    at.target += index * d->target;
-    at.gradient += index * d->gradient;
-  }
-  return at;
-}
 
 const char* element(const Tensor& tensor, std::int64_t offset) {
   return static_cast<const char*>(tensor.data) + offset * size_of(tensor.type);
@@ -90,7 +41,7 @@ std::vector<double> squared_error_sums(const Input& input, const std::vector<dou
   const std::int64_t together = std::max<std::int64_t>(1, kChunk / lines.inner.size);  // short ones are bundled
   const std::int64_t items = pieces > 1 ? lines.lines * pieces : (lines.lines + together - 1) / together;
   const std::int64_t elements = input.prediction.elements();
-  const bool stream = elements * 4 >= kStreamBytes;
+  const bool stream = 3 * elements * std::int64_t{sizeof(float)} > last_cache_bytes();
   const SquaredErrorRun run_line =
       run_table().squared_error[static_cast<int>(input.prediction.type)][static_cast<int>(input.target.type)];
 

@@ -5,19 +5,11 @@
 
 #include "call.h"
 #include "cuda/lagrangian.h"
+#include "lines.h"
 
 namespace geco::cuda {
 
 enum class Work : std::int8_t { kSquaredError, kClassProbability, kMean };
-
-// Strides are in elements.
-struct Dimension {
-  std::int64_t size, prediction, target, gradient;
-};
-
-struct Offsets {
-  std::int64_t prediction, target, gradient;
-};
 
 // One input, or kl: its channels one after the other, each shared by `blocks` blocks.
 struct Item {

@@ -19,6 +19,7 @@ KERNELS = [
     *sorted((ROOT / "csrc").glob("*/*.cu")),
     ROOT / "csrc/cuda/plan.cpp",
     ROOT / "csrc/call.cpp",
+    ROOT / "csrc/lines.cpp",
     *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if not path.stem.startswith("run_avx")),
 ]
 # Two warps to a block: enough for every barrier to matter.
