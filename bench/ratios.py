@@ -47,7 +47,7 @@ def _seconds(step, calls: int) -> float:
 
 def table(rows: list[dict]) -> str:
     lines = [
-        "| forward + backward + update | geco_ext, ms | against eager | against `torch.compile` | against the 3N floor |",
+        "| forward + backward + update | geco_ext, ms | against eager | against `torch.compile` | against 3N floor |",
         "|---|---|---|---|---|",
     ]
     for row in rows:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from geco_ext import state as state_block
 from geco_ext.autograd import Call, GlobalLagrangian, Lagrangian, MadeLoss
 from geco_ext.backends import image_step
-from geco_ext.checks import check_alpha, check_kl, check_positive_integer, check_prediction
+from geco_ext.checks import check_alpha, check_kl, check_positive, check_positive_integer, check_prediction
 from geco_ext.constraints import Constraint
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.terms import IMAGE, UpdateSettings, format_terms
@@ -267,8 +267,10 @@ class GECOLoss(nn.Module):
         for member in members:
             rows = slice(row, row + member.rows)
             state.kappa[rows] = member._kappa
-            state.scale[rows] = member.scale
-            state.natural_multiplier[rows] = member.natural_multiplier
+            state.scale[rows] = check_positive(member.scale, f"scale of constraint {member.name!r}")
+            state.natural_multiplier[rows] = check_positive(
+                member.natural_multiplier, f"natural_multiplier of constraint {member.name!r}"
+            )
             row += member.rows
         for index, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
             state.log_multiplier[index] = math.nan if start == "auto" else math.log(start)
@@ -342,6 +344,8 @@ class GECOLoss(nn.Module):
 
 
 def _check_constraints(constraints: Iterable[Constraint]) -> list[Constraint]:
+    if isinstance(constraints, Constraint):
+        raise ValueError(f"constraints: got one {type(constraints).__name__}, expected a list of constraints")
     members = list(constraints)
     if not members:
         raise ValueError("constraints: got none, expected at least one Constraint")

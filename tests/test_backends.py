@@ -41,7 +41,7 @@ def assert_close(value, x_hat, expected, expected_x_hat, value_tolerance=None):
     assert gradient.dtype == x_hat.dtype
     assert gradient.stride() == x_hat.stride() or not x_hat.is_contiguous()
     assert value.dtype == (torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
-    assert float(value) == pytest.approx(float(expected), abs=value_tolerance or VALUE.get(x_hat.dtype, 1e-6))
+    assert value.item() == pytest.approx(expected.item(), abs=value_tolerance or VALUE.get(x_hat.dtype, 1e-6))
     error = (gradient.double().cpu() - expected_gradient).norm() / expected_gradient.norm().clamp_min(1e-30)
     assert error < GRADIENT.get(x_hat.dtype, 1e-5)
 
@@ -238,7 +238,7 @@ def make_oracle(scales, natural, settings):
 @pytest.mark.parametrize("rule", RULES)
 def test_two_hundred_steps_of_the_state_machine(backend, device, rule):
     """Loss, averages, multipliers, counters follow Algorithm 1 in Python floats; some batches are not finite."""
-    steps = 200 if backend != "triton" else 30
+    steps = 200 if backend != "triton" or rule == "default" else 40  # its interpreter is slow
     constraints, vector, scales, natural = everything(torch.float64, device)
     criterion = GECOLoss(constraints, **RULES[rule]).to(device)
     expected = make_oracle(scales, natural, RULES[rule])

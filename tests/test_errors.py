@@ -19,6 +19,13 @@ from geco_ext import functional as gf
 
 CLASSIFIER = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 
+
+class Flat(geco_ext.Constraint):
+    def __init__(self, attribute, value):
+        super().__init__()
+        setattr(self, attribute, value)
+
+
 SETTINGS = {
     "kappa negative": (lambda: ReconstructionError(-0.1), "kappa: got -0.1"),
     "kappa nan": (lambda: ReconstructionError(math.nan), "kappa: got nan"),
@@ -40,6 +47,12 @@ SETTINGS = {
     "stride": (lambda: LocalStatistics(0.1, 3, stride=0), "stride: got 0"),
     "eps": (lambda: PatchNCC(0.9, 3, eps=0.0), "eps: got 0.0"),
     "eps negative": (lambda: LocalStatistics(0.1, 3, eps=-1e-5), "eps: got -1e-05"),
+    "one constraint": (lambda: GECOLoss(ReconstructionError(0.1)), "constraints: got one ReconstructionError"),
+    "scale": (lambda: GECOLoss([Flat("scale", 0.0)]), "scale of constraint 'flat': got 0.0"),
+    "natural multiplier": (
+        lambda: GECOLoss([Flat("natural_multiplier", -1.0)]),
+        "natural_multiplier of constraint 'flat'",
+    ),
     "no constraints": (lambda: GECOLoss([]), "constraints: got none"),
     "not a constraint": (lambda: GECOLoss([torch.nn.ReLU()]), "constraints: got ReLU"),
     "same names": (lambda: GECOLoss([ReconstructionError(0.1)] * 2), "name 'reconstruction_error' more than once"),

@@ -29,7 +29,7 @@ def test_patch_ncc_is_the_inner_product_of_whitened_patches(settings, per_channe
     value = gf.patch_ncc(x_hat, x, kappa=0.9, per_channel=per_channel, **settings)
     names = {"patch": settings["patch_size"], "stride": settings.get("stride", 1), "eps": settings.get("eps", 1e-5)}
     expected = oracle.patch_ncc(x_hat, x, 0.9, per_channel=per_channel, **names)
-    assert float(value) == pytest.approx(float(expected), abs=1e-12)
+    assert value.item() == pytest.approx(expected.item(), abs=1e-12)
     gradients = [torch.autograd.grad(v, x_hat)[0] for v in (value, expected)]
     assert (gradients[0] - gradients[1]).norm() <= 1e-9 * gradients[1].norm() + 1e-14
 
@@ -40,7 +40,7 @@ def test_local_statistics_compare_means_and_deviations(settings):
     value = gf.local_statistics(x_hat, x, kappa=0.1, **settings)
     names = {"patch": settings["patch_size"], "stride": settings.get("stride", 1), "eps": settings.get("eps", 1e-5)}
     expected = oracle.local_statistics(x_hat, x, 0.1, **names)
-    assert float(value) == pytest.approx(float(expected), abs=1e-12)
+    assert value.item() == pytest.approx(expected.item(), abs=1e-12)
     gradients = [torch.autograd.grad(v, x_hat)[0] for v in (value, expected)]
     assert (gradients[0] - gradients[1]).norm() <= 1e-9 * gradients[1].norm()
 
