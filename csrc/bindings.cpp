@@ -34,7 +34,7 @@ using geco::Violation;
 // What is needed of PyTorch, handed over by Python once the extension is loaded.
 struct Torch {
   std::vector<py::object> types;  // torch.float32, ..., in the order of DataType
-  py::object empty, empty_like;
+  py::object empty_like;
 };
 
 Torch& torch() {
@@ -159,8 +159,11 @@ py::object usual_image_step(const Program& program, const MultiplierUpdate* upda
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
   static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
   static PyObject* const no_sizes = PyTuple_New(0);
+  static PyObject* const new_empty = PyUnicode_InternFromString("new_empty");
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   for (py::handle tensor : {x_hat, x, kl, state}) {
     if (!attribute_is_true(tensor, is_cpu)) return py::none();
+    if (owned(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)).ptr() == Py_True) return py::none();
   }
   const auto usual = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat64; };
   Call call;
@@ -182,8 +185,8 @@ py::object usual_image_step(const Program& program, const MultiplierUpdate* upda
   };
   const py::object image_gradient = new_gradient(x_hat), kl_gradient = new_gradient(kl);
   call.loss_is_double = prediction.type == DataType::kFloat64;
-  PyObject* const arguments[] = {no_sizes, torch().types[call.loss_is_double ? 1 : 0].ptr()};
-  const py::object loss = owned(PyObject_Vectorcall(torch().empty.ptr(), arguments, 1, dtype_keyword));
+  PyObject* const arguments[] = {state.ptr(), no_sizes, torch().types[call.loss_is_double ? 1 : 0].ptr()};
+  const py::object loss = owned(PyObject_VectorcallMethod(new_empty, arguments, 2, dtype_keyword));
 
   image.gradient = tensor_from(image_gradient);
   call.inputs.push_back(image);
@@ -330,10 +333,9 @@ void bind_cuda(py::module_& module) {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of geco_ext.";
 
-  module.def("set_torch", [](const py::list& types, const py::object& empty, const py::object& empty_like) {
+  module.def("set_torch", [](const py::list& types, const py::object& empty_like) {
     torch().types.clear();
     for (py::handle type : types) torch().types.push_back(py::reinterpret_borrow<py::object>(type));
-    torch().empty = empty;
     torch().empty_like = empty_like;
   });
 

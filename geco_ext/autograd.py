@@ -34,8 +34,10 @@ class Lagrangian(torch.autograd.Function):
     """Loss of a call as a function of kl and of its predictions and targets (``inputs``, in this order)."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, block: Tensor, kl: Tensor | None, *inputs: Tensor | None) -> Tensor:
-        """Compute the loss; with ``call.update`` the state block moves."""
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Call, state block, kl, inputs -> loss; with ``call.update`` the state block moves."""
+        # One name for all arguments: torch.compile drops ctx where their number happens to equal that of the names.
+        call, block, kl, *inputs = arguments
         request = _request(call, block, kl, inputs)
         # Before the state moves: both passes belong to the same multipliers.
         target_gradients = _target_gradients(request) if call.targets_want_gradient else None
@@ -58,8 +60,9 @@ class GlobalLagrangian(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, group: Any, call: Call, block: Tensor, kl: Tensor, *inputs: Tensor | None) -> Tensor:
-        """Sum here, add up over the group, update the state (the same bits everywhere)."""
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        """Group, call, state block, kl, inputs: sum here, add up over the group, update (the same bits everywhere)."""
+        group, call, block, kl, *inputs = arguments
         request = _request(call, block, kl, inputs)
         target_gradients = _target_gradients(request) if call.targets_want_gradient else None
         sums = ops.constraint_sums(request)
@@ -75,7 +78,7 @@ class GlobalLagrangian(torch.autograd.Function):
         return None, None, None, *_incoming_times_buffers(ctx, incoming)
 
 
-def _request(call: Call, block: Tensor, kl: Tensor | None, inputs: tuple[Tensor | None, ...]) -> Request:
+def _request(call: Call, block: Tensor, kl: Tensor | None, inputs: Sequence[Tensor | None]) -> Request:
     count = len(call.owners)
     predictions, targets = cast(list[Tensor], list(inputs[:count])), list(inputs[count:])
     return Request(
@@ -170,7 +173,7 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
             "Trying to backward through the GECO loss a second time, but its gradients have been handed on. "
             "Specify retain_graph=True the first time."
         )
-    backend = backends.select_for_scaling(incoming.device.type)
+    backend = backends.select_for_scaling(incoming.device)
     keep_graph = torch._C._autograd._get_current_graph_task_keep_graph()
     if not keep_graph:
         ctx.gradients = None

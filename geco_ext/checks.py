@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
 import torch
@@ -111,10 +112,14 @@ def _check_kappa(kappa: float, accept: Callable[[float], bool], expected: str) -
 
 
 def check_positive_integer(value: int, name: str) -> int:
-    """An integer of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    """An integer of at least one, NumPy's among them."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"{name}: got {value!r}, expected an integer >= 1")
-    return value
+    return number
 
 
 def check_positive(value: float, name: str) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +13,20 @@ from torch import Tensor, nn
 from geco_ext import state as state_block
 from geco_ext.autograd import Call, GlobalLagrangian, Lagrangian, MadeLoss
 from geco_ext.backends import image_step
-from geco_ext.checks import check_alpha, check_kl, check_positive, check_positive_integer, check_prediction
+from geco_ext.checks import (
+    check_alpha,
+    check_kl,
+    check_non_negative,
+    check_positive,
+    check_positive_integer,
+    check_prediction,
+)
 from geco_ext.constraints import Constraint
+from geco_ext.criterion_arguments import Bounds, Multipliers, check_constraints, initial_multipliers
+from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
+from geco_ext.state_module import StateModule
 from geco_ext.terms import IMAGE, UpdateSettings, format_terms
-
-Multipliers = float | Sequence[float] | Literal["auto"]
-Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
-
-_criterion_numbers = itertools.count()
 
 
 class _Compared(NamedTuple):
@@ -40,7 +44,7 @@ class _History:
     trained: bool
 
 
-class GECOLoss(nn.Module):
+class GECOLoss(StateModule):
     r"""Minimise KL under constraints: ``loss = mean(kl) + sum_l lambda_l C_l`` (Algorithm 1 of "Taming VAEs").
 
     In training mode every call also moves the averages and multipliers, on the device and without waiting for it
@@ -77,6 +81,9 @@ class GECOLoss(nn.Module):
         ValueError: bad settings or inputs; the state is then unchanged.
         RuntimeError: an eval call before an automatic multiplier was resolved.
 
+    Note:
+        A criterion belongs to one stream at a time: its kernels share the state and a counter in it.
+
     Example:
         >>> criterion = GECOLoss([geco_ext.ReconstructionError(kappa=0.1)])
         >>> x = torch.rand(8, 1, 16, 16)
@@ -86,16 +93,6 @@ class GECOLoss(nn.Module):
         >>> criterion.multiplier.shape
         torch.Size([1])
     """
-
-    log_multiplier: Tensor
-    moving_average: Tensor
-    violation: Tensor
-    kappa: Tensor
-    accumulated: Tensor
-    accumulated_examples: Tensor
-    micro_batches: Tensor
-    steps: Tensor
-    skipped: Tensor
 
     def __init__(
         self,
@@ -108,9 +105,8 @@ class GECOLoss(nn.Module):
         process_group: Any = None,
     ) -> None:
         super().__init__()
-        members = _check_constraints(constraints)
-        self.constraints = nn.ModuleList(members)
-        self.names: tuple[str, ...] = tuple(itertools.chain.from_iterable(map(_row_names, members)))
+        members = check_constraints(constraints)
+        self.names: tuple[str, ...] = tuple(name for member in members for name in member._row_names())
         self.alpha = check_alpha(alpha)
         self.update = MultiplierUpdate() if update is None else update
         if not isinstance(self.update, MultiplierUpdate):
@@ -119,19 +115,18 @@ class GECOLoss(nn.Module):
         self.process_group = process_group
 
         count = len(self.names)
-        initial = _per_constraint(multiplier_init, count, "multiplier_init", _check_multiplier)
-        bounds = _per_constraint(multiplier_bounds, count, "multiplier_bounds", _check_bounds)
-        self._number = next(_criterion_numbers)
+        initial = initial_multipliers(multiplier_init, count)
+        bounds = check_bounds(multiplier_bounds, count)
         terms = [member._term() for member in members]
         self._terms = format_terms(tuple(terms))
         self._reads_images = any(term.on_image for term in terms)
         self._looking = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
         self._refusing = [member for member in members if member._checks_images]
         self._images_only = not self._looking and not self._refusing
-        self._history = _History(trained="auto" not in initial)
-        self._block = state_block.new_block(count)
+        self._history = _History(trained=None not in initial)
+        self._block = _filled_block(members, initial, bounds)
+        self.constraints = nn.ModuleList(members)
         self._attach()
-        self._fill(members, initial, bounds)
 
     @classmethod
     def paper(cls, constraints: Iterable[Constraint], lr: float, alpha: float = 0.99) -> GECOLoss:
@@ -177,13 +172,15 @@ class GECOLoss(nn.Module):
             self._settings if training else None,
         )
         inputs = (*compared.predictions, *compared.targets)
-        if not training:
-            return Lagrangian.apply(call, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
-        self._history.trained = True
-        group = self._group()
+        group = self._group() if training else None
         if group is None:
-            return Lagrangian.apply(call, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
-        return GlobalLagrangian.apply(group, call, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+            loss: Tensor = Lagrangian.apply(call, block, kl, *inputs)  # type: ignore[no-untyped-call]
+        else:
+            loss = GlobalLagrangian.apply(group, call, block, kl, *inputs)  # type: ignore[no-untyped-call]
+        if training:
+            self._history.trained = True
+        # What a constraint returns may have another type than the images; the loss has theirs.
+        return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
 
     @property
     def _settings(self) -> UpdateSettings:
@@ -214,9 +211,12 @@ class GECOLoss(nn.Module):
         """The process group to add up over, or None."""
         if self.process_group is False or not torch.distributed.is_available():
             return None
-        if not torch.distributed.is_initialized() or torch.distributed.get_world_size(self.process_group) == 1:
+        if not torch.distributed.is_initialized():
             return None
-        return self.process_group or torch.distributed.group.WORLD
+        size = torch.distributed.get_world_size(self.process_group)
+        if size < 1:
+            raise ValueError("process_group: got a group this process is not a member of, expected its own or False")
+        return None if size == 1 else self.process_group or torch.distributed.group.WORLD
 
     # What users look at ------------------------------------------------------------------------------------------
 
@@ -255,145 +255,44 @@ class GECOLoss(nn.Module):
 
     # The state ---------------------------------------------------------------------------------------------------
 
-    def _fill(
-        self,
-        members: list[Constraint],
-        initial: list[float | Literal["auto"]],
-        bounds: list[tuple[float, float] | Literal["auto"]],
-    ) -> None:
-        state = state_block.views(self._block)
-        state.last_constraint.fill_(math.nan)
-        row = 0
-        for member in members:
-            rows = slice(row, row + member.rows)
-            state.kappa[rows] = member._kappa
-            state.scale[rows] = check_positive(member.scale, f"scale of constraint {member.name!r}")
-            state.natural_multiplier[rows] = check_positive(
-                member.natural_multiplier, f"natural_multiplier of constraint {member.name!r}"
-            )
-            row += member.rows
-        for index, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
-            state.log_multiplier[index] = math.nan if start == "auto" else math.log(start)
-            state.log_low[index] = math.nan if pair == "auto" else math.log(pair[0])
-            state.log_high[index] = math.nan if pair == "auto" else math.log(pair[1])
-
     def _attach(self) -> None:
-        """Make the rows that users see, and the constraints' kappa, views of the current block."""
-        state = state_block.views(self._block)
-        for name in (*state_block.PERSISTENT_ROWS, *state_block.PERSISTENT_COUNTERS):
-            self._buffers[name] = getattr(state, name)
-        row = 0
-        for constraint in cast(Iterable[Constraint], self.constraints):
-            constraint._bind(self._number, state.kappa[row : row + constraint.rows])
-            row += constraint.rows
+        super()._attach()
+        for member, rows in self._members():
+            member._bind(self, self.kappa[rows])
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GECOLoss:
-        """Follow the model to another device; stay float64 whatever dtype is asked for."""
-        if recurse:
-            for module in self.children():
-                module._apply(fn)
-        device = fn(torch.empty(0, dtype=torch.float32, device=self._block.device)).device
-        if device.type == "mps":
-            raise ValueError(f"device: got {device}, which has no float64; GECOLoss keeps its state in float64")
-        moved = fn(self._block)
-        self._block = moved if moved.dtype == torch.float64 else self._block.to(device)
-        self._attach()
-        return self
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        # Copies: the rows share one block, and a state saved now must not move with the next step.
-        for name in (*state_block.PERSISTENT_ROWS, *state_block.PERSISTENT_COUNTERS):
-            value = self._buffers[name]
-            assert value is not None
-            destination[prefix + name] = value if keep_vars else value.detach().clone()
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Copy into the block, all rows or none."""
-        names = (*state_block.PERSISTENT_ROWS, *state_block.PERSISTENT_COUNTERS)
-        found = {name: state_dict[prefix + name] for name in names if prefix + name in state_dict}
-        missing_keys.extend(prefix + name for name in names if name not in found)
-        wrong = {name: value.shape for name, value in found.items() if value.shape != getattr(self, name).shape}
-        for name, shape in wrong.items():
-            error_msgs.append(
-                f"size mismatch for {prefix}{name}: copying a param with shape {shape} from checkpoint, "
-                f"the shape in current model is {getattr(self, name).shape}."
-            )
-        if strict:
-            unexpected_keys.extend(
-                key
-                for key in state_dict
-                if key.startswith(prefix)
-                and key[len(prefix) :] not in names
-                and key[len(prefix) :].split(".")[0] not in self._modules
-            )
-        if wrong or (strict and len(found) < len(names)):
-            return
-        with torch.no_grad():
-            for name, value in found.items():
-                getattr(self, name).copy_(value)
+    def _state_was_written(self) -> None:
         self._history.trained = not bool(self.log_multiplier.isnan().any())
+        for member, rows in self._members():
+            member._kappa = float(self.kappa[rows][0])
+
+    def _members(self) -> Iterator[tuple[Constraint, slice]]:
+        """The constraints and their rows."""
+        row = 0
+        for member in cast(Iterable[Constraint], self.constraints):
+            yield member, slice(row, row + member._rows)
+            row += member._rows
 
 
-def _check_constraints(constraints: Iterable[Constraint]) -> list[Constraint]:
-    if isinstance(constraints, Constraint):
-        raise ValueError(f"constraints: got one {type(constraints).__name__}, expected a list of constraints")
-    members = list(constraints)
-    if not members:
-        raise ValueError("constraints: got none, expected at least one Constraint")
+def _filled_block(
+    members: list[Constraint], initial: list[float | None], bounds: list[tuple[float, float] | None]
+) -> Tensor:
+    """A block before the first step."""
+    block = state_block.new_block(len(initial))
+    state = state_block.views(block)
+    state.last_constraint.fill_(math.nan)
+    row = 0
     for member in members:
-        if not isinstance(member, Constraint):
-            raise ValueError(f"constraints: got {type(member).__name__}, expected geco_ext.Constraint instances")
-    names = [member.name for member in members]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"constraints: got the name {repeated[0]!r} more than once, tell them apart with name=...")
-    return members
-
-
-def _row_names(constraint: Constraint) -> list[str]:
-    if getattr(constraint, "channels", None) is None:
-        return [constraint.name]
-    return [f"{constraint.name}/{channel}" for channel in range(constraint.rows)]
-
-
-def _per_constraint(value: Any, count: int, argument: str, check: Callable[[Any, str], Any]) -> list[Any]:
-    """One setting for all constraints, or one for each."""
-    if isinstance(value, str) and value == "auto":
-        return ["auto"] * count
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    if many and argument == "multiplier_bounds":
-        many = any(item == "auto" or isinstance(item, Sequence) for item in value)
-    if not many:
-        return [check(value, argument)] * count
-    if len(value) != count:
-        raise ValueError(f"{argument}: got {len(value)} entries, expected one per constraint ({count})")
-    return ["auto" if isinstance(item, str) and item == "auto" else check(item, argument) for item in value]
-
-
-def _check_multiplier(value: Any, argument: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or positive numbers") from None
-    if not math.isfinite(number) or number <= 0.0:
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or positive numbers")
-    return number
-
-
-def _check_bounds(value: Any, argument: str) -> tuple[float, float]:
-    try:
-        low, high = (float(bound) for bound in value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or pairs 0 < low < high") from None
-    if not 0.0 < low < high:
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or pairs 0 < low < high")
-    return low, high
+        rows = slice(row, row + member._rows)
+        state.kappa[rows] = member.kappa
+        state.scale[rows] = check_non_negative(member.scale, f"scale of constraint {member.name!r}")
+        state.natural_multiplier[rows] = check_positive(
+            member.natural_multiplier, f"natural_multiplier of constraint {member.name!r}"
+        )
+        row += member._rows
+    for index, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
+        state.log_multiplier[index] = math.nan if start is None else math.log(start)
+        state.log_low[index] = math.nan if pair is None else math.log(pair[0])
+        state.log_high[index] = math.nan if pair is None else math.log(pair[1])
+        if pair is not None:
+            state.upper_bound[index] = math.log(pair[1])
+    return block

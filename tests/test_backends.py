@@ -64,7 +64,7 @@ def test_reconstruction_error_takes_any_shape(backend, device, shape):
     y_hat, y = doubled(x_hat, x)
     value = gf.reconstruction_error(x_hat, x, kappa=0.1, reduction="sum")
     expected = oracle.squared_error(y_hat[:, None], y[:, None], 0.1, "sum")
-    assert_close(value, x_hat, expected, y_hat, value_tolerance=1e-6 * max(1.0, float(expected)))
+    assert_close(value, x_hat, expected, y_hat, value_tolerance=1e-6 * max(1.0, expected.item()))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 64, 64), (1, 3, 301, 97), (3, 40000)])
@@ -337,7 +337,12 @@ def test_backward_scales_once(backend, device, dtype):
     gf.reconstruction_error(same, x.to(same.dtype), kappa=0.1).backward()
     loss = gf.reconstruction_error(x_hat, x, kappa=0.1)
     (gradient,) = torch.autograd.grad(loss, x_hat, torch.tensor(3000.0, dtype=loss.dtype, device=device))
-    assert torch.equal(gradient, (same.grad * 3000.0).to(dtype))
+    expected = (same.grad * 3000.0).to(dtype)
+    if backend == "triton" and device.type == "cpu" and dtype == torch.bfloat16:
+        # Triton's interpreter cuts bfloat16 off where devices round.
+        assert torch.allclose(gradient, expected, rtol=2**-7, atol=0.0)
+    else:
+        assert torch.equal(gradient, expected)
 
 
 def test_kl_in_every_form(backend, device):

@@ -143,3 +143,35 @@ def test_compiled_steps_of_changing_batch_size():
         fast(x_hat, x, torch.zeros(batch)).backward()
         assert torch.allclose(x_hat.grad, (multiplier * 2 / (batch * 64)) * (x_hat - x).detach(), rtol=1e-4)
     assert int(criterion.steps) == 3
+
+
+def test_nothing_that_wants_a_gradient_compiles_too():
+    """Validation under no_grad, and functionals: one pair of tensors, the shortest calls there are."""
+    torch._dynamo.reset()
+    criterion = GECOLoss([ReconstructionError(0.1)], multiplier_init=2.0)
+    fast = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    x_hat, x = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    with torch.no_grad():
+        fast(x_hat, x, torch.zeros(2))
+        criterion.eval()
+        assert torch.allclose(fast(x_hat, x, torch.zeros(2)), criterion(x_hat, x, torch.zeros(2)))
+    assert int(criterion.steps) == 1
+    functional = torch.compile(geco_ext.functional.reconstruction_error, fullgraph=True, backend="aot_eager")
+    expected = geco_ext.functional.reconstruction_error(x_hat, x, kappa=0.1)
+    assert torch.allclose(functional(x_hat, x, kappa=0.1), expected)
+
+
+def test_a_custom_constraint_compiles_and_follows_a_schedule_without_compiling_again():
+    class Brightness(geco_ext.Constraint):
+        def forward(self, x_hat, x, labels=None):
+            return (x_hat - x).mean((1, 2, 3)).square() - self.kappa_tensor
+
+    torch._dynamo.reset()
+    criterion = GECOLoss([Brightness(kappa=0.5)], multiplier_init=1.0)
+    fast = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    x_hat, x = torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for kappa in (0.5, 0.25, 0.1):
+            criterion.constraints[0].kappa = kappa
+            fast(x_hat, x, torch.zeros(2))
+            assert float(criterion.last_constraint) == pytest.approx(1 - kappa, abs=1e-6)

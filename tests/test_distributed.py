@@ -107,6 +107,9 @@ def test_a_group_of_one_and_no_group_agree(tmp_path):
             GECOLoss([ReconstructionError(0.1)], process_group=group)(x_hat, x, kl)
             for group in (None, False, torch.distributed.group.WORLD)
         ]
+        foreign = GECOLoss([ReconstructionError(0.1)], process_group=torch.distributed.GroupMember.NON_GROUP_MEMBER)
+        with pytest.raises(ValueError, match="process_group"):
+            foreign(x_hat, x, kl)
     finally:
         torch.distributed.destroy_process_group()
     assert losses[0] == losses[1] == losses[2]

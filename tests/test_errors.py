@@ -48,7 +48,7 @@ SETTINGS = {
     "eps": (lambda: PatchNCC(0.9, 3, eps=0.0), "eps: got 0.0"),
     "eps negative": (lambda: LocalStatistics(0.1, 3, eps=-1e-5), "eps: got -1e-05"),
     "one constraint": (lambda: GECOLoss(ReconstructionError(0.1)), "constraints: got one ReconstructionError"),
-    "scale": (lambda: GECOLoss([Flat("scale", 0.0)]), "scale of constraint 'flat': got 0.0"),
+    "scale": (lambda: GECOLoss([Flat("scale", -1.0)]), "scale of constraint 'flat': got -1.0"),
     "natural multiplier": (
         lambda: GECOLoss([Flat("natural_multiplier", -1.0)]),
         "natural_multiplier of constraint 'flat'",

@@ -50,6 +50,20 @@ def test_identical_patches_correlate_fully_even_when_flat():
         assert float(gf.patch_ncc(x, x, kappa=0.0, patch_size=8)) == pytest.approx(-1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("brightness", [1.0, 65535.0, 1e6])
+def test_patches_far_brighter_than_they_vary(brightness):
+    """Half black, half bright, with a little noise: raw sums of squares would cancel."""
+    x = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+    x[..., 8:] = brightness
+    x = x + 2e-3 * torch.randn_like(x)
+    x_hat = (x + 2e-3 * torch.randn_like(x)).requires_grad_()
+    value, expected = gf.patch_ncc(x_hat, x, kappa=0.0, patch_size=4), oracle.patch_ncc(x_hat, x, 0.0, 4)
+    assert value.item() == pytest.approx(expected.item(), abs=1e-7)
+    assert -1.0 <= value.item() <= 1.0
+    gradients = [torch.autograd.grad(v, x_hat)[0] for v in (value, expected)]
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[1].norm()
+
+
 def test_patch_ncc_forgets_brightness_and_contrast():
     x = torch.rand(2, 1, 12, 12, dtype=torch.float64)
     assert float(gf.patch_ncc(3 * x + 7, x, kappa=0.0, patch_size=4, eps=1e-9)) == pytest.approx(-1.0, abs=1e-6)

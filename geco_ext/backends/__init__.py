@@ -33,6 +33,9 @@ class Backend(Protocol):
     def unavailable(self) -> str | None:
         """Why this backend cannot run here, or None."""
 
+    def refuses_device(self, device: torch.device) -> str | None:
+        """Why this backend cannot compute on the device, or None."""
+
     def refuses(self, request: Request) -> str | None:
         """Why this backend cannot serve the request, or None."""
 
@@ -157,12 +160,17 @@ def _cpu_kernels_cover(terms: str) -> bool:
     return unavailable("cpu") is None and refuses_terms(terms) is None
 
 
-def select_for_scaling(device_type: str) -> Backend:
+def select_for_scaling(device: torch.device) -> Backend:
     """The backend that multiplies gradient buffers: a forced one that knows the device, or the best."""
-    forced = _forced[0]
-    if forced is not None and forced in _PREFERENCE.get(device_type, ()):
-        return load(forced)
-    return _candidates(device_type)[0]
+    if _forced[0] is not None and load(_forced[0]).refuses_device(device) is None:
+        return load(_forced[0])
+    return _best_for(device)
+
+
+@cache
+def _best_for(device: torch.device) -> Backend:
+    candidates = _candidates(device.type)
+    return next((b for b in candidates if b.refuses_device(device) is None), load("reference"))
 
 
 @cache

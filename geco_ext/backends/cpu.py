@@ -19,11 +19,14 @@ def unavailable() -> str | None:
     return extension()[1]
 
 
+def refuses_device(device: torch.device) -> str | None:
+    """Why this backend cannot compute on the device, or None."""
+    return None if device.type == "cpu" else f"it computes on the CPU, the tensors are on {device}"
+
+
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
-    if request.block.device.type != "cpu":
-        return f"it computes on the CPU, the tensors are on {request.block.device}"
-    return refuses_call(request)
+    return refuses_device(request.block.device) or refuses_call(request)
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +48,7 @@ def lagrangian(request: Request) -> Tensor:
 
 def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    sums = torch.empty(program(request.terms, request.owners).constraints + 1, dtype=torch.float64)
+    sums = request.block.new_empty(program(request.terms, request.owners).constraints + 1)
     _kernels().constraint_sums(*arguments(request), sums, torch.get_num_threads())
     return sums
 
@@ -54,7 +57,7 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
     """See :class:`geco_ext.backends.Backend`."""
     assert request.update is not None
     loss = new_loss(request)
-    factor = torch.empty((), dtype=torch.float64)
+    factor = request.block.new_empty(())
     _kernels().update_from_sums(
         *arguments(request),
         sums,

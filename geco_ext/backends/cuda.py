@@ -25,15 +25,20 @@ def unavailable() -> str | None:
         return "PyTorch is built for ROCm; AMD GPUs are served by the triton backend"
     if not torch.cuda.is_available():
         return "PyTorch finds no CUDA device"
-    return _device_not_served(torch.cuda.current_device())
+    reasons = [_device_not_served(index) for index in range(torch.cuda.device_count())]
+    return None if None in reasons else reasons[0]
+
+
+def refuses_device(device: torch.device) -> str | None:
+    """Why this backend cannot compute on the device, or None."""
+    if device.type != "cuda":
+        return f"it computes on NVIDIA GPUs, the tensors are on {device}"
+    return _device_not_served(device.index)
 
 
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
-    device = request.block.device
-    if device.type != "cuda":
-        return f"it computes on NVIDIA GPUs, the tensors are on {device}"
-    return _device_not_served(device.index) or refuses_call(request) or _beyond_the_tables(request)
+    return refuses_device(request.block.device) or refuses_call(request) or _beyond_the_tables(request)
 
 
 def lagrangian(request: Request) -> Tensor:

@@ -26,7 +26,7 @@ def extension() -> tuple[Any, str | None]:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
-    compiled.set_torch(DTYPES, torch.empty, torch.empty_like)
+    compiled.set_torch(DTYPES, torch.empty_like)
     return compiled, None
 
 
@@ -65,7 +65,17 @@ def compiled_update(settings: UpdateSettings) -> Any:
 def arguments(request: Request) -> tuple[Any, ...]:
     """The request in the order in which the extension's functions take it."""
     predictions, targets, kl, block, terms, owners, gradients, batch, image_elements, _ = request
-    return program(terms, owners).compiled, predictions, targets, gradients, kl, block, batch, image_elements
+    # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
+    return (
+        program(terms, owners).compiled,
+        [p.resolve_neg() for p in predictions],
+        [t if t is None else t.resolve_neg() for t in targets],
+        gradients,
+        kl if kl is None else kl.resolve_neg(),
+        block,
+        batch,
+        image_elements,
+    )
 
 
 @lru_cache(maxsize=1024)

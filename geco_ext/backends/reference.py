@@ -26,6 +26,11 @@ def unavailable() -> str | None:
     return None
 
 
+def refuses_device(device: torch.device) -> str | None:
+    """Why this backend cannot compute on the device: it computes on all."""
+    return None
+
+
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request: it serves all."""
     return None
@@ -163,7 +168,8 @@ def _class_probability(scores: Tensor, labels: Tensor, from_logits: bool) -> _Me
     probabilities = scores.softmax(1) if from_logits else scores
     in_range = (labels >= 0) & (labels < classes)
     one_hot = torch.arange(classes, device=scores.device) == labels[:, None]
-    of_label = torch.where(in_range, (probabilities * one_hot).sum(1), torch.nan)
+    chosen = probabilities.gather(1, labels.clamp(0, classes - 1)[:, None])[:, 0]
+    of_label = torch.where(in_range, chosen, torch.nan)
     derivative = one_hot.to(torch.float64)
     if from_logits:
         derivative = of_label[:, None] * (derivative - probabilities)

@@ -41,11 +41,18 @@ def unavailable() -> str | None:
     return None if (major, minor) >= OLDEST else f"it needs Triton {OLDEST[0]}.{OLDEST[1]}, found {triton.__version__}"
 
 
+def refuses_device(device: torch.device) -> str | None:
+    """Why this backend cannot compute on the device, or None."""
+    if device.type == ("cpu" if _is_interpreted() else "cuda"):
+        return None
+    return f"it computes on {'the CPU (TRITON_INTERPRET=1)' if _is_interpreted() else 'GPUs'}, got {device}"
+
+
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
-    device = request.block.device
-    if device.type != ("cpu" if _is_interpreted() else "cuda"):
-        return f"it computes on {'the CPU (TRITON_INTERPRET=1)' if _is_interpreted() else 'GPUs'}, got {device}"
+    reason = refuses_device(request.block.device)
+    if reason is not None:
+        return reason
     if len(request.predictions) > MAX_INPUTS:
         return f"it compares at most {MAX_INPUTS} tensors in a call, got {len(request.predictions)}"
     return _refuses_terms(request.terms) or _refuses_classes(request)

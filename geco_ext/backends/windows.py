@@ -23,6 +23,62 @@ def positions(extent: int, term: Term) -> int:
     return (extent - term.patch_size) // term.stride + 1
 
 
+class _Moments(NamedTuple):
+    """Of windows of so many ``numbers`` of both images: means, sums of squares about them, sum of co-moments.
+
+    Raw sums of squares would cancel where a window is far brighter than it varies.
+    """
+
+    mean_hat: Tensor
+    mean: Tensor
+    m2_hat: Tensor
+    m2: Tensor
+    co: Tensor
+    numbers: int
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """All but how many."""
+        return self.mean_hat, self.mean, self.m2_hat, self.m2, self.co
+
+    def along(self, dim: int, first: int, length: int) -> _Moments:
+        """The windows that start at ``length`` neighbouring positions."""
+        mean_hat, mean, m2_hat, m2, co = (t.narrow(dim, first, length) for t in self.tensors)
+        return _Moments(mean_hat, mean, m2_hat, m2, co, self.numbers)
+
+    def merged(self, other: _Moments) -> _Moments:
+        """Windows of both together (the pairwise merge of Chan, Golub and LeVeque)."""
+        numbers = self.numbers + other.numbers
+        gap_hat, gap = other.mean_hat - self.mean_hat, other.mean - self.mean
+        share, weight = other.numbers / numbers, self.numbers * other.numbers / numbers
+        return _Moments(
+            self.mean_hat + share * gap_hat,
+            self.mean + share * gap,
+            self.m2_hat + other.m2_hat + weight * gap_hat**2,
+            self.m2 + other.m2 + weight * gap**2,
+            self.co + other.co + weight * gap_hat * gap,
+            numbers,
+        )
+
+
+def _windows(moments: _Moments, length: int, dim: int) -> _Moments:
+    """Windows of ``length`` neighbours along a side, by doubling: the binary digits of the length are merged."""
+    starts = moments.mean.shape[dim] - length + 1
+    power, power_length = moments, 1
+    result, covered = None, 0
+    while True:
+        if length & power_length:
+            part = power.along(dim, covered, starts)
+            result = part if result is None else result.merged(part)
+            covered += power_length
+        if covered == length:
+            assert result is not None
+            return result
+        pairs = power.mean.shape[dim] - power_length
+        power = power.along(dim, 0, pairs).merged(power.along(dim, power_length, pairs))
+        power_length *= 2
+
+
 class _Statistics(NamedTuple):
     """Per patch, [B, G, h, w] (G: 1, or the channels): means, variances and covariance of both images."""
 
@@ -33,11 +89,21 @@ class _Statistics(NamedTuple):
     cov: Tensor
 
 
-def _patch_mean(values: Tensor, patch: int, stride: int, per_channel: bool) -> Tensor:
-    """Mean over each patch's pixels, of all channels jointly or of each."""
-    joint = values if per_channel else values.mean(1, keepdim=True)
-    rows = F.avg_pool2d(joint, (patch, 1), (stride, 1))
-    return F.avg_pool2d(rows, (1, patch), (1, stride))
+def _statistics(x_hat: Tensor, x: Tensor, patch: int, stride: int, per_channel: bool) -> _Statistics:
+    """Over each patch's pixels, of all channels jointly or of each."""
+    if per_channel:
+        nothing = torch.zeros_like(x)
+        pixels = _Moments(x_hat, x, nothing, nothing, nothing, 1)
+    else:
+        mean_hat, mean = x_hat.mean(1, keepdim=True), x.mean(1, keepdim=True)
+        rest_hat, rest = x_hat - mean_hat, x - mean
+        m2_hat, m2, co = (
+            (a * b).sum(1, keepdim=True) for a, b in ((rest_hat, rest_hat), (rest, rest), (rest_hat, rest))
+        )
+        pixels = _Moments(mean_hat, mean, m2_hat, m2, co, x.shape[1])
+    patches = _windows(_windows(pixels, patch, 2), patch, 3)
+    kept = [t[:, :, ::stride, ::stride] for t in patches.tensors]
+    return _Statistics(kept[0], kept[1], *(t / patches.numbers for t in kept[2:]))
 
 
 def _cover_sum(coefficients: Tensor, shape: torch.Size, patch: int, stride: int) -> Tensor:
@@ -48,20 +114,6 @@ def _cover_sum(coefficients: Tensor, shape: torch.Size, patch: int, stride: int)
     padded = F.pad(dense, (patch - 1,) * 4)
     rows = F.avg_pool2d(padded, (patch, 1), 1)
     return F.avg_pool2d(rows, (1, patch), 1) * (patch * patch)
-
-
-def _statistics(x_hat: Tensor, x: Tensor, patch: int, stride: int, per_channel: bool) -> _Statistics:
-    def mean(values: Tensor) -> Tensor:
-        return _patch_mean(values, patch, stride, per_channel)
-
-    mean_hat, mean_x = mean(x_hat), mean(x)
-    return _Statistics(
-        mean_hat,
-        mean_x,
-        (mean(x_hat * x_hat) - mean_hat**2).clamp_min(0.0),
-        (mean(x * x) - mean_x**2).clamp_min(0.0),
-        mean(x_hat * x) - mean_hat * mean_x,
-    )
 
 
 def patch_ncc(

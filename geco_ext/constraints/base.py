@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +28,13 @@ class Constraint(nn.Module):
     returns; a value without a gradient is fine and moves only the multiplier.
 
     Attributes:
-        name: key in ``metrics()``; the class name in snake case unless given.
-        kappa: the tolerance. It may be changed at any time, by a schedule for instance: the new value is written to
-            the device and seen by the next step, without recompilation. Reading it waits for the device.
-        scale: the size of the tolerance s that violations are measured by.
-        natural_multiplier: lambda* for ``multiplier_init="auto"``.
+        name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
+        kappa: the tolerance, a number. It may be set at any time, by a schedule for instance: the new value is
+            written to the device and seen by the next step.
+        kappa_tensor: the tolerance where the criterion keeps it, 0-d float64: for a ``forward`` that is compiled or
+            captured in a CUDA graph, which would take ``kappa`` for a constant.
+        scale: the size of the tolerance s that violations are measured by; below 1e-12 it counts as 1e-12.
+        natural_multiplier: lambda* for ``multiplier_init="auto"``, positive.
 
     Example:
         >>> class Brightness(Constraint):
@@ -41,30 +44,67 @@ class Constraint(nn.Module):
         'brightness'
     """
 
-    rows: int = 1
+    name: str
     scale: float = 1.0
     natural_multiplier: float = 1.0
 
-    def __init__(self, kappa: float = 0.0, name: str | None = None) -> None:
+    _rows: int = 1  # of the constraint vector
+    _checks_images: bool = False  # whether there are images that _check refuses
+    _default_kappa: float = 0.0
+    _slots: WeakKeyDictionary[nn.Module, Tensor]
+    _slot: Tensor | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take ``kappa = 0.1`` in a class body for its default, and keep the property."""
+        super().__init_subclass__(**kwargs)
+        given = cls.__dict__.get("kappa")
+        if given is not None and not isinstance(given, property):
+            cls._default_kappa = given
+            delattr(cls, "kappa")
+
+    def __init__(self, kappa: float | None = None, name: str | None = None) -> None:
         super().__init__()
-        self.name = name or snake_case(type(self).__name__)
-        # One place per criterion that holds this constraint: its row of the state, rebound when the state moves.
-        self._slots: dict[int, Tensor] = {}
-        self._kappa = self._check_kappa(kappa)
+        self.name = name or getattr(type(self), "name", None) or snake_case(type(self).__name__)
+        self._kappa = self._check_kappa(self._default_kappa if kappa is None else kappa)
+        self._unbind()
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The constraint per example, [B], or its batch average, 0-d; satisfied when at most zero."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x_hat, x, labels=None)")
 
-    def _check_kappa(self, kappa: float) -> float:
-        return check_kappa_non_negative(kappa)
+    @property
+    def kappa(self) -> float:
+        """The tolerance."""
+        return self._kappa
+
+    @kappa.setter
+    def kappa(self, kappa: float) -> None:
+        self._kappa = self._check_kappa(kappa)
+        with torch.no_grad():
+            for slot in self._slots.values():
+                slot.fill_(self._kappa)
+
+    @property
+    def kappa_tensor(self) -> Tensor:
+        """The tolerance as the criterion holds it, 0-d float64 on its device."""
+        if self._slot is None:
+            return torch.tensor(self._kappa, dtype=torch.float64)
+        return self._slot[0]
+
+    def extra_repr(self) -> str:
+        """Name and tolerance."""
+        return f"{self.name!r}, kappa={self.kappa:g}"
 
     # What the criterion asks. A user's constraint is a scalar whose value and gradient autograd brings.
+
+    def _row_names(self) -> list[str]:
+        return [self.name]
 
     def _term(self) -> Term:
         return Term("scalar", on_image=False)
 
-    _checks_images: bool = False  # whether there are images that _check refuses
+    def _check_kappa(self, kappa: float) -> float:
+        return check_kappa_non_negative(kappa)
 
     def _check(self, x_hat: Tensor, x: Tensor) -> None:
         """Refuse images this constraint cannot be computed on."""
@@ -86,26 +126,24 @@ class Constraint(nn.Module):
             )
         return [ComparedPair(value, None)]
 
-    def _bind(self, criterion: int, slot: Tensor) -> None:
+    # Every criterion that holds this constraint has a place for kappa in its state, bound anew when the state moves.
+
+    def _bind(self, criterion: nn.Module, slot: Tensor) -> None:
         self._slots[criterion] = slot
+        self._slot = slot
 
-    @property
-    def kappa(self) -> float:
-        """The tolerance."""
-        for slot in self._slots.values():
-            return float(slot[0])
-        return self._kappa
+    def _unbind(self) -> None:
+        self._slots = WeakKeyDictionary()
+        self._slot = None
 
-    @kappa.setter
-    def kappa(self, kappa: float) -> None:
-        self._kappa = self._check_kappa(kappa)
-        with torch.no_grad():
-            for slot in self._slots.values():
-                slot.fill_(self._kappa)
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the places for kappa, which a copied criterion binds itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_slots", "_slot")}
 
-    def extra_repr(self) -> str:
-        """Name and tolerance."""
-        return f"{self.name!r}, kappa={self.kappa:g}"
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, bound to no criterion."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._unbind()
 
 
 def snake_case(name: str) -> str:

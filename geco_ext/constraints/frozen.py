@@ -33,6 +33,6 @@ class NetworkConstraint(Constraint):
 
     def _look(self, images: Tensor) -> Any:
         network = self._network[0]
-        if isinstance(network, nn.Module) and network.training:
-            network.eval()  # the user's own handle on the network may have been put into training mode
+        if isinstance(network, nn.Module) and any(module.training for module in network.modules()):
+            network.eval()  # the user's own handle on the network, or on a part, may have been put into training mode
         return network(images)

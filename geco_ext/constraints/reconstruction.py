@@ -45,7 +45,7 @@ class ReconstructionError(Constraint):
             raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
         self.reduction: Reduction = reduction
         self.channels = None if channels is None else check_positive_integer(channels, "channels")
-        self.rows = self.channels or 1
+        self._rows = self.channels or 1
         self._checks_images = self.channels is not None
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -55,8 +55,11 @@ class ReconstructionError(Constraint):
             x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels
         )
 
+    def _row_names(self) -> list[str]:
+        return [self.name] if self.channels is None else [f"{self.name}/{c}" for c in range(self.channels)]
+
     def _term(self) -> Term:
-        return Term("squared_error", rows=self.rows, mean=self.reduction == "mean")
+        return Term("squared_error", rows=self._rows, mean=self.reduction == "mean")
 
     def _check(self, x_hat: Tensor, x: Tensor) -> None:
         if self.channels is not None and (x_hat.dim() < 2 or x_hat.shape[1] != self.channels):

@@ -60,7 +60,7 @@ def constraint_vector(criterion: GECOLoss, x_hat: Tensor, batch: dict[str, Tenso
     averages = []
     for constraint in constraints_of(criterion):
         value = constraint(x_hat, batch["x"], batch["label"]).double()
-        averages.append(value if constraint.rows > 1 else value.mean())  # a class of one's own may give one an example
+        averages.append(value if constraint._rows > 1 else value.mean())  # a class of one's own may give one an example
     return torch.hstack(averages)
 
 

@@ -1,0 +1,77 @@
+"""The settings of a criterion, checked: one for all constraints, or one for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+from geco_ext.constraints import Constraint
+
+Multipliers = float | Sequence[float] | Literal["auto"]
+Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
+
+
+def check_constraints(constraints: Iterable[Constraint]) -> list[Constraint]:
+    """At least one, and every row of the constraint vector with a name of its own."""
+    if isinstance(constraints, Constraint):
+        raise ValueError(f"constraints: got one {type(constraints).__name__}, expected a list of constraints")
+    members = list(constraints)
+    if not members:
+        raise ValueError("constraints: got none, expected at least one Constraint")
+    for member in members:
+        if not isinstance(member, Constraint):
+            raise ValueError(f"constraints: got {type(member).__name__}, expected geco_ext.Constraint instances")
+    names = [name for member in members for name in member._row_names()]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"constraints: got the name {repeated[0]!r} more than once, tell them apart with name=...")
+    return members
+
+
+def initial_multipliers(value: Multipliers, count: int) -> list[float | None]:
+    """One number per constraint; None: automatic."""
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    return _per_constraint(value, count, "multiplier_init", many, _check_multiplier)
+
+
+def multiplier_bounds(value: Bounds, count: int) -> list[tuple[float, float] | None]:
+    """One pair per constraint; None: automatic."""
+    many = (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and any(isinstance(item, Sequence) for item in value)  # a pair, or "auto"
+    )
+    return _per_constraint(value, count, "multiplier_bounds", many, _check_bounds)
+
+
+def _per_constraint(value: Any, count: int, argument: str, many: bool, check: Callable[[Any, str], Any]) -> list[Any]:
+    if not many:
+        return [check(value, argument)] * count
+    if len(value) != count:
+        raise ValueError(f"{argument}: got {len(value)} entries, expected one per constraint ({count})")
+    return [check(item, argument) for item in value]
+
+
+def _check_multiplier(value: Any, argument: str) -> float | None:
+    if isinstance(value, str) and value == "auto":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number <= 0.0:
+        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or positive numbers")
+    return number
+
+
+def _check_bounds(value: Any, argument: str) -> tuple[float, float] | None:
+    if isinstance(value, str) and value == "auto":
+        return None
+    try:
+        low, high = (float(bound) for bound in value)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0.0 < low < high:
+        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or pairs 0 < low < high")
+    return low, high

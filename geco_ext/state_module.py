@@ -1,0 +1,125 @@
+"""A module whose buffers are the rows and counters of one state block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geco_ext import state as state_block
+
+STATE_NAMES = (*state_block.PERSISTENT_ROWS, *state_block.PERSISTENT_COUNTERS)
+
+
+class StateModule(nn.Module):
+    """Keeps the block and its views together through ``to()``, ``state_dict``, copies and pickles.
+
+    The block stays float64 whatever dtype the model is moved to: steps of 1e-7 onto a log lambda of 10 would vanish
+    in float32.
+    """
+
+    log_multiplier: Tensor
+    moving_average: Tensor
+    violation: Tensor
+    kappa: Tensor
+    accumulated: Tensor
+    accumulated_examples: Tensor
+    micro_batches: Tensor
+    steps: Tensor
+    skipped: Tensor
+
+    _block: Tensor
+
+    def _attach(self) -> None:
+        """Make the buffers views of the current block."""
+        state = state_block.views(self._block)
+        for name in STATE_NAMES:
+            self._buffers[name] = getattr(state, name)
+
+    def _state_was_written(self) -> None:
+        """Called after state came from outside (a checkpoint, an assignment)."""
+
+    @contextmanager
+    def _rows_aside(self) -> Iterator[None]:
+        """Leave to ``nn.Module`` what it knows: parameters and buffers of subclasses, not the views of the block."""
+        rows = {name: self._buffers.pop(name) for name in STATE_NAMES}
+        try:
+            yield
+        finally:
+            self._buffers.update(rows)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assigning to a row writes it: the block is what the kernels read."""
+        if name in STATE_NAMES:
+            with torch.no_grad():
+                self._buffers[name].copy_(torch.as_tensor(value))  # type: ignore[union-attr]
+            self._state_was_written()
+        else:
+            super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the views, which share the block's memory under two types."""
+        state = self.__dict__.copy()
+        state["_buffers"] = {name: value for name, value in self._buffers.items() if name not in STATE_NAMES}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, then make the views anew."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._attach()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StateModule:
+        """Follow the model to another device, in float64."""
+        device = fn(torch.empty(0, dtype=torch.float32, device=self._block.device)).device
+        if device.type == "mps":
+            raise ValueError(f"device: got {device}, which has no float64; GECOLoss keeps its state in float64")
+        with self._rows_aside():
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = fn(self._block)
+        self._block = moved if moved.dtype == torch.float64 else self._block.to(device)
+        self._attach()
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        with self._rows_aside():
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in STATE_NAMES:  # copies: a state saved now must not move with the next step
+            destination[prefix + name] = getattr(self, name).detach().clone()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Copy into the block, all rows or none."""
+        keys = {prefix + name: name for name in STATE_NAMES}
+        found = {keys[key]: value for key, value in state_dict.items() if key in keys}
+        others = {key: value for key, value in state_dict.items() if key not in keys}
+        missing = [key for key, name in keys.items() if name not in found]
+        wrong = [
+            f"size mismatch for {prefix}{name}: copying a param with shape {value.shape} from checkpoint, "
+            f"the shape in current model is {getattr(self, name).shape}."
+            for name, value in found.items()
+            if value.shape != getattr(self, name).shape
+        ]
+        unexpected_before = len(unexpected_keys)
+        with self._rows_aside():
+            super()._load_from_state_dict(
+                others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            )
+        missing_keys.extend(missing)
+        error_msgs.extend(wrong)
+        if wrong or (strict and (missing or len(unexpected_keys) > unexpected_before)):
+            return
+        with torch.no_grad():
+            for name, value in found.items():
+                getattr(self, name).copy_(value)
+        self._state_was_written()
