@@ -3,7 +3,7 @@
 import pytest
 from scenarios import SCENARIOS
 
-NAMES = ("geco_ext", "eager", "compile", "floor")
+NAMES = ("geco_ext", "eager", "compile", "operator", "floor")
 
 
 def label(scenario):
