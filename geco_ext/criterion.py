@@ -124,8 +124,9 @@ class GECOLoss(StateModule):
         self._refusing = [member for member in members if member._checks_images]
         self._images_only = not self._looking and not self._refusing
         self._history = _History(trained=None not in initial)
-        self._block = _filled_block(members, initial, bounds)
+        self._start = initial, bounds
         self.constraints = nn.ModuleList(members)
+        self._block = self._new_block()
         self._attach()
 
     @classmethod
@@ -254,6 +255,9 @@ class GECOLoss(StateModule):
         return f"alpha={self.alpha:g}, update={self.update}, accumulation_steps={self.accumulation_steps}"
 
     # The state ---------------------------------------------------------------------------------------------------
+
+    def _new_block(self) -> Tensor:
+        return _filled_block(list(cast(Iterable[Constraint], self.constraints)), *self._start)
 
     def _attach(self) -> None:
         super()._attach()

@@ -39,6 +39,10 @@ class StateModule(nn.Module):
         for name in STATE_NAMES:
             self._buffers[name] = getattr(state, name)
 
+    def _new_block(self) -> Tensor:
+        """The block before the first step."""
+        raise NotImplementedError
+
     def _state_was_written(self) -> None:
         """Called after state came from outside (a checkpoint, an assignment)."""
 
@@ -78,8 +82,11 @@ class StateModule(nn.Module):
             raise ValueError(f"device: got {device}, which has no float64; GECOLoss keeps its state in float64")
         with self._rows_aside():
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        moved = fn(self._block)
-        self._block = moved if moved.dtype == torch.float64 else self._block.to(device)
+        if self._block.is_meta and device.type != "meta":  # to_empty(): there is nothing to move yet
+            self._block = self._new_block().to(device)
+        else:
+            moved = fn(self._block)
+            self._block = moved if moved.dtype == torch.float64 else self._block.to(device)
         self._attach()
         return self
 

@@ -418,5 +418,15 @@ def test_negated_views_are_read_with_their_sign():
     assert float(geco_ext.functional.reconstruction_error(x_hat, x, kappa=0.1)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_criterion_made_without_memory_is_whole_once_it_has_some():
+    with torch.device("meta"):
+        criterion = criterion_of(0.1, multiplier_bounds=(1.0, 5.0))
+    criterion.to_empty(device="cpu")
+    fresh = criterion_of(0.1, multiplier_bounds=(1.0, 5.0))
+    assert torch.equal(criterion._block.nan_to_num(7.0), fresh._block.nan_to_num(7.0))
+    step(criterion)
+    assert float(criterion.multiplier) == pytest.approx(5.0)
+
+
 def test_numpy_integers_are_integers():
     assert geco_ext.PatchNCC(0.9, np.int64(4)).patch_size == 4
