@@ -1,4 +1,4 @@
-"""The committed comparison: candidates interleaved in one process, medians, ratios; JSON and the README's table.
+"""The comparison that is committed: candidates in turns in one process, medians, ratios.
 
 Interleaving lets every candidate see the same machine: a slow second is slow for all of them, and the ratio stays.
 """
@@ -19,7 +19,7 @@ import geco_ext
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- benchmark table: make bench -->", "<!-- end of benchmark table -->"
+BEGIN, END = "<!-- benchmark table: python bench/ratios.py --write -->", "<!-- end of benchmark table -->"
 
 
 def measure(scenario: Scenario, seconds: float) -> dict[str, float]:
@@ -78,8 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="measuring time of a scenario")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "cpu.json")
-    parser.add_argument("--no-readme", action="store_true", help="leave the README's table as it is")
+    parser.add_argument("--write", action="store_true", help="keep the result: bench/results and the README's table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
@@ -95,8 +94,8 @@ def main() -> None:
         "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),
         "rows": rows,
     }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    if not arguments.no_readme and BEGIN in README.read_text():
+    if arguments.write:
+        (HERE / "results" / "cpu.json").write_text(json.dumps(result, indent=1) + "\n")
         before, rest = README.read_text().split(BEGIN)
         README.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + rest.split(END)[1])
 

@@ -15,7 +15,10 @@ import geco_ext
 
 
 class EdgeError(geco_ext.Constraint):
-    """Squared error between differences of neighbouring pixels, at most kappa^2: satisfied when the value is <= 0."""
+    """Squared error between differences of neighbouring pixels, at most kappa^2: satisfied when the value is <= 0.
+
+    ``pixels`` is the size of an image, 16 x 16 for the digits.
+    """
 
     def __init__(self, kappa: float, pixels: int = 16 * 16) -> None:
         super().__init__(kappa)

@@ -34,7 +34,8 @@ class ConstraintResult:
 
     Attributes:
         name: its name.
-        kappa: what was asked.
+        kappa: the tolerance.
+        asked: what was asked of ``reached``.
         reached: the quantity that kappa bounds (root mean square error, correlation, probability); for a class of
             one's own the constraint's value itself.
         deviation_percent: how far ``reached`` lies above kappa in percent of it; None where that says nothing.
@@ -46,6 +47,7 @@ class ConstraintResult:
 
     name: str
     kappa: float
+    asked: str
     reached: float
     deviation_percent: float | None
     violation: float
@@ -84,16 +86,20 @@ def _result(
     name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
 ) -> ConstraintResult:
     if isinstance(constraint, ROOT_MEAN_SQUARES):
+        asked = f"<= {kappa:g}"
         reached, scale = math.sqrt(abs(value + kappa**2)), kappa**2  # rounding may leave -1e-18
     elif isinstance(constraint, LOWER_BOUNDED):
+        asked = f">= {kappa:g}"
         reached, scale = kappa - value, 1 - kappa
     else:
+        asked = f"value <= 0 ({kappa:g})"
         reached, scale = value, float(constraint.scale)
     violation = value / max(scale, 1e-12)
     says_something = kappa != 0 and isinstance(constraint, ROOT_MEAN_SQUARES + LOWER_BOUNDED)
     return ConstraintResult(
         name=name,
         kappa=kappa,
+        asked=asked,
         reached=reached,
         deviation_percent=100 * (reached / kappa - 1) if says_something else None,
         violation=violation,

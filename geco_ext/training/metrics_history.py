@@ -13,13 +13,18 @@ History = dict[str, list[float]]
 
 def read_history(file: Path) -> History:
     """Columns of a metrics file by name; empty where there is no file yet."""
+    columns, rows = _read(file)
+    return {name: [float(row[index]) for row in rows] for index, name in enumerate(columns)} if rows else {}
+
+
+def _read(file: Path) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns, and the records as they were written."""
     if not file.is_file():
-        return {}
+        return [], []
     with file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+        columns, *rows = list(csv.reader(lines)) or [[]]
     # A process killed while it wrote leaves half a line, which lacks its last columns.
-    whole = [row for row in rows if None not in row.values()]
-    return {name: [float(row[name]) for row in whole] for name in (rows[0] if rows else {})}
+    return columns, [row for row in rows if len(row) == len(columns)]
 
 
 class MetricsHistory:
@@ -33,17 +38,15 @@ class MetricsHistory:
     def __init__(self, file: Path, step: int) -> None:
         self.file = file
         self.columns: list[str] | None = None
-        kept = read_history(file)
+        columns, rows = _read(file)
         with replaced_when_written(file) as temporary, temporary.open("w", newline="") as lines:
-            if kept:
-                self.columns = list(kept)
-                writer = csv.writer(lines)
-                writer.writerow(self.columns)
-                writer.writerows(
-                    row for row in zip(*kept.values(), strict=True) if row[self.columns.index("step")] <= step
-                )
+            if rows:
+                self.columns = columns
+                at = columns.index("step")
+                kept = [row for row in rows if float(row[at]) <= step]
+                csv.writer(lines, lineterminator="\n").writerows([columns, *kept])
         self.lines = file.open("a", newline="")
-        self.writer = csv.writer(self.lines)
+        self.writer = csv.writer(self.lines, lineterminator="\n")
 
     def append(self, record: Mapping[str, float]) -> None:
         """Add one record; all records have the same names."""

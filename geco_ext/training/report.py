@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from geco_ext.training.atomic_file import replaced_when_written
-from geco_ext.training.constraint_result import ConstraintResult
+from geco_ext.training.constraint_result import MET_WITHIN, ConstraintResult
 from geco_ext.training.run_folder import RunFolder
 
 HEADINGS = ("constraint", "kappa asked", "reached", "deviation", "KL (nats)", "multiplier", "met")
@@ -38,7 +38,7 @@ class Report:
         rows = [
             (
                 result.name,
-                f"{result.kappa:g}",
+                result.asked,
                 f"{result.reached:.4f}",
                 "-" if result.deviation_percent is None else f"{result.deviation_percent:+.1f}%",
                 f"{self.kl:.2f}",
@@ -55,11 +55,14 @@ class Report:
             f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
         ]
         remarks += [
-            f"The multiplier of {result.name} rests on its upper bound ({short(result.multiplier)}): kappa = "
-            f"{result.kappa:g} asks for more than this model gave. Try a larger model, more steps or another kappa."
+            f"The multiplier of {result.name} rests on its upper bound ({short(result.multiplier)}) and the constraint "
+            f"is not met: it has had too few steps, or kappa = {result.kappa:g} asks for more than this model can give."
             for result in self.constraints
-            if result.at_bound
+            if result.at_bound and not result.met
         ]
+        remarks.append(
+            f"Met: at most {MET_WITHIN:.0%} of the tolerance beyond it, which for a root mean square is 3% above kappa."
+        )
         if self.skipped_steps:
             remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")
         return remarks

@@ -112,5 +112,5 @@ def test_the_table_is_markdown_with_aligned_columns():
     report = Report(steps=1, seconds=1, skipped_steps=3, rmse=0.2, kl=5.0, constraints=rows)
     lines = report.table().splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert "| reconstruction_error | 0.1         | 0.2000  | +100.0%" in lines[2]
+    assert "| reconstruction_error | <= 0.1           | 0.2000  | +100.0%" in lines[2]
     assert "3 steps were left out because something was not finite." in report.remarks()

@@ -18,6 +18,9 @@ def test_resuming_drops_records_of_steps_that_will_come_again(tmp_path):
     record(MetricsHistory(file, 0), [1, 2, 3, 4, 5])
     record(MetricsHistory(file, 3), [4, 5, 6])
     assert read_history(file)["step"] == [1, 2, 3, 4, 5, 6]
+    straight = tmp_path / "straight.csv"
+    record(MetricsHistory(straight, 0), [1, 2, 3, 4, 5, 6])
+    assert file.read_bytes() == straight.read_bytes()
 
 
 def test_half_a_line_of_a_killed_process_is_left_out(tmp_path):
