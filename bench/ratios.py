@@ -22,18 +22,18 @@ README = HERE.parent / "README.md"
 BEGIN, END = "<!-- benchmark table: python bench/ratios.py --write -->", "<!-- end of benchmark table -->"
 
 
-def measure(scenario: Scenario, seconds: float) -> dict[str, float]:
+def measure(scenario: Scenario, seconds: float, turn_seconds: float) -> dict[str, float]:
     """Median seconds of one call of each candidate."""
     candidates = scenario.candidates()
     for step in candidates.values():
         for _ in range(10):
             step()
-    # Candidates take turns of some 20 ms: long enough for a steady state of their own, of caches and of the allocator
-    # (both change hands with every turn, and the median leaves those first calls out), short enough for all of them to
-    # see the same machine. The shortest calls are timed in groups, so that reading the clock does not count.
+    # Candidates take turns. Long turns show each in a steady state of its own (caches and allocator change hands with
+    # every turn, and the median leaves those first calls out), short ones show it among others; bench/README.md has
+    # both. The shortest calls are timed in groups, so that reading the clock does not count.
     durations = {name: _seconds(step, 10) for name, step in candidates.items()}
     group = {name: max(1, round(2e-4 / duration)) for name, duration in durations.items()}
-    turn = {name: max(5, round(2e-2 / (durations[name] * group[name]))) for name in candidates}
+    turn = {name: max(1, round(turn_seconds / (durations[name] * group[name]))) for name in candidates}
     times: dict[str, list[float]] = {name: [] for name in candidates}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -77,18 +77,20 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="measuring time of a scenario")
+    parser.add_argument("--turn", type=float, default=0.02, help="seconds a candidate runs before the next one does")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--write", action="store_true", help="keep the result: bench/results and the README's table")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
     for scenario in SCENARIOS:
-        seconds = measure(scenario, arguments.seconds)
+        seconds = measure(scenario, arguments.seconds, arguments.turn)
         rows.append({"name": scenario.name, "shape": scenario.shape, "seconds": seconds})
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     result = {
         "processor": processor(),
         "threads": arguments.threads,
+        "turn_seconds": arguments.turn,
         "torch": torch.__version__,
         "geco_ext": geco_ext.__version__,
         "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),

@@ -147,6 +147,13 @@ def test_extreme_logits_stay_finite(backend, device):
     assert scores.grad.isfinite().all()
 
 
+def test_only_the_probability_of_the_label_counts(backend, device):
+    probabilities = torch.tensor([[0.75, float("nan")], [0.5, 0.5]], device=device)
+    labels = torch.tensor([0, 1], device=device)
+    value = gf.classification_accuracy(probabilities, labels, kappa=0.9, from_logits=False)
+    assert float(value) == pytest.approx(0.9 - 0.625)
+
+
 def test_transposed_scores_and_strided_labels(backend, device):
     scores = torch.randn(10, 6, device=device).t().requires_grad_()
     labels = torch.randint(0, 10, (12,))[::2]

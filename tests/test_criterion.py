@@ -428,5 +428,14 @@ def test_a_criterion_made_without_memory_is_whole_once_it_has_some():
     assert float(criterion.multiplier) == pytest.approx(5.0)
 
 
+@pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
+def test_a_refused_first_call_does_not_count_as_training():
+    criterion = GECOLoss([geco_ext.PatchNCC(0.9, patch_size=3)])
+    with geco_ext.use_backend("cpu"), pytest.raises(RuntimeError, match="cannot serve"):
+        step(criterion)
+    with pytest.raises(RuntimeError, match="training"):
+        step(criterion.eval())
+
+
 def test_numpy_integers_are_integers():
     assert geco_ext.PatchNCC(0.9, np.int64(4)).patch_size == 4
