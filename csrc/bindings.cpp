@@ -101,7 +101,8 @@ double* doubles_of(py::handle tensor) { return static_cast<double*>(address_of(t
 // What a criterion computes, read once: its terms in the order of their rows.
 class Program {
  public:
-  void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, ScaleRule scale) {
+  void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, ScaleRule scale,
+           const geco::Patches& patches) {
     Term term;
     term.kind = kind;
     term.first_row = constraints_;
@@ -110,6 +111,7 @@ class Program {
     term.mean = mean;
     term.from_logits = from_logits;
     term.scale = scale;
+    term.patches = patches;
     constraints_ += rows;
     terms_.push_back(std::move(term));
   }
@@ -348,11 +350,11 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<Program>(module, "Program")
       .def(py::init<>())
-      .def("add",
-           [](Program& program, int kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, int scale) {
-             program.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits,
-                         static_cast<ScaleRule>(scale));
-           });
+      .def("add", [](Program& program, int kind, int rows, std::vector<int> inputs, bool mean, bool from_logits,
+                     int scale, std::int64_t patch_size, std::int64_t stride, double eps, bool per_channel) {
+        program.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits,
+                    static_cast<ScaleRule>(scale), {patch_size, stride, eps, per_channel});
+      });
 
   bind_cpu(module);
 #if defined(GECO_CUDA)

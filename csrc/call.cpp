@@ -17,7 +17,14 @@ double elements_per_example(const Input& input) {
 }  // namespace
 
 double compared_elements(const Call& call, const Term& term) {
-  if (term.kind == TermKind::kClassProbability) return static_cast<double>(call.image_elements);
+  if (term.kind == TermKind::kClassProbability || term.kind == TermKind::kPatchCorrelation) {
+    return static_cast<double>(call.image_elements);
+  }
+  if (term.kind == TermKind::kLocalStatistics) {
+    const Tensor& images = call.inputs[term.inputs[0]].prediction;
+    return 2.0 *
+           static_cast<double>(positions(images.sizes[2], term.patches) * positions(images.sizes[3], term.patches));
+  }
   double elements = 0;
   if (term.kind == TermKind::kSquaredError) {
     for (int i : term.inputs) elements += elements_per_example(call.inputs[i]);
@@ -28,6 +35,16 @@ double compared_elements(const Call& call, const Term& term) {
 double squared_error_weight(const Term& term, const Input& input) {
   if (!term.mean) return 1.0;
   return static_cast<double>(term.rows) / (static_cast<double>(term.inputs.size()) * elements_per_example(input));
+}
+
+std::int64_t numbers_of_patch(const Patches& patches, const Input& images) {
+  return patches.size * patches.size * (patches.per_channel ? 1 : images.prediction.sizes[1]);
+}
+
+double patch_weight(const Patches& patches, const Input& images) {
+  const std::int64_t* sizes = images.prediction.sizes;
+  const std::int64_t groups = patches.per_channel ? sizes[1] : 1;
+  return 1.0 / static_cast<double>(groups * positions(sizes[2], patches) * positions(sizes[3], patches));
 }
 
 }  // namespace geco

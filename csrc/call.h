@@ -30,7 +30,14 @@ struct Input {
   Tensor prediction, target, gradient;
 };
 
-enum class TermKind : int { kSquaredError, kClassProbability, kScalar };
+enum class TermKind : int { kSquaredError, kClassProbability, kScalar, kPatchCorrelation, kLocalStatistics };
+
+// The square patches of a windowed constraint: those that fit, every `stride` pixels.
+struct Patches {
+  std::int64_t size = 1, stride = 1;
+  double eps = 0;            // added to variances and covariances
+  bool per_channel = false;  // statistics of each channel alone, or of all channels jointly
+};
 
 // One constraint, or one for each channel, of the constraint vector.
 struct Term {
@@ -40,7 +47,12 @@ struct Term {
   bool mean = true;             // squared error: mean or sum over the elements of an example
   bool from_logits = true;      // class probability: softmax first
   ScaleRule scale = ScaleRule::kOwn;
+  Patches patches;  // patch correlation and local statistics; they read one input, the images
 };
+
+inline bool is_windowed(TermKind kind) {
+  return kind == TermKind::kPatchCorrelation || kind == TermKind::kLocalStatistics;
+}
 
 struct Call {
   const std::vector<Term>* terms = nullptr;
@@ -60,5 +72,16 @@ double compared_elements(const Call& call, const Term& term);
 
 // Weight of one squared difference of this input in the term's constraint, before the mean over the batch.
 double squared_error_weight(const Term& term, const Input& input);
+
+// Positions of a patch along a side of an image.
+inline std::int64_t positions(std::int64_t extent, const Patches& patches) {
+  return (extent - patches.size) / patches.stride + 1;
+}
+
+// Numbers that the statistics of one patch are taken over.
+std::int64_t numbers_of_patch(const Patches& patches, const Input& images);
+
+// Weight of one patch (of one channel, where each has its own) in the constraint, before the mean over the batch.
+double patch_weight(const Patches& patches, const Input& images);
 
 }  // namespace geco

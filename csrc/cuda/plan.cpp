@@ -210,6 +210,7 @@ Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
       case TermKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
       case TermKind::kClassProbability: item = class_item(input, term, call.batch); break;
       case TermKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
+      default: throw std::invalid_argument("windowed constraints are not computed here yet");
     }
   }
   plan_kl(call, plan);

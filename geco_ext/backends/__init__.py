@@ -157,7 +157,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 @cache
 def _cpu_kernels_cover(terms: str) -> bool:
-    return unavailable("cpu") is None and refuses_terms(terms) is None
+    return unavailable("cpu") is None and refuses_terms(terms, load("cpu").MISSING) is None  # type: ignore[attr-defined]
 
 
 def select_for_scaling(device: torch.device) -> Backend:

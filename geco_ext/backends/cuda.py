@@ -13,6 +13,8 @@ from geco_ext.backends.allocation import new_loss
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import Request, parse_terms
 
+MISSING = frozenset({"patch_ncc", "local_statistics"})
+
 
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None."""
@@ -38,7 +40,7 @@ def refuses_device(device: torch.device) -> str | None:
 
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
-    return refuses_device(request.block.device) or refuses_call(request) or _beyond_the_tables(request)
+    return refuses_device(request.block.device) or refuses_call(request, MISSING) or _beyond_the_tables(request)
 
 
 def lagrangian(request: Request) -> Tensor:

@@ -12,7 +12,7 @@ from geco_ext.terms import Request, UpdateSettings, inputs_of_terms, parse_terms
 
 # The numbers are those of the enums in csrc/call.h and csrc/math/multiplier.h.
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64]
-TERM_KINDS = {"squared_error": 0, "class_probability": 1, "scalar": 2}
+TERM_KINDS = {"squared_error": 0, "class_probability": 1, "scalar": 2, "patch_ncc": 3, "local_statistics": 4}
 SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 VIOLATIONS = {"log": 0, "relative": 1, "raw": 2}
 
@@ -44,7 +44,16 @@ def program(terms: str, owners: tuple[int, ...]) -> Program:
     compiled = extension()[0].Program()
     for term, inputs in zip(parsed, inputs_of_terms(parsed, owners), strict=True):
         compiled.add(
-            TERM_KINDS[term.kind], term.rows, inputs, term.mean, term.from_logits, SCALE_RULES[term.scale_rule]
+            TERM_KINDS[term.kind],
+            term.rows,
+            inputs,
+            term.mean,
+            term.from_logits,
+            SCALE_RULES[term.scale_rule],
+            term.patch_size,
+            term.stride,
+            term.eps,
+            term.per_channel,
         )
     return Program(compiled, sum(term.rows for term in parsed))
 
@@ -79,15 +88,15 @@ def arguments(request: Request) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=1024)
-def refuses_terms(terms: str) -> str | None:
-    """Why the extension cannot compute these terms, or None."""
-    unknown = sorted({term.kind for term in parse_terms(terms)} - TERM_KINDS.keys())
+def refuses_terms(terms: str, missing: frozenset[str]) -> str | None:
+    """Why a backend cannot compute these terms, or None."""
+    unknown = sorted({term.kind for term in parse_terms(terms)} & missing)
     return f"it has no kernel for {', '.join(unknown)} yet" if unknown else None
 
 
-def refuses_call(request: Request) -> str | None:
+def refuses_call(request: Request, missing: frozenset[str]) -> str | None:
     """Why the extension cannot serve the request, or None."""
     for prediction in request.predictions:
         if prediction.dim() > MAX_RANK:
             return f"it takes tensors of at most {MAX_RANK} dimensions, got {prediction.dim()}"
-    return refuses_terms(request.terms)
+    return refuses_terms(request.terms, missing)

@@ -1,0 +1,82 @@
+// Windowed statistics and the constraints made of them (Table 1 of "Taming VAEs": pNCC and local image statistics).
+//
+// Everything is written for a number type N that may be a vector of numbers; Math::inverse_sqrt knows its square root.
+// A gradient is, with box() the sum over the patches that cover pixel j, and both images shifted by any reference of
+// their own (the same for statistics and gradient),
+//
+//   d constraint / d x_hat[j] = x[j] * box(a)[j] - x_hat[j] * box(b)[j] + box(d)[j].
+#pragma once
+
+#include "math/macros.h"
+
+namespace geco {
+
+// Of some numbers of both images: means, sums of squares about them, sum of co-moments. Raw sums of squares would
+// cancel where a patch is far brighter than it varies.
+template <class N>
+struct Moments {
+  N mean_hat, mean, m2_hat, m2, co;
+};
+
+template <class Real>
+struct MergeWeights {
+  Real share, weight;  // n2 / (n1 + n2), n1 n2 / (n1 + n2)
+};
+
+template <class Real>
+GECO_HD MergeWeights<Real> merge_weights(double first, double second) {
+  return {static_cast<Real>(second / (first + second)), static_cast<Real>(first * second / (first + second))};
+}
+
+// The pairwise merge of Chan, Golub and LeVeque (1979).
+template <class N, class Real>
+GECO_HD Moments<N> merged(const Moments<N>& first, const Moments<N>& second, const MergeWeights<Real>& by) {
+  const N gap_hat = second.mean_hat - first.mean_hat, gap = second.mean - first.mean;
+  const N weighted_hat = gap_hat * by.weight, weighted = gap * by.weight;
+  return {first.mean_hat + gap_hat * by.share, first.mean + gap * by.share,
+          first.m2_hat + second.m2_hat + weighted_hat * gap_hat, first.m2 + second.m2 + weighted * gap,
+          first.co + second.co + weighted_hat * gap};
+}
+
+template <class N>
+struct PatchCoefficients {
+  N a, b, d;
+};
+
+// What a windowed constraint needs besides the moments of a patch.
+template <class Real>
+struct PatchRule {
+  Real per_number;     // 1 / numbers of a patch
+  Real eps;            // added to variances and covariance
+  Real reference_gap;  // reference of x_hat minus that of x
+  Real factor;         // of the derivative: multiplier * weight * sign / (batch * numbers of a patch)
+};
+
+// psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps)); its coefficients are added to `c`.
+template <class Math, class N, class Real>
+GECO_HD N patch_correlation(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
+  const N inverse_hat = Math::inverse_sqrt(moments.m2_hat * rule.per_number + rule.eps);
+  const N inverse = Math::inverse_sqrt(moments.m2 * rule.per_number + rule.eps);
+  const N correlation = (moments.co * rule.per_number + rule.eps) * inverse_hat * inverse;
+  const N scaled_hat = inverse_hat * rule.factor;
+  const N a = scaled_hat * inverse, b = scaled_hat * inverse_hat * correlation;
+  c.a += a;
+  c.b += b;
+  c.d += b * moments.mean_hat - a * moments.mean;
+  return Math::min(Math::max(correlation, static_cast<Real>(-1)), static_cast<Real>(1));  // rounding goes beyond
+}
+
+// [(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps); its coefficients are added to `c`.
+template <class Math, class N, class Real>
+GECO_HD N local_statistics(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
+  const N var_hat = moments.m2_hat * rule.per_number + rule.eps, var = moments.m2 * rule.per_number + rule.eps;
+  const N inverse_hat = Math::inverse_sqrt(var_hat), inverse = Math::inverse_sqrt(var);
+  const N mean_gap = moments.mean_hat - moments.mean + rule.reference_gap;
+  const N deviation_gap = var_hat * inverse_hat - var * inverse;
+  const N b = deviation_gap * inverse_hat * -rule.factor;
+  c.b += b;
+  c.d += mean_gap * rule.factor + b * moments.mean_hat;
+  return (mean_gap * mean_gap + deviation_gap * deviation_gap) * static_cast<Real>(0.5);
+}
+
+}  // namespace geco
