@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -138,6 +139,15 @@ class Program {
     return call;
   }
 
+  // Whether its windowed terms can read these images.
+  bool fits(const Tensor& images) const {
+    for (const Term& term : terms_) {
+      if (!geco::is_windowed(term.kind)) continue;
+      if (images.rank != 4 || std::min(images.sizes[2], images.sizes[3]) < term.patches.size) return false;
+    }
+    return true;
+  }
+
   void describe(Call& call, py::handle state) const {
     call.terms = &terms_;
     call.state = State{doubles_of(state), constraints_};
@@ -177,6 +187,7 @@ py::object usual_image_step(const Program& program, const MultiplierUpdate* upda
   for (int d = 0; d < prediction.rank; ++d) {
     if (prediction.sizes[d] != image.target.sizes[d]) return py::none();
   }
+  if (!program.fits(prediction)) return py::none();
   call.batch = prediction.sizes[0];
   if (call.kl.rank > 1 || (call.kl.rank == 1 && call.kl.sizes[0] != call.batch)) return py::none();
   if (grad_enabled && attribute_is_true(x, requires_grad)) return py::none();

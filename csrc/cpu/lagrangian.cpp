@@ -46,6 +46,7 @@ double mean_kl(const Call& call) { return call.kl ? mean_of_examples(call.kl, ca
 std::vector<double> constraint_averages(const Call& call) {
   std::vector<double> c_hat(static_cast<std::size_t>(call.state.constraints), 0.0);
   squared_errors(call, c_hat.data());
+  windows(call, c_hat.data());
   for (const Term& term : *call.terms) {
     if (term.kind == TermKind::kClassProbability) class_probability(call, term, c_hat.data());
     if (term.kind == TermKind::kScalar) {

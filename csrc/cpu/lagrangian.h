@@ -13,8 +13,11 @@ void lagrangian(const Call& call);
 void constraint_sums(const Call& call, double* sums);
 void update_from_sums(const Call& call, const double* sums, int world_size, double* gradient_factor);
 
-// The constraint sums and gradients of one kind of term; `c_hat` holds the L averages.
+// The constraint sums and gradients of one kind of term; `c_hat` holds the L averages. Images that windowed terms read
+// have their squared errors measured in the same sweep, by `windows`.
 void squared_errors(const Call& call, double* c_hat);
+void windows(const Call& call, double* c_hat);
+bool has_windows(const Call& call, int input);
 void class_probability(const Call& call, const Term& term, double* c_hat);
 
 // Element reads and gradient writes for the small inputs (class scores, scalars, kl).

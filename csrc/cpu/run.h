@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "call.h"
+#include "cpu/window_sweep.h"
 
 namespace geco::cpu {
 
@@ -27,6 +28,8 @@ struct RunTable {
   const char* name;
   SquaredErrorRun squared_error[4][4];  // [type of prediction][type of target]
   ScaleRun scale[4];                    // [type of out]
+  WindowScratch window_scratch[2];      // in float32, in float64
+  WindowSweep window_sweep[2];
 };
 
 const RunTable& baseline_table();

@@ -2,75 +2,26 @@
 // linkage: a function the linker could merge with another file's copy would carry wide instructions to old processors.
 
 #include <cstdint>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 #include "cpu/run.h"
-#include "math/half.h"
+#include "cpu/vectors.inl"
+#include "cpu/window_sweep.inl"
 
 namespace geco::cpu {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-
-using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
-using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
-using Shorts = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
-
-GECO_HD Floats load(const float* from) {
-  Floats values;
-  __builtin_memcpy(&values, from, sizeof values);
-  return values;
-}
-
-GECO_HD Floats load(const BFloat16* from) {
-  Shorts halves;
-  __builtin_memcpy(&halves, from, sizeof halves);
-  const Words words = __builtin_convertvector(halves, Words) << 16;
-  Floats values;
-  __builtin_memcpy(&values, &words, sizeof values);
-  return values;
-}
-
-GECO_HD Floats load(const Half* from) {
-#if defined(__AVX512F__)
-  // The masked form: GCC 12 warns about its own header's uninitialised operand in the plain one.
-  return (Floats)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-#elif defined(__AVX2__)
-  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-#else
-  Floats values;
-  for (int i = 0; i < kLanes; ++i) values[i] = to_float(from[i]);
-  return values;
-#endif
-}
-
-template <bool stream>
-GECO_HD void store(float* to, Floats values) {
-#if defined(__AVX512F__)
-  if constexpr (stream) return _mm512_stream_ps(to, (__m512)values);
-#elif defined(__AVX2__)
-  if constexpr (stream) return _mm256_stream_ps(to, (__m256)values);
-#endif
-  __builtin_memcpy(to, &values, sizeof values);
-}
-
-GECO_HD double sum(Floats values) {
-  double total = 0;
-  for (int i = 0; i < kLanes; ++i) total += static_cast<double>(values[i]);
-  return total;
+template <bool streams>
+GECO_HD void store_run(float* to, Floats values) {
+  if constexpr (streams) {
+    stream(to, values);
+  } else {
+    store<float>(to, values);
+  }
 }
 
 // Float32 arithmetic on unit strides. Four sums of at most kRounds squares each, then double: the rounding of a
 // sum of any length stays that of a few dozen additions.
-template <class P, class T, bool with_gradient, bool stream>
+template <class P, class T, bool with_gradient, bool streams>
 double dense_squared_error(const P* prediction, const T* target, float* gradient, std::int64_t length,
                            float coefficient) {
   constexpr int kUnroll = 4, kRounds = 16;
@@ -84,7 +35,7 @@ double dense_squared_error(const P* prediction, const T* target, float* gradient
       for (int u = 0; u < kUnroll; ++u) {
         const std::int64_t at = i + (round * kUnroll + u) * kLanes;
         const Floats difference = load(prediction + at) - load(target + at);
-        if constexpr (with_gradient) store<stream>(gradient + at, difference * coefficient);
+        if constexpr (with_gradient) store_run<streams>(gradient + at, difference * coefficient);
         sums[u] += difference * difference;
       }
     }
@@ -93,7 +44,7 @@ double dense_squared_error(const P* prediction, const T* target, float* gradient
   Floats rest = {};
   for (; i + kLanes <= length; i += kLanes) {
     const Floats difference = load(prediction + i) - load(target + i);
-    if constexpr (with_gradient) store<stream>(gradient + i, difference * coefficient);
+    if constexpr (with_gradient) store_run<streams>(gradient + i, difference * coefficient);
     rest += difference * difference;
   }
   total += sum(rest);
@@ -127,7 +78,7 @@ template <class A>
 constexpr bool kSame<A, A> = true;
 
 template <class P, class T>
-double squared_error_run(const Run& run, double coefficient, bool stream) {
+double squared_error_run(const Run& run, double coefficient, bool streams) {
   if constexpr (kSame<P, double>) {
     return strided_squared_error<P, T, double, double>(run, coefficient);
   } else if constexpr (kSame<T, double>) {
@@ -144,7 +95,7 @@ double squared_error_run(const Run& run, double coefficient, bool stream) {
       return dense_squared_error<P, T, false, false>(prediction, target, gradient, run.length, factor);
     }
     const bool aligned = reinterpret_cast<std::uintptr_t>(gradient) % sizeof(Floats) == 0;
-    if (stream && aligned) {
+    if (streams && aligned) {
       const double sum = dense_squared_error<P, T, true, true>(prediction, target, gradient, run.length, factor);
 #if defined(__AVX2__)
       _mm_sfence();  // streaming stores are not ordered with what tells other threads that they are done
@@ -196,6 +147,8 @@ const RunTable& GECO_TABLE() {
       GECO_TABLE_NAME,
       {GECO_ROW(float), GECO_ROW(double), GECO_ROW(Half), GECO_ROW(BFloat16)},
       {scale_run<float>, scale_run<double>, scale_run<Half>, scale_run<BFloat16>},
+      {window_scratch<float>, window_scratch<double>},
+      {window_sweep<float>, window_sweep<double>},
   };
 #undef GECO_ROW
   return table;

@@ -1,6 +1,9 @@
+#include "cpu/squared_error.h"
+
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "cpu/lagrangian.h"
@@ -82,42 +85,44 @@ std::vector<double> squared_error_sums(const Input& input, const std::vector<dou
   return sums;
 }
 
-bool reads(const Term& term, int input) {
-  return term.kind == TermKind::kSquaredError &&
-         std::find(term.inputs.begin(), term.inputs.end(), input) != term.inputs.end();
-}
-
 }  // namespace
 
+SquaredErrorTerms::SquaredErrorTerms(const Call& call, int input) : call_(call), input_(call.inputs[input]) {
+  for (const Term& term : *call.terms) {
+    const bool reads = std::find(term.inputs.begin(), term.inputs.end(), input) != term.inputs.end();
+    if (term.kind != TermKind::kSquaredError || !reads) continue;
+    terms_.push_back(&term);
+    channels_ = std::max(channels_, term.rows);
+  }
+}
+
+std::vector<double> SquaredErrorTerms::coefficients() const {
+  std::vector<double> coefficients(static_cast<std::size_t>(channels_), 0.0);
+  for (const Term* term : terms_) {
+    const double weight = squared_error_weight(*term, input_), elements = compared_elements(call_, *term);
+    for (int c = 0; c < channels_; ++c) {
+      const int row = term->first_row + (term->rows > 1 ? c : 0);
+      const double multiplier = std::exp(log_multiplier(term->scale, call_.state, row, elements));
+      coefficients[c] += squared_error_coefficient(multiplier, weight, static_cast<double>(call_.batch));
+    }
+  }
+  return coefficients;
+}
+
+void SquaredErrorTerms::add(const std::vector<double>& sums, double* c_hat) const {
+  for (const Term* term : terms_) {
+    const double weight = squared_error_weight(*term, input_);
+    for (int c = 0; c < channels_; ++c) {
+      c_hat[term->first_row + (term->rows > 1 ? c : 0)] += weight * sums[c] / static_cast<double>(call_.batch);
+    }
+  }
+}
+
 void squared_errors(const Call& call, double* c_hat) {
-  const double batch = static_cast<double>(call.batch);
   for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
-    const Input& input = call.inputs[i];
-    int channels = 0;
-    for (const Term& term : *call.terms) {
-      if (reads(term, i)) channels = std::max(channels, term.rows);
-    }
-    if (channels == 0) continue;
-    // All terms that read this input share the pass: their coefficients add up.
-    std::vector<double> coefficients(static_cast<std::size_t>(channels), 0.0);
-    for (const Term& term : *call.terms) {
-      if (!reads(term, i) || !input.gradient) continue;
-      const double weight = squared_error_weight(term, input), elements = compared_elements(call, term);
-      for (int c = 0; c < channels; ++c) {
-        const int row = term.first_row + (term.rows > 1 ? c : 0);
-        const double multiplier = std::exp(log_multiplier(term.scale, call.state, row, elements));
-        coefficients[c] += squared_error_coefficient(multiplier, weight, batch);
-      }
-    }
-    const std::vector<double> sums = squared_error_sums(input, coefficients, call.threads);
-    for (const Term& term : *call.terms) {
-      if (!reads(term, i)) continue;
-      const double weight = squared_error_weight(term, input);
-      for (int c = 0; c < channels; ++c) {
-        const int row = term.first_row + (term.rows > 1 ? c : 0);
-        c_hat[row] += weight * sums[c] / batch;
-      }
-    }
+    const SquaredErrorTerms terms(call, i);
+    if (terms.channels() == 0 || has_windows(call, i)) continue;
+    terms.add(squared_error_sums(call.inputs[i], terms.coefficients(), call.threads), c_hat);
   }
   for (const Term& term : *call.terms) {
     if (term.kind != TermKind::kSquaredError) continue;

@@ -13,7 +13,7 @@ from geco_ext.backends.allocation import new_loss
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import IMAGE, Request, UpdateSettings
 
-MISSING = frozenset({"patch_ncc", "local_statistics"})
+MISSING: frozenset[str] = frozenset()
 
 
 def unavailable() -> str | None:

@@ -1,0 +1,126 @@
+// From the pixels of a row to the moments of windows along it.
+#pragma once
+
+#include <type_traits>
+
+#include "cpu/window_rows.inl"
+
+namespace geco::cpu {
+namespace {
+
+// A row of both images by channel, and what is subtracted from each. kChannels: 0 if not known when compiled.
+template <class Real, int kChannels>
+class ImageRow {
+ public:
+  ImageRow(const Real* const* prediction, const Real* const* target, std::int64_t channels, Real reference_hat,
+           Real reference)
+      : channels_(channels), reference_hat_(reference_hat), reference_(reference) {
+    if constexpr (kChannels == 0) {
+      prediction_ = prediction;
+      target_ = target;
+    } else {
+      for (int c = 0; c < kChannels; ++c) {
+        prediction_[c] = prediction[c];
+        target_[c] = target[c];
+      }
+    }
+  }
+
+  GECO_HD std::int64_t channels() const { return kChannels > 0 ? kChannels : channels_; }
+  GECO_HD const Real* prediction(std::int64_t c) const { return prediction_[c]; }
+  GECO_HD const Real* target(std::int64_t c) const { return target_[c]; }
+  GECO_HD Real reference_hat() const { return reference_hat_; }
+  GECO_HD Real reference() const { return reference_; }
+
+ private:
+  static constexpr int kKnown = kChannels == 0 ? 1 : kChannels;
+  using Rows = std::conditional_t<kChannels == 0, const Real* const*, const Real* [kKnown]>;
+  Rows prediction_, target_;
+  const std::int64_t channels_;
+  const Real reference_hat_, reference_;
+};
+
+// Over the channels of each pixel of a vector.
+template <class Real, int kChannels, class Load>
+GECO_HD Moments<Vector<Real>> moments_of_pixels(const ImageRow<Real, kChannels>& row, const Load& load_numbers) {
+  using V = Vector<Real>;
+  const auto x_hat = [&](std::int64_t c) { return load_numbers(row.prediction(c)) - row.reference_hat(); };
+  const auto x = [&](std::int64_t c) { return load_numbers(row.target(c)) - row.reference(); };
+  Moments<V> moments = {x_hat(0), x(0), V{}, V{}, V{}};
+  if (row.channels() == 1) return moments;
+  for (std::int64_t c = 1; c < row.channels(); ++c) {
+    moments.mean_hat += x_hat(c);
+    moments.mean += x(c);
+  }
+  const Real share = static_cast<Real>(1.0 / static_cast<double>(row.channels()));
+  moments.mean_hat *= share;
+  moments.mean *= share;
+  for (std::int64_t c = 0; c < row.channels(); ++c) {
+    const V rest_hat = x_hat(c) - moments.mean_hat, rest = x(c) - moments.mean;
+    moments.m2_hat += rest_hat * rest_hat;
+    moments.m2 += rest * rest;
+    moments.co += rest_hat * rest;
+  }
+  return moments;
+}
+
+template <int n, class V>
+GECO_HD Moments<V> shifted(const Moments<V>& first, const Moments<V>& second) {
+  return {shifted<n>(first.mean_hat, second.mean_hat), shifted<n>(first.mean, second.mean),
+          shifted<n>(first.m2_hat, second.m2_hat), shifted<n>(first.m2, second.m2), shifted<n>(first.co, second.co)};
+}
+
+// Grows windows of 2^kLevel neighbours, from level k on, to 2^kLevels; `next` holds each level of the vector behind.
+template <int k, int kLevels, class V, class Real>
+GECO_HD Moments<V> grown(const Moments<V>& moments, Moments<V>* next, const MergeWeights<Real>* weights) {
+  if constexpr (k == kLevels) {
+    return moments;
+  } else {
+    const Moments<V> neighbours = shifted<1 << k>(moments, next[k]);
+    next[k] = moments;
+    return grown<k + 1, kLevels>(merged(moments, neighbours, weights[k]), next, weights);
+  }
+}
+
+// Windows of 2^kLevels pixels along a row, no longer than a vector: they grow in registers, from the last vector of the
+// row to the first. kLevels = 0 gives the pixels.
+template <int kLevels, class Real, int kChannels>
+void short_windows(const ImageRow<Real, kChannels>& row, std::int64_t pixels, const MergeWeights<Real>* weights,
+                   std::int64_t pitch, Real* out) {
+  static_assert((1 << kLevels) <= kLanesOf<Real>);
+  Moments<Vector<Real>> next[kLevels + 1] = {};
+  std::int64_t i = pixels / kLanesOf<Real> * kLanesOf<Real>;
+  if (i < pixels) {
+    const auto load_rest = [i, rest = pixels - i](const Real* from) { return load_some(from + i, rest); };
+    store_moments(out + i, pitch, grown<0, kLevels>(moments_of_pixels(row, load_rest), next, weights));
+  }
+  while (i > 0) {
+    i -= kLanesOf<Real>;
+    const auto load_all = [i](const Real* from) { return load(from + i); };
+    store_moments(out + i, pitch, grown<0, kLevels>(moments_of_pixels(row, load_all), next, weights));
+  }
+}
+
+// Windows of 2^levels pixels, if these fit in a vector. Returns whether they do.
+template <class Real, int kChannels>
+bool try_short_windows(int levels, const ImageRow<Real, kChannels>& row, std::int64_t pixels,
+                       const MergeWeights<Real>* weights, std::int64_t pitch, Real* out) {
+  constexpr int kLanesHere = kLanesOf<Real>;
+  switch (levels) {
+    case 0: short_windows<0>(row, pixels, weights, pitch, out); return true;
+    case 1: short_windows<1>(row, pixels, weights, pitch, out); return true;
+    case 2:
+      if constexpr (kLanesHere >= 4) return short_windows<2>(row, pixels, weights, pitch, out), true;
+      return false;
+    case 3:
+      if constexpr (kLanesHere >= 8) return short_windows<3>(row, pixels, weights, pitch, out), true;
+      return false;
+    case 4:
+      if constexpr (kLanesHere >= 16) return short_windows<4>(row, pixels, weights, pitch, out), true;
+      return false;
+    default: return false;
+  }
+}
+
+}  // namespace
+}  // namespace geco::cpu

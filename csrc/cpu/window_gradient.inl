@@ -1,0 +1,160 @@
+// The gradient of a row of pixels, from the coefficients of the patches that cover it, and its squared error.
+#pragma once
+
+#include "cpu/window_along.inl"
+
+namespace geco::cpu {
+namespace {
+
+// What is written for a row of pixels.
+template <class Real>
+struct PixelOutput {
+  Real* const* gradient;       // by channel; null: not wanted
+  bool adds;                   // to what the gradient holds
+  const double* coefficients;  // of the squared error, by channel; null: none
+  Doubles* squares;            // squared differences are added to it, by channel
+};
+
+template <class Real, int kChannels>
+class PixelRow {
+ public:
+  using V = Vector<Real>;
+
+  PixelRow(const ImageRow<Real, kChannels>& row, const PixelOutput<Real>& output) : row_(row), output_(output) {
+    if constexpr (kChannels > 0) {
+      for (int c = 0; c < kChannels; ++c) {
+        gradient_[c] = output.gradient ? output.gradient[c] : nullptr;
+        coefficients_[c] = output.coefficients ? static_cast<Real>(output.coefficients[c]) : Real{0};
+        squares_[c] = V{};
+      }
+    }
+  }
+
+  ~PixelRow() {
+    if constexpr (kChannels > 0) {
+      for (int c = 0; c < kChannels; ++c) output_.squares[c] += folded(squares_[c]);
+    }
+  }
+
+  // The pixels of one vector, given the sums of the coefficients over their cover.
+  template <class Load, class Store>
+  GECO_HD void write(std::int64_t i, const PatchCoefficients<V>& cover, const Load& load_numbers,
+                     const Store& store_numbers) {
+    for (std::int64_t c = 0; c < row_.channels(); ++c) {
+      const V x_hat = load_numbers(row_.prediction(c) + i), x = load_numbers(row_.target(c) + i);
+      V gradient = (x - row_.reference()) * cover.a - (x_hat - row_.reference_hat()) * cover.b + cover.d;
+      if (output_.coefficients) {
+        const V difference = x_hat - x;
+        add_squares(c, difference * difference);
+        gradient += difference * coefficient(c);
+      }
+      if (!output_.gradient) continue;
+      Real* const to = gradient_of(c) + i;
+      if (output_.adds) gradient += load_numbers(to);
+      store_numbers(to, gradient);
+    }
+  }
+
+  // In whole vectors, and the rest of them at the end of the row.
+  GECO_HD void write(std::int64_t i, const PatchCoefficients<V>& cover) {
+    write(i, cover, [](const Real* from) { return load(from); }, [](Real* to, V values) { store<Real>(to, values); });
+  }
+  GECO_HD void write_some(std::int64_t i, const PatchCoefficients<V>& cover, std::int64_t rest) {
+    write(
+        i, cover, [rest](const Real* from) { return load_some(from, rest); },
+        [rest](Real* to, V values) { store_some(to, values, rest); });
+  }
+
+ private:
+  GECO_HD void add_squares(std::int64_t c, V squares) {
+    if constexpr (kChannels > 0) {
+      squares_[c] += squares;
+    } else {
+      output_.squares[c] += folded(squares);
+    }
+  }
+  GECO_HD Real coefficient(std::int64_t c) const {
+    if constexpr (kChannels > 0) return coefficients_[c];
+    return static_cast<Real>(output_.coefficients[c]);
+  }
+  GECO_HD Real* gradient_of(std::int64_t c) const {
+    if constexpr (kChannels > 0) return gradient_[c];
+    return output_.gradient[c];
+  }
+
+  static constexpr int kKnown = kChannels > 0 ? kChannels : 1;
+  const ImageRow<Real, kChannels> row_;
+  const PixelOutput<Real> output_;
+  Real* gradient_[kKnown];
+  Real coefficients_[kKnown];
+  V squares_[kKnown];
+};
+
+// One map of coefficients summed over 2^kLevels neighbours, as in `grown`.
+template <int k, int kLevels, class V>
+GECO_HD V grown_sum(V values, V* next) {
+  if constexpr (k == kLevels) {
+    return values;
+  } else {
+    const V neighbours = shifted<1 << k>(values, next[k]);
+    next[k] = values;
+    return grown_sum<k + 1, kLevels>(values + neighbours, next);
+  }
+}
+
+// The cover of a pixel is 2^kLevels neighbours, no more than a vector: summed in registers, from the end of the row.
+template <int kLevels, class Real, int kChannels>
+void short_cover(const Real* cover, std::int64_t pitch, std::int64_t pixels, PixelRow<Real, kChannels>& out) {
+  using V = Vector<Real>;
+  constexpr int kWidth = kLanesOf<Real>;
+  V next_a[kLevels + 1] = {}, next_b[kLevels + 1] = {}, next_d[kLevels + 1] = {};
+  const auto sums_at = [&](std::int64_t i) {
+    return PatchCoefficients<V>{grown_sum<0, kLevels>(load(cover + i), next_a),
+                                grown_sum<0, kLevels>(load(cover + pitch + i), next_b),
+                                grown_sum<0, kLevels>(load(cover + 2 * pitch + i), next_d)};
+  };
+  std::int64_t i = round_up(pixels, kWidth);
+  if (kLevels > 0) sums_at(i);  // reaches into the last pixels' cover
+  if (i > pixels) {
+    i -= kWidth;
+    out.write_some(i, sums_at(i), pixels - i);
+  }
+  while (i > 0) {
+    i -= kWidth;
+    out.write(i, sums_at(i));
+  }
+}
+
+template <class Real, int kChannels>
+bool try_short_cover(int levels, const Real* cover, std::int64_t pitch, std::int64_t pixels,
+                     PixelRow<Real, kChannels>& out) {
+  constexpr int kLanesHere = kLanesOf<Real>;
+  switch (levels) {
+    case 0: short_cover<0>(cover, pitch, pixels, out); return true;
+    case 1: short_cover<1>(cover, pitch, pixels, out); return true;
+    case 2:
+      if constexpr (kLanesHere >= 4) return short_cover<2>(cover, pitch, pixels, out), true;
+      return false;
+    case 3:
+      if constexpr (kLanesHere >= 8) return short_cover<3>(cover, pitch, pixels, out), true;
+      return false;
+    case 4:
+      if constexpr (kLanesHere >= 16) return short_cover<4>(cover, pitch, pixels, out), true;
+      return false;
+    default: return false;
+  }
+}
+
+// Any cover, from the sums of its parts.
+template <class Real, int kChannels>
+void long_cover(const Parts<Real>& parts, std::int64_t pitch, std::int64_t pixels, PixelRow<Real, kChannels>& out) {
+  const auto sums_at = [&](std::int64_t i) {
+    return PatchCoefficients<Vector<Real>>{parts.summed(i), parts.summed(pitch + i), parts.summed(2 * pitch + i)};
+  };
+  std::int64_t i = 0;
+  for (; i + kLanesOf<Real> <= pixels; i += kLanesOf<Real>) out.write(i, sums_at(i));
+  if (i < pixels) out.write_some(i, sums_at(i), pixels - i);
+}
+
+}  // namespace
+}  // namespace geco::cpu
