@@ -54,6 +54,18 @@ def window_backend(backend):
 
 
 @pytest.fixture
+def cpu_windows():
+    """The C++ kernels serve every call of the test."""
+    if "cpu" not in geco_ext.available_backends():
+        pytest.skip("the C++ kernels are not built")
+    reason = without_windows("cpu")
+    if reason is not None:
+        pytest.skip(f"cpu: {reason}")
+    with geco_ext.use_backend("cpu"):
+        yield
+
+
+@pytest.fixture
 def slow(backend, device):
     """Whether the backend's kernels are interpreted: the same tests, on smaller images."""
     return backend in ("cuda", "triton") and device.type == "cpu"

@@ -6,9 +6,8 @@ import oracle
 import pytest
 import torch
 from torch.autograd import gradcheck
-from windows import Window, doubled, kinds, name_of, pair
+from windows import Window, doubled, kinds, name_of, operator_arguments, pair
 
-import geco_ext
 from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError
 
 SHAPE = (3, 2, 17, 14)
@@ -139,17 +138,13 @@ def test_a_batch_that_is_not_finite_is_skipped(window_backend, device):
 def test_one_process_of_several(window_backend, device):
     """Sums over the batch, to be added up over processes."""
     x_hat, x = pair("random", SHAPE, device=device)
-    gradient = torch.empty_like(x_hat)
-    block = geco_ext.state.new_block(3, device=device)
-    geco_ext.state.views(block).kappa.copy_(torch.tensor([0.9, 0.5, 0.2]))
-    geco_ext.state.views(block).log_multiplier.zero_()
-    terms = "; ".join(map(str, [c._term() for c in (PatchNCC(0.9, 8), PatchNCC(0.5, 3, 2), LocalStatistics(0.2, 5))]))
-    images = ([x_hat.detach()], [x], None, block, terms, [-1], [gradient], [True, False])
-    sums = torch.ops.geco_ext.constraint_sums.default(*images, 3, x[0].numel())
-    y_hat, y = doubled(x_hat, x)
     parts = [(0.9, Window("ncc", 8)), (0.5, Window("ncc", 3, 2)), (0.2, Window("local", 5))]
+    arguments = operator_arguments(parts, x_hat, x)
+    sums = torch.ops.geco_ext.constraint_sums.default(*arguments)
+    y_hat, y = doubled(x_hat, x)
     expected = torch.stack([w.expected(y_hat, y, kappa) for kappa, w in parts])
     assert sums.tolist() == pytest.approx([*(3 * expected).tolist(), 3], abs=3e-6)
+    (gradient,) = arguments[6]
     close(gradient, torch.autograd.grad(expected.sum(), y_hat)[0], 1e-5)
 
 

@@ -48,13 +48,11 @@ def test_local_statistics_of_equal_images_agree(device):
     assert gradient.abs().max() < 1e-9
 
 
-@correlations
+@pytest.mark.parametrize("window", kinds(4, eps=1e-12)[:2], ids=name_of)
 def test_correlations_forget_brightness_and_contrast(device, window):
     x, _ = pair("random", SHAPE, torch.float64, device)
-    window = window._replace(eps=1e-12)
-    if window.patch > 1:  # of one number eps is all there is
-        assert correlation_of(window, 3 * x + 7, x.detach()) == pytest.approx(1.0, abs=1e-6)
-        assert correlation_of(window, 5 - 2 * x, x.detach()) == pytest.approx(-1.0, abs=1e-6)
+    assert correlation_of(window, 3 * x + 7, x.detach()) == pytest.approx(1.0, abs=1e-6)
+    assert correlation_of(window, 5 - 2 * x, x.detach()) == pytest.approx(-1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("brightness", [1.0, 65535.0, 1e6])

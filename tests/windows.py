@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from geco_ext import LocalStatistics, PatchNCC
 from geco_ext import functional as gf
+from geco_ext.state import new_block, views
 
 HALVES = [torch.float16, torch.bfloat16]
 FLOATS = [torch.float32, torch.float64, *HALVES]
@@ -163,6 +164,16 @@ def pair(picture, shape, dtype=torch.float32, device="cpu", layout="contiguous",
 
 def doubled(x_hat, x):
     return x_hat.detach().double().cpu().requires_grad_(), x.detach().double().cpu()
+
+
+def operator_arguments(tolerances_and_windows, x_hat, x):
+    """Of the operators in ``torch.ops.geco_ext``, multipliers of one."""
+    block = new_block(len(tolerances_and_windows), device=x.device)
+    views(block).kappa.copy_(torch.tensor([kappa for kappa, _ in tolerances_and_windows]))
+    views(block).log_multiplier.zero_()
+    terms = "; ".join(str(window.constraint(kappa)._term()) for kappa, window in tolerances_and_windows)
+    buffer = torch.empty_like(x_hat, dtype=torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
+    return [x_hat.detach()], [x], None, block, terms, [-1], [buffer], [True, False], len(x), x[0].numel()
 
 
 def power_of_two(number):
