@@ -49,7 +49,10 @@ def full_page(result: Result) -> str:
     for threads in sorted({row.threads for row in result.rows}, reverse=True):
         rows = [row for row in result.rows if row.threads == threads]
         parts += [f"## {threads} {'thread' if threads == 1 else 'threads'}", _ratio_table(rows)]
-        parts += ["Every candidate, ms; in brackets those that were called fewer than ten times.", _time_table(rows)]
+        parts += [
+            "Every candidate, ms; in brackets those timed ten times or less: slow, or far behind.",
+            _time_table(rows),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -75,7 +78,7 @@ def _time_table(rows: Iterable[Row]) -> str:
     lines = ["| | ms |", "|---|---|"]
     for row in rows:
         times = [
-            f"{name} {_milliseconds(row, name)}" if row.calls[name] >= 10 else f"({name} {_milliseconds(row, name)})"
+            f"{name} {_milliseconds(row, name)}" if row.times[name] > 10 else f"({name} {_milliseconds(row, name)})"
             for name in row.seconds
         ]
         lines.append(f"| {row.label} | {', '.join(times)} |")

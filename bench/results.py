@@ -23,7 +23,7 @@ class Row:
     threads: int
     in_readme: bool
     seconds: dict[str, float]  # medians
-    calls: dict[str, int]  # of which they are the medians; few: a form that was slow, or far behind
+    times: dict[str, int]  # of how many they are the medians; ten or less: a form that was slow, or far behind
     won: dict[str, str]  # family -> its fastest form
 
     @classmethod
@@ -31,8 +31,8 @@ class Row:
         seconds = {name: timing.seconds for name, timing in timings.items()}
         ordered = sorted((name for name in seconds if ": " in name), key=lambda name: -seconds[name])
         won = {family(name): name.split(": ")[1] for name in ordered}  # the fastest comes last
-        calls = {name: timing.calls for name, timing in timings.items()}
-        return cls(scenario.label, threads, scenario.in_readme, seconds, calls, won)
+        times = {name: timing.times for name, timing in timings.items()}
+        return cls(scenario.label, threads, scenario.in_readme, seconds, times, won)
 
     def best(self, *families: str) -> float | None:
         """Seconds of the fastest form of these families; None where none takes part."""
