@@ -3,41 +3,92 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from window_forms import Moments, MomentsForm, Window
+
+from geco_ext import LocalStatistics, PatchNCC, ReconstructionError
+from geco_ext.constraints import Constraint
+
+
+class PlainConstraints:
+    """The constraint vector, batch average: [L], or 0-d where there is one constraint.
+
+    Statistics are computed in float32 whatever the images' type, as they have to be; ``native`` leaves a mean squared
+    error in the images' type all the same, which costs a user digits and saves a conversion.
+    """
+
+    def __init__(self, constraints: Sequence[Constraint], moments: MomentsForm | None = None, native: bool = False):
+        self.constraints, self.moments, self.native = constraints, moments, native
+        self.covariance = any(isinstance(c, PatchNCC) for c in constraints)
+        self.windows = list(dict.fromkeys(_window(c) for c in constraints if not isinstance(c, ReconstructionError)))
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        if not self.native:
+            x_hat, x = x_hat.float(), x.float()
+        moments = self.moments(x_hat, x, self.windows, self.covariance) if self.moments else {}
+        values = [
+            F.mse_loss(x_hat, x).float() - c.kappa**2
+            if isinstance(c, ReconstructionError)
+            else _of_moments(c, moments[_window(c)])
+            for c in self.constraints
+        ]
+        return values[0] if len(values) == 1 else torch.stack(values)
+
+
+def _window(constraint: Constraint) -> Window:
+    return Window(constraint.patch_size, constraint.stride, getattr(constraint, "per_channel", False))
+
+
+def _of_moments(constraint: Constraint, m: Moments) -> Tensor:
+    var_hat, var = m.var_hat + constraint.eps, m.var + constraint.eps
+    if isinstance(constraint, PatchNCC):
+        return constraint.kappa - ((m.cov + constraint.eps) * torch.rsqrt(var_hat * var)).mean()
+    return (F.mse_loss(m.mean_hat, m.mean) + F.mse_loss(var_hat.sqrt(), var.sqrt())) / 2 - constraint.kappa**2
 
 
 class PlainGECO(nn.Module):
-    """A reconstruction constraint with the multiplier update of ``GECOLoss``, the same numbers step by step.
+    """Constraints with the multiplier update of ``GECOLoss``, the same numbers step by step.
 
     No accumulation, no guard against batches that are not finite, float32 state: the least that does the job.
     """
 
-    def __init__(self, kappa: float, elements: int, alpha: float = 0.99, lr: float = 0.05, proportional: float = 5.0):
+    alpha, lr, proportional = 0.99, 0.05, 5.0
+
+    def __init__(self, constraints: PlainConstraints, shape: Sequence[int], device: torch.device):
         super().__init__()
-        natural = math.log(elements / (2 * kappa**2))
-        self.tolerance, self.alpha, self.lr, self.proportional = kappa**2, alpha, lr, proportional
-        self.low, self.high = natural - math.log(1000), natural + math.log(3)
-        self.log_multiplier = torch.tensor(natural)
+        self.constraints = constraints
+        scales = [_scale(c) for c in constraints.constraints]
+        natural = [
+            math.log(_elements(c, shape) / (2 * s)) for c, s in zip(constraints.constraints, scales, strict=True)
+        ]
         self.average: Tensor | None = None
         self.violation: Tensor | None = None
-
-    def constraint(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        return F.mse_loss(x_hat, x) - self.tolerance
+        low, high = [n - math.log(1000) for n in natural], [n + math.log(3) for n in natural]
+        if len(scales) == 1:  # numbers where they do, they cost less
+            self.log_multiplier = torch.tensor(natural[0], device=device)
+            self.scale, self.low, self.high = scales[0], low[0], high[0]
+            self.weighted = torch.mul
+        else:
+            self.log_multiplier, self.scale, self.low, self.high = (
+                torch.tensor(values, device=device) for values in (natural, scales, low, high)
+            )
+            self.weighted = torch.dot
 
     def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor:
-        c_hat = self.constraint(x_hat, x)
+        c_hat = self.constraints(x_hat, x)
         with torch.no_grad():
             average = c_hat.detach() if self.average is None else torch.lerp(c_hat, self.average, self.alpha)
-        loss = kl.mean() + self.log_multiplier.exp() * (c_hat + (average - c_hat).detach())
+        loss = kl.mean() + self.weighted(self.log_multiplier.exp(), c_hat + (average - c_hat).detach())
         with torch.no_grad():
             self._update(average)
         return loss
 
     def _update(self, average: Tensor) -> None:
-        violation = torch.log1p(average / self.tolerance).clamp(-1, 1)
+        violation = torch.log1p(average / self.scale).clamp(-1, 1)
         previous = violation if self.violation is None else self.violation
         change = self.lr * violation + self.proportional * (violation - previous)
         self.log_multiplier = (self.log_multiplier + change).clamp(self.low, self.high)
@@ -47,6 +98,37 @@ class PlainGECO(nn.Module):
 class PlainPaperGECO(PlainGECO):
     """Algorithm 1 to the letter, beside ``GECOLoss.paper``: the cheapest multiplier update there is."""
 
+    lr = 1.0
+
+    def __init__(self, constraints: PlainConstraints, shape: Sequence[int], device: torch.device):
+        super().__init__(constraints, shape, device)
+        self.log_multiplier = torch.zeros_like(self.log_multiplier)
+
     def _update(self, average: Tensor) -> None:
-        self.log_multiplier = (self.log_multiplier + self.lr * average).clamp(-23.0, 23.0)
+        self.log_multiplier = (self.log_multiplier + self.lr * average).clamp(math.log(1e-10), math.log(1e10))
         self.average = average
+
+
+class Compiled:
+    """A plain criterion under ``torch.compile``, in the form that suits it best: static shapes, one graph.
+
+    The first step, which finds no averages yet, stays eager; it would be a second graph that runs once.
+    """
+
+    def __init__(self, plain: PlainGECO, backend: str = "inductor"):
+        self.plain = plain
+        self.compiled = torch.compile(plain, fullgraph=True, dynamic=False, backend=backend)
+
+    def __call__(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor:
+        return (self.plain if self.plain.average is None else self.compiled)(x_hat, x, kl)
+
+
+def _scale(constraint: Constraint) -> float:
+    return 1 - constraint.kappa if isinstance(constraint, PatchNCC) else constraint.kappa**2
+
+
+def _elements(constraint: Constraint, shape: Sequence[int]) -> int:
+    """D of the natural multiplier D / (2 s)."""
+    if isinstance(constraint, LocalStatistics):
+        return 2 * math.prod((extent - constraint.patch_size) // constraint.stride + 1 for extent in shape[2:])
+    return math.prod(shape[1:])

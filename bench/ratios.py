@@ -1,105 +1,69 @@
-"""The comparison that is committed: candidates in turns in one process, medians, ratios.
+"""The comparison that is committed: every scenario's candidates, found to agree, in turns in one process.
 
-Interleaving lets every candidate see the same machine: a slow second is slow for all of them, and the ratio stays.
+python bench/ratios.py                          # everything, on the screen
+python bench/ratios.py --only 'pNCC 8, 64x3x64' --threads 1 2
+python bench/ratios.py --write                  # on an idle machine: keep it, and write the tables
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
+import re
 from pathlib import Path
 
 import torch
+from agreement import check_agreement
+from bars import judge
+from candidates import floor, operator, steps
+from report import RESULT, write_tables
+from results import Result, Row, machine
 from scenarios import SCENARIOS, Scenario
-
-import geco_ext
-
-HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
-BEGIN, END = "<!-- benchmark table: python bench/ratios.py --write -->", "<!-- end of benchmark table -->"
+from timing import measure
 
 
-def measure(scenario: Scenario, seconds: float, turn_seconds: float) -> dict[str, float]:
-    """Median seconds of one call of each candidate."""
-    candidates = scenario.candidates()
-    for step in candidates.values():
-        for _ in range(10):
-            step()
-    # Candidates take turns. Long turns show each in a steady state of its own (caches and allocator change hands with
-    # every turn, and the median leaves those first calls out), short ones show it among others; bench/README.md has
-    # both. The shortest calls are timed in groups, so that reading the clock does not count.
-    durations = {name: _seconds(step, 10) for name, step in candidates.items()}
-    group = {name: max(1, round(2e-4 / duration)) for name, duration in durations.items()}
-    turn = {name: max(1, round(turn_seconds / (durations[name] * group[name]))) for name in candidates}
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for name, step in candidates.items():
-            times[name] += [_seconds(step, group[name]) for _ in range(turn[name])]
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _seconds(step, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        step()
-    return (time.perf_counter() - start) / calls
-
-
-def table(rows: list[dict]) -> str:
-    lines = [
-        "| forward, backward, update | geco_ext, ms | eager takes | `torch.compile` takes | operator, step / floor |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        times = row["seconds"]
-        ours, floor = times["geco_ext"], times["floor"]
-        shape = "x".join(map(str, row["shape"]))
-        # Where the images are small a call is Python, not traffic.
-        share = f"{times['operator'] / floor:.2f}x, {ours / floor:.2f}x" if row["shape"][-1] >= 64 else "-"
-        lines.append(
-            f"| {row['name']}, {shape} | {ours * 1e3:.3f} | {times['eager'] / ours:.2f}x "
-            f"| {times['compile'] / ours:.2f}x | {share} |"
-        )
-    return "\n".join(lines)
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
+def compare(scenario: Scenario, seconds: float, turn_seconds: float, device: torch.device) -> Row:
+    """All candidates of a scenario, on the threads that PyTorch uses now."""
+    candidates = steps(scenario, device)
+    check_agreement(candidates)
+    calls = {**candidates, "operator": operator(scenario, device), "floor": floor(scenario, device)}
+    return Row.of(scenario, torch.get_num_threads(), measure(calls, seconds, turn_seconds, device))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    arguments = _arguments()
+    rows = []
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        for scenario in SCENARIOS:
+            if re.search(arguments.only, scenario.label):
+                rows.append(compare(scenario, arguments.seconds, arguments.turn, torch.device("cpu")))
+                print(_line(rows[-1]), flush=True)
+    result = Result(machine(), arguments.turn, rows)
+    print("\n".join(judge(rows)[0]))
+    if arguments.json:
+        result.save(arguments.json)
+    if arguments.write:
+        result.save(RESULT)
+        write_tables()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=6.0, help="measuring time of a scenario")
     parser.add_argument("--turn", type=float, default=0.02, help="seconds a candidate runs before the next one does")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="one pass for each")
+    parser.add_argument("--only", default="", metavar="REGEX", help="scenarios whose label matches")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the result there")
     parser.add_argument("--write", action="store_true", help="keep the result: bench/results and the README's table")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows = []
-    for scenario in SCENARIOS:
-        seconds = measure(scenario, arguments.seconds, arguments.turn)
-        rows.append({"name": scenario.name, "shape": scenario.shape, "seconds": seconds})
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    result = {
-        "processor": processor(),
-        "threads": arguments.threads,
-        "turn_seconds": arguments.turn,
-        "torch": torch.__version__,
-        "geco_ext": geco_ext.__version__,
-        "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),
-        "rows": rows,
-    }
-    if arguments.write:
-        (HERE / "results" / "cpu.json").write_text(json.dumps(result, indent=1) + "\n")
-        before, rest = README.read_text().split(BEGIN)
-        README.write_text(before + BEGIN + "\n" + table(rows) + "\n" + END + rest.split(END)[1])
+    if arguments.write and arguments.only:
+        parser.error("--write keeps a whole run, --only measures part of one; use --json")
+    return arguments
+
+
+def _line(row: Row) -> str:
+    shown = [f"{name} {seconds * 1e3:.3g}" for name, seconds in row.seconds.items()]
+    return f"{row.label} ({row.threads} threads), ms: {', '.join(shown)}"
 
 
 if __name__ == "__main__":

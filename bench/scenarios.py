@@ -1,85 +1,88 @@
-"""What is measured: for each scenario, candidates that do the same work on the same tensors, and the traffic floor."""
+"""What is measured: constraints, the images' shape and type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from baselines import PlainGECO, PlainPaperGECO
-from torch import nn
 
-import geco_ext
-from geco_ext import ops
-from geco_ext.terms import IMAGE, Request
+from geco_ext import LocalStatistics, PatchNCC, ReconstructionError
+from geco_ext.constraints import Constraint
 
-Candidate = Callable[[], object]
+Shape = tuple[int, int, int, int]
 
-KAPPA = 0.1
+TINY, SMALL, MEDIUM, LARGE, SINGLE = (
+    (1, 1, 8, 8),
+    (64, 3, 32, 32),
+    (64, 3, 64, 64),
+    (16, 3, 256, 256),
+    (1, 3, 1024, 1024),
+)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One row of the table; ``floor`` reads two and writes one tensor of the images' size, as ``operator`` must."""
+    """One row of the tables."""
 
     name: str
-    shape: tuple[int, int, int, int]
+    shape: Shape
+    constraints: Callable[[], list[Constraint]]  # made anew for every criterion
+    dtype: torch.dtype = torch.float32
     paper: bool = False  # the paper's update on both sides instead of the default's
+    record: bool = False  # every plain form we know, beside those that a claim is measured against
+    in_readme: bool = False
 
-    def candidates(self) -> dict[str, Candidate]:
-        torch.manual_seed(0)
-        torch._dynamo.reset()
-        x = torch.rand(self.shape)
-        elements = x[0].numel()
-        constraint = [geco_ext.ReconstructionError(KAPPA)]
-        ours = geco_ext.GECOLoss.paper(constraint, lr=0.05) if self.paper else geco_ext.GECOLoss(constraint)
-        plain = PlainPaperGECO if self.paper else PlainGECO
-        return {
-            "geco_ext": self._step(ours, x),
-            "eager": self._step(plain(KAPPA, elements), x),
-            "compile": self._step(torch.compile(plain(KAPPA, elements)), x),
-            "operator": self._operator(x),
-            "floor": self._floor(x),
-        }
+    @property
+    def label(self) -> str:
+        """How tables and filters call it."""
+        dtype = "" if self.dtype == torch.float32 else f", {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.name}, {'x'.join(map(str, self.shape))}{dtype}"
 
-    def _step(self, criterion: nn.Module, x: torch.Tensor) -> Candidate:
-        """Forward, backward and multiplier update; x_hat and kl are leaves, so all gradients are made."""
-        x_hat = torch.rand(self.shape, requires_grad=True)
-        kl = torch.rand(self.shape[0], requires_grad=True)
+    def shrunken(self) -> Scenario:
+        """The same on the smallest images that have several patches, for tests."""
+        batch, channels, height, width = self.shape
+        return replace(self, shape=(min(batch, 2), channels, min(height, 26), min(width, 29)))
 
-        def step() -> None:
-            x_hat.grad = kl.grad = None
-            criterion(x_hat, x, kl).backward()
 
-        return step
+def _re() -> list[Constraint]:
+    return [ReconstructionError(0.1)]
 
-    def _operator(self, x: torch.Tensor) -> Candidate:
-        """The fused operator alone, into buffers allocated as the floor's are: constraint, gradient, update, loss."""
-        x_hat, kl = torch.rand(self.shape), torch.rand(self.shape[0])
-        criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(KAPPA)])
-        request = Request(
-            predictions=[x_hat],
-            targets=[x],
-            kl=kl,
-            block=criterion._block,
-            terms=criterion._terms,
-            owners=(IMAGE,),
-            gradients=[torch.empty(self.shape), None],
-            batch=self.shape[0],
-            image_elements=x[0].numel(),
-            update=criterion._settings,
-        )
-        return lambda: ops.lagrangian(request)
 
-    def _floor(self, x: torch.Tensor) -> Candidate:
-        y, z = torch.rand(self.shape), torch.empty(self.shape)
-        return lambda: torch.add(x, y, out=z)
+def _re_and_ncc(patch: int, stride: int = 1, per_channel: bool = False) -> list[Constraint]:
+    return [*_re(), PatchNCC(0.9, patch, stride, per_channel=per_channel)]
 
+
+def _statistics() -> list[Constraint]:
+    return [LocalStatistics(0.015, 8)]
+
+
+def _combination() -> list[Constraint]:
+    return [*_re(), PatchNCC(0.9, 4, name="patch_ncc_4"), PatchNCC(0.9, 8, name="patch_ncc_8"), *_statistics()]
+
+
+_HALF_TYPES = (torch.bfloat16, torch.float16)
+_ncc_8 = partial(Scenario, "RE + pNCC 8", constraints=partial(_re_and_ncc, 8))
 
 SCENARIOS = (
-    Scenario("RE", (1, 1, 8, 8)),
-    Scenario("RE, the paper's update", (1, 1, 8, 8), paper=True),
-    Scenario("RE", (64, 3, 32, 32)),
-    Scenario("RE", (64, 3, 64, 64)),
-    Scenario("RE", (16, 3, 256, 256)),
+    Scenario("RE", TINY, _re, in_readme=True),
+    Scenario("RE, the paper's update", TINY, _re, paper=True),
+    Scenario("RE", SMALL, _re),
+    Scenario("RE", MEDIUM, _re, in_readme=True),
+    Scenario("RE", LARGE, _re, in_readme=True),
+    *(Scenario("RE", shape, _re, dtype) for shape in (MEDIUM, LARGE) for dtype in _HALF_TYPES),
+    Scenario("RE + pNCC 4", TINY, partial(_re_and_ncc, 4), in_readme=True),
+    _ncc_8(SMALL, record=True),
+    _ncc_8(MEDIUM, record=True, in_readme=True),
+    _ncc_8(LARGE, record=True, in_readme=True),
+    _ncc_8(SINGLE, in_readme=True),
+    *(_ncc_8(shape, dtype=dtype) for shape in (MEDIUM, LARGE) for dtype in _HALF_TYPES),
+    Scenario("RE + pNCC 3", MEDIUM, partial(_re_and_ncc, 3)),
+    Scenario("RE + pNCC 16", MEDIUM, partial(_re_and_ncc, 16)),
+    Scenario("RE + pNCC 8, stride 4", MEDIUM, partial(_re_and_ncc, 8, 4)),
+    Scenario("RE + pNCC 8, stride 8", MEDIUM, partial(_re_and_ncc, 8, 8)),
+    Scenario("RE + pNCC 8, per channel", MEDIUM, partial(_re_and_ncc, 8, per_channel=True)),
+    Scenario("local statistics 8", MEDIUM, _statistics),
+    Scenario("RE + pNCC 4 + pNCC 8 + local statistics 8", MEDIUM, _combination, in_readme=True),
 )

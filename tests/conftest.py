@@ -7,7 +7,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
 import geco_ext
+from geco_ext.state import new_block
+from geco_ext.terms import IMAGE, Request
 
+pytest.register_assert_rewrite("windows")  # the comparison that many tests share
 torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 
 DEVICES = {"cpu": "cpu", "reference": "cpu", "cuda": "cuda", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
@@ -29,6 +32,43 @@ def backend(request):
     """Name of a backend that serves every call of the test."""
     with geco_ext.use_backend(request.param):
         yield request.param
+
+
+def without_windows(name: str) -> str | None:
+    """Why a backend has no kernels for windowed constraints yet, or None. Whatever else it refuses, a test must see."""
+    images = [torch.zeros(1, 1, 4, 4, device=DEVICES[name])]
+    block = new_block(2, device=images[0].device)
+    terms = "patch_ncc patch_size=3 eps=1e-05; local_statistics patch_size=3 eps=1e-05"
+    request = Request(images, images, None, block, terms, (IMAGE,), [None, None], 1, 16, None)
+    reason = geco_ext.backends.load(name).refuses(request)
+    return reason if reason is not None and "has no kernel for" in reason else None
+
+
+@pytest.fixture
+def window_backend(backend):
+    """As ``backend``, of those with kernels for windowed constraints."""
+    reason = without_windows(backend)
+    if reason is not None:
+        pytest.skip(f"{backend}: {reason}")
+    return backend
+
+
+@pytest.fixture
+def cpu_windows():
+    """The C++ kernels serve every call of the test."""
+    if "cpu" not in geco_ext.available_backends():
+        pytest.skip("the C++ kernels are not built")
+    reason = without_windows("cpu")
+    if reason is not None:
+        pytest.skip(f"cpu: {reason}")
+    with geco_ext.use_backend("cpu"):
+        yield
+
+
+@pytest.fixture
+def slow(backend, device):
+    """Whether the backend's kernels are interpreted: the same tests, on smaller images."""
+    return backend in ("cuda", "triton") and device.type == "cpu"
 
 
 @pytest.fixture

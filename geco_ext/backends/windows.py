@@ -131,7 +131,7 @@ def patch_ncc(
     a = weight * torch.rsqrt(var_hat * var)
     b = weight * inner / var_hat
     d = b * s.mean_hat - a * s.mean
-    return inner.mean(), _gradient(x_hat, x, a, b, d, patch, stride)
+    return inner.clamp(-1.0, 1.0).mean(), _gradient(x_hat, x, a, b, d, patch, stride)  # rounding goes beyond
 
 
 def local_statistics(x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float) -> tuple[Tensor, Tensor]:

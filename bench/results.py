@@ -1,0 +1,78 @@
+"""What was measured, as it is kept: ``results/cpu.json``."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from scenarios import Scenario
+from timing import Timing, family
+
+import geco_ext
+
+
+@dataclass(frozen=True)
+class Row:
+    """The times of a scenario's candidates on so many threads."""
+
+    label: str
+    threads: int
+    in_readme: bool
+    seconds: dict[str, float]  # medians
+    times: dict[str, int]  # of how many they are the medians; ten or less: a form that was slow, or far behind
+    won: dict[str, str]  # family -> its fastest form
+
+    @classmethod
+    def of(cls, scenario: Scenario, threads: int, timings: Mapping[str, Timing]) -> Row:
+        seconds = {name: timing.seconds for name, timing in timings.items()}
+        ordered = sorted((name for name in seconds if ": " in name), key=lambda name: -seconds[name])
+        won = {family(name): name.split(": ")[1] for name in ordered}  # the fastest comes last
+        times = {name: timing.times for name, timing in timings.items()}
+        return cls(scenario.label, threads, scenario.in_readme, seconds, times, won)
+
+    def best(self, *families: str) -> float | None:
+        """Seconds of the fastest form of these families; None where none takes part."""
+        return min((s for name, s in self.seconds.items() if family(name) in families), default=None)
+
+    def takes(self, *families: str, unit: str = "geco_ext") -> float | None:
+        """How many times as long as ``unit``."""
+        best = self.best(*families)
+        return None if best is None else best / self.seconds[unit]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run on one machine."""
+
+    machine: dict[str, object]
+    turn_seconds: float
+    rows: list[Row]
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        content = json.loads(path.read_text())
+        return cls(content["machine"], content["turn_seconds"], [Row(**row) for row in content["rows"]])
+
+
+def machine() -> dict[str, object]:
+    """Of the CPU, with the versions that ran on it."""
+    return {
+        "processor": _processor(),
+        "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),
+        "torch": torch.__version__,
+        "geco_ext": geco_ext.__version__,
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()

@@ -1,0 +1,140 @@
+"""The benchmarks compare like with like: what is timed computes the same, and a candidate that does not is noticed."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+
+import bars
+import report
+from agreement import check_agreement
+from candidates import Images, Step, floor, operator, steps
+from ratios import compare
+from results import Result, Row
+from scenarios import SCENARIOS
+from timing import Timing, measure
+
+CPU = torch.device("cpu")
+TINY = {scenario.label: scenario for scenario in SCENARIOS}["RE, 1x1x8x8"]
+
+
+def label(scenario):
+    return scenario.label
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=label)
+def test_all_candidates_of_a_scenario_compute_the_same(scenario):
+    small = scenario.shrunken()
+    check_agreement(steps(small, CPU, compiler=None))
+    operator(small, CPU)()
+    floor(small, CPU)()
+
+
+@pytest.mark.parametrize("scenario", [SCENARIOS[0], SCENARIOS[1], SCENARIOS[-1]], ids=label)
+def test_the_forms_that_are_compiled_are_one_graph_and_compute_the_same(scenario):
+    check_agreement(steps(scenario.shrunken(), CPU, compiler="eager"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: setattr(plain, "lr", 0.06),
+        lambda plain: setattr(plain, "proportional", 4.0),
+        lambda plain: setattr(plain, "alpha", 0.98),
+        lambda plain: setattr(plain, "scale", 1.1 * plain.scale),
+    ],
+    ids=["lr", "proportional", "alpha", "scale"],
+)
+def test_a_candidate_with_another_update_is_found_out(change):
+    candidates = steps(TINY, CPU, compiler=None)
+    change(candidates["eager: F.mse_loss"].criterion)
+    with pytest.raises(AssertionError, match=r"eager: F\.mse_loss, step"):
+        check_agreement(candidates)
+
+
+def test_a_candidate_with_another_window_is_found_out():
+    scenario = next(s for s in SCENARIOS if "pNCC 8, stride 4" in s.label).shrunken()
+    candidates = steps(scenario, CPU, compiler=None)
+    candidates["eager: PxP"].criterion.constraints.constraints[1].eps *= 100
+    with pytest.raises(AssertionError, match="eager: PxP, step"):
+        check_agreement(candidates)
+
+
+def test_labels_tell_scenarios_apart_and_bars_name_some():
+    labels = [scenario.label for scenario in SCENARIOS]
+    assert len(set(labels)) == len(labels)
+    assert {bar.label for bar in bars.BARS} <= set(labels)
+
+
+def test_a_form_far_behind_leaves_its_turns_to_the_others():
+    waits = {"eager: fast": 1000, "eager: slow": 100_000, "floor": 100}
+    calls = {name: lambda n=n: sum(range(n)) for name, n in waits.items()}
+    timings = measure(calls, seconds=0.05, turn_seconds=0.002, device=CPU)
+    assert timings["eager: slow"].times <= 10 < timings["eager: fast"].times
+    assert timings["floor"].seconds < timings["eager: fast"].seconds < timings["eager: slow"].seconds
+
+
+def timings(**milliseconds):
+    return {name.replace("_form_", ": "): Timing(value / 1e3, 20) for name, value in milliseconds.items()}
+
+
+def row(scenario=TINY, threads=2, **milliseconds):
+    times = {"geco_ext": 1, "reference": 9, "eager_form_a": 5, "eager_form_b": 4, "operator": 0.9, "floor": 0.8}
+    return Row.of(scenario, threads, timings(**(times | milliseconds)))
+
+
+def test_a_comparison_is_with_the_fastest_form():
+    assert row().takes("eager") == pytest.approx(4)
+    assert row().won == {"eager": "b"}
+    assert row().takes("compile") is None
+
+
+def test_bars_pass_miss_or_are_not_measured():
+    lines, passed = bars.judge([row()])
+    assert passed
+    assert any("4.00x pass, aim reached" in line for line in lines)
+    assert sum("not measured" in line for line in lines) == len(bars.BARS) - 1
+    assert not bars.judge([row(eager_form_b=1.9)])[1]
+
+
+def test_slower_than_the_reference_backend_is_a_miss():
+    lines, passed = bars.judge([row(reference=0.5)])
+    assert not passed
+    assert any("0.50x MISS" in line and "RE, 1x1x8x8, reference" in line for line in lines)
+
+
+def test_results_survive_their_file_and_make_tables(tmp_path):
+    result = Result({"processor": "a"}, 0.02, [row(), row(replace(TINY, in_readme=False), threads=1)])
+    result.save(tmp_path / "result.json")
+    assert Result.load(tmp_path / "result.json") == result
+    assert report.readme_table(result.rows).count("RE, 1x1x8x8") == 1
+    page = report.full_page(result)
+    assert "## 2 threads" in page
+    assert "## 1 thread\n" in page
+    assert "4.00x (b)" in page
+
+
+def test_a_whole_comparison_runs(monkeypatch):
+    monkeypatch.setattr("ratios.steps", lambda scenario, device: steps(scenario, device, compiler="eager"))
+    found = compare(TINY, seconds=0.1, turn_seconds=0.005, device=CPU)
+    assert {"geco_ext", "reference", "operator", "floor", "eager: F.mse_loss"} <= set(found.seconds)
+    assert found.takes("eager") > 0
+
+
+def test_a_step_on_the_reference_backend_runs_its_backward_there_too(monkeypatch):
+    scaled = []
+    monkeypatch.setattr("geco_ext.backends.reference.scale_gradients_in_place", lambda g, f: scaled.append(g))
+    candidates = steps(TINY, CPU, compiler=None)
+    candidates["reference"]()
+    assert len(scaled) == 1
+
+
+def test_candidates_start_from_the_same_images():
+    images = Images(TINY, CPU)
+    first, second = (Step(None, images, None) for _ in range(2))
+    assert torch.equal(first.x_hat, second.x_hat)
+    assert first.x_hat.data_ptr() != second.x_hat.data_ptr()

@@ -1,0 +1,106 @@
+"""Windowed constraints of any geometry, type and layout, several at once: what the oracle computes."""
+
+from typing import NamedTuple
+
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from windows import FLOATS, GRADIENT, LAYOUTS, VALUE, Window, doubled, name_of, pair, power_of_two
+
+from geco_ext import GECOLoss, ReconstructionError
+
+
+class Problem(NamedTuple):
+    """A criterion and its images."""
+
+    shape: tuple[int, int, int, int]
+    windows: list[Window]
+    with_errors: bool
+    training: bool
+    dtypes: tuple[torch.dtype, torch.dtype]
+    layouts: tuple[str, str]
+    brightness: float
+    seed: int
+
+    def images(self, device):
+        torch.manual_seed(self.seed)
+        tensors = (t.detach() + self.brightness for t in pair("random", self.shape, torch.float64))
+        moved = (t.to(device, dtype) for t, dtype in zip(tensors, self.dtypes, strict=True))
+        x_hat, x = (LAYOUTS[layout](t) for t, layout in zip(moved, self.layouts, strict=True))
+        return x_hat.requires_grad_(), x
+
+    def criterion(self):
+        errors = [ReconstructionError(0.1), ReconstructionError(0.2, channels=self.shape[1], name="channel")]
+        windows = [w.constraint(0.3, f"{name_of(w)} {i}") for i, w in enumerate(self.windows)]
+        constraints = [*errors[: 2 * self.with_errors], *windows]
+        return GECOLoss(constraints, multiplier_init=2.0).train(self.training)
+
+    def expected(self, x_hat, x):
+        """The constraint vector."""
+        errors = [oracle.squared_error(x_hat, x, 0.1), *oracle.squared_error_per_channel(x_hat, x, 0.2)]
+        return torch.stack(
+            [*errors[: len(errors) * self.with_errors], *(w.expected(x_hat, x, 0.3) for w in self.windows)]
+        )
+
+
+@st.composite
+def window(draw, largest):
+    kind = draw(st.sampled_from(["ncc", "local"]))
+    patch = draw(st.integers(1, largest))
+    stride = draw(st.one_of(st.just(1), st.integers(1, patch + 2)))
+    per_channel = kind == "ncc" and draw(st.booleans())
+    return Window(kind, patch, stride, draw(st.sampled_from([1e-3, 1e-2, 1.0])), per_channel)
+
+
+@st.composite
+def problems(draw, largest_side):
+    side = st.integers(1, largest_side)
+    height, width = draw(side), draw(side)
+    float_types, layouts = st.sampled_from(FLOATS), st.sampled_from(list(LAYOUTS))
+    return Problem(
+        (draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 4, 5, 8, 17])), height, width),
+        draw(st.lists(window(min(height, width)), min_size=1, max_size=3)),
+        draw(st.booleans()),
+        draw(st.booleans()),
+        (draw(float_types), draw(float_types)),
+        (draw(layouts), draw(layouts)),
+        draw(st.sampled_from([0.0, -0.5, 3.0])),
+        draw(st.integers(0, 2**31)),
+    )
+
+
+def check(problem, device):
+    x_hat, x = problem.images(device)
+    y_hat, y = doubled(x_hat, x)
+    vector = problem.expected(y_hat, y)
+    (expected,) = torch.autograd.grad(2 * vector.sum(), y_hat)
+    criterion = problem.criterion().to(device)
+    loss = criterion(x_hat, x, torch.zeros((), device=device))
+    incoming = power_of_two(1 / max(expected.abs().max().item(), 1e-6))
+    (gradient,) = torch.autograd.grad(loss, x_hat, torch.full_like(loss, incoming))
+    dtype = problem.dtypes[0]
+    value_tolerance = VALUE.get(dtype, 1e-6)
+    assert loss.item() == pytest.approx(
+        2 * vector.sum().item(), abs=2 * len(vector) * value_tolerance, rel=value_tolerance
+    )
+    if problem.training:
+        assert criterion.last_constraint.tolist() == pytest.approx(
+            vector.tolist(), abs=value_tolerance, rel=value_tolerance
+        )
+    scale = max(expected.norm().item(), *(2 * w.attainable(y_hat.detach()) for w in problem.windows))
+    assert gradient.dtype == dtype
+    assert (gradient.double().cpu() / incoming - expected).norm().item() <= GRADIENT.get(dtype, 1e-5) * scale
+
+
+@pytest.mark.slow
+def test_any_problem(window_backend, device, slow):
+    largest_side, examples = (12, 25) if slow else (28, 800)
+
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @given(problem=problems(largest_side))
+    def as_the_oracle(problem):
+        check(problem, device)
+
+    as_the_oracle()
