@@ -72,7 +72,8 @@ GECO_HD N local_statistics(const Moments<N>& moments, const PatchRule<Real>& rul
   const N var_hat = moments.m2_hat * rule.per_number + rule.eps, var = moments.m2 * rule.per_number + rule.eps;
   const N inverse_hat = Math::inverse_sqrt(var_hat), inverse = Math::inverse_sqrt(var);
   const N mean_gap = moments.mean_hat - moments.mean + rule.reference_gap;
-  const N deviation_gap = var_hat * inverse_hat - var * inverse;
+  // d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
+  const N deviation_gap = (var_hat - var) / (var_hat * inverse_hat + var * inverse);
   const N b = deviation_gap * inverse_hat * -rule.factor;
   c.b += b;
   c.d += mean_gap * rule.factor + b * moments.mean_hat;
