@@ -1,4 +1,5 @@
-# make demo | make test | make bench | make lint | make clean     (PYTHON=... chooses the interpreter, 3.10 or newer)
+# make demo | make test | make sanitize | make bench | make lint | make clean
+# (PYTHON=... chooses the interpreter, 3.10 or newer)
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test bench lint typecheck format clean
+.PHONY: demo test sanitize bench lint typecheck format clean
 
 # Installed in place: a change to a Python file needs nothing, a change to a source of the extension builds it again.
 $(VENV)/train.installed: $(SOURCES)
@@ -29,7 +30,11 @@ demo: $(VENV)/train.installed
 	@$(BIN)/geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
 
 test: $(VENV)/test.installed
-	@$(BIN)/python -m pytest -n 2 tests
+	@$(BIN)/python -m pytest -n 2 -m "not sanitize" tests
+
+# The kernels, built as C++ under the sanitizers of GCC; a worker builds what all tests of a file run.
+sanitize: $(VENV)/test.installed
+	@$(BIN)/python -m pytest -n 2 --dist loadscope -m sanitize tests
 
 bench: $(VENV)/test.installed
 	@$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds

@@ -1,0 +1,384 @@
+// Runs the C++ kernels of the CPU on tensors in blocks of exactly their size, on several threads, and compares what
+// they write with sums over the definitions. Usage: run_lagrangian pixels | windows | overrun | race. Exits 1 at the
+// first difference; the last two are wrong on purpose, so that a sanitizer that misses it shows.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "exact.h"
+#include "naive.h"
+
+namespace {
+
+using arrays::Array;
+using arrays::Exact;
+using arrays::Layout;
+using arrays::Sizes;
+using geco::Call;
+using geco::Counter;
+using geco::DataType;
+using geco::MultiplierUpdate;
+using geco::Patches;
+using geco::Row;
+using geco::ScaleRule;
+using geco::State;
+using geco::Tensor;
+using geco::Term;
+using geco::TermKind;
+
+constexpr DataType kFloats[] = {DataType::kFloat32, DataType::kFloat64, DataType::kFloat16, DataType::kBFloat16};
+constexpr Layout kLayouts[] = {Layout::kContiguous, Layout::kChannelsLast, Layout::kReversed, Layout::kShifted,
+                               Layout::kWider};
+constexpr int kThreads = 3;
+constexpr MultiplierUpdate kUpdate = {0.9, 0.05, 0.5, 1.0, geco::Violation::kLog, 1};
+
+std::mt19937 random_numbers(7);
+std::string scenario;
+long calls = 0;
+
+[[noreturn]] void fail(const std::string& what) {
+  std::printf("%s: %s\n", scenario.c_str(), what.c_str());
+  std::exit(1);
+}
+
+void expect_close(const std::string& what, double got, double expected, double allowed) {
+  if (std::fabs(got - expected) <= allowed) return;
+  fail(what + ": got " + std::to_string(got) + ", expected " + std::to_string(expected));
+}
+
+double multiplier_of(int row) { return 0.5 + 0.25 * row; }
+double kappa_of(int row) { return 0.2 + 0.05 * row; }
+
+struct Problem {
+  std::vector<Term> terms;
+  std::vector<Array> predictions, targets;
+  Array kl;
+  bool wants_gradients = true, expanded_target = false;
+  int constraints = 0;
+
+  void add_input(DataType of_prediction, DataType of_target, const Sizes& sizes, Layout layout = Layout::kContiguous,
+                 Layout layout_of_target = Layout::kContiguous) {
+    predictions.push_back(Array(of_prediction, sizes, layout).fill(random_numbers));
+    targets.push_back(Array(of_target, sizes, layout_of_target).fill(random_numbers));
+  }
+
+  Term& add_term(TermKind kind, std::vector<int> inputs = {0}, int rows = 1) {
+    Term term;
+    term.kind = kind;
+    term.first_row = constraints;
+    term.rows = rows;
+    term.inputs = std::move(inputs);
+    const bool similarity = kind == TermKind::kClassProbability || kind == TermKind::kPatchCorrelation;
+    term.scale = similarity ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared;
+    constraints += rows;
+    terms.push_back(std::move(term));
+    return terms.back();
+  }
+
+  // Every windowed constraint of these patches.
+  void add_windows(std::int64_t size, std::int64_t stride, double eps = 1e-3) {
+    add_term(TermKind::kPatchCorrelation).patches = {size, stride, eps, false};
+    add_term(TermKind::kPatchCorrelation).patches = {size, stride, eps, true};
+    add_term(TermKind::kLocalStatistics).patches = {size, stride, eps, false};
+  }
+
+  // Of arithmetic in the narrowest type that is stored: the gradients of half types are float32.
+  double tolerance() const {
+    for (const Array& array : predictions) {
+      if (array.type() != DataType::kFloat64) return 2e-5;
+    }
+    return 1e-10;
+  }
+};
+
+// What the kernels read and write, each in a block of its own.
+struct Memory {
+  std::vector<Exact> predictions, targets, gradients;
+  Exact kl, kl_gradient;
+  std::unique_ptr<double[]> state;
+  std::unique_ptr<double> loss{new double(0)};
+  int words;
+
+  explicit Memory(const Problem& problem)
+      : kl(problem.kl), words(static_cast<int>(Row::kCount) * problem.constraints + static_cast<int>(Counter::kCount)) {
+    for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
+      predictions.emplace_back(problem.predictions[i]);
+      targets.emplace_back(problem.targets[i]);
+      gradients.emplace_back(gradient_of(problem, i));
+    }
+    if (kl.tensor()) kl_gradient = Exact(Array(DataType::kFloat32, {problem.kl.elements()}));
+    state.reset(new double[static_cast<std::size_t>(words)]());
+    const State rows{state.get(), problem.constraints};
+    for (int l = 0; l < problem.constraints; ++l) {
+      rows.at(Row::kLogMultiplier, l) = std::log(multiplier_of(l));
+      rows.at(Row::kKappa, l) = kappa_of(l);
+      rows.at(Row::kLogLow, l) = -10;
+      rows.at(Row::kLogHigh, l) = 10;
+      rows.at(Row::kScale, l) = rows.at(Row::kNaturalMultiplier, l) = 1;
+    }
+  }
+
+  // Laid out like the prediction, as torch.empty_like does where memory has no gaps.
+  static Array gradient_of(const Problem& problem, std::size_t i) {
+    const Array& prediction = problem.predictions[i];
+    const Tensor tensor = prediction.tensor();
+    if (!problem.wants_gradients) return Array();
+    const Layout layout = tensor.rank == 4 && tensor.strides[1] == 1 ? Layout::kChannelsLast : Layout::kContiguous;
+    return Array(arrays::gradient_type(prediction.type()), Sizes(tensor.sizes, tensor.sizes + tensor.rank), layout);
+  }
+
+  Call call(const Problem& problem, const MultiplierUpdate* update, int threads) {
+    Call call;
+    call.terms = &problem.terms;
+    for (std::size_t i = 0; i < predictions.size(); ++i) {
+      call.inputs.push_back({predictions[i].tensor(), targets[i].tensor(), gradients[i].tensor()});
+    }
+    if (problem.expanded_target) call.inputs[0].target.strides[0] = 0;
+    call.kl = kl.tensor();
+    call.kl_gradient = kl_gradient.tensor();
+    call.state = {state.get(), problem.constraints};
+    call.batch = problem.predictions[0].tensor().sizes[0];
+    call.image_elements = problem.predictions[0].elements() / call.batch;
+    call.update = update;
+    call.loss = loss.get();
+    call.loss_is_double = true;
+    call.threads = threads;
+    return call;
+  }
+};
+
+// The constraint vector; the gradients are left in the pairs.
+std::vector<double> expected_constraints(const Problem& problem, std::vector<naive::Pair>& pairs) {
+  std::vector<double> result;
+  for (const Term& term : problem.terms) {
+    naive::Pair& pair = pairs[static_cast<std::size_t>(term.inputs[0])];
+    for (int row = term.first_row; row < term.first_row + term.rows; ++row) {
+      const double multiplier = multiplier_of(row), kappa = kappa_of(row);
+      if (term.kind == TermKind::kSquaredError) {
+        const int channel = term.rows > 1 ? row - term.first_row : -1;
+        result.push_back(naive::squared_error(pairs, term, channel, multiplier) - kappa * kappa);
+      } else if (term.kind == TermKind::kClassProbability) {
+        result.push_back(kappa - naive::class_probability(pair, multiplier));
+      } else {
+        const double value = naive::windowed(pair, term, multiplier);
+        result.push_back(term.kind == TermKind::kPatchCorrelation ? kappa - value : value - kappa * kappa);
+      }
+    }
+  }
+  return result;
+}
+
+void expect_same_bits(const Memory& first, const Memory& second) {
+  if (std::memcmp(first.loss.get(), second.loss.get(), 8) != 0) fail("another loss on other threads");
+  for (std::size_t i = 0; i < first.gradients.size(); ++i) {
+    if (!first.gradients[i].same_bits(second.gradients[i])) fail("another gradient on other threads");
+  }
+}
+
+// Evaluation on one thread, training on several: the same bits, and what the definitions say.
+void check(Problem& problem) {
+  ++calls;
+  Memory alone(problem), memory(problem);
+  geco::cpu::lagrangian(alone.call(problem, nullptr, 1));
+  geco::cpu::lagrangian(memory.call(problem, &kUpdate, kThreads));
+  expect_same_bits(alone, memory);
+
+  if (problem.expanded_target) {
+    Array& target = problem.targets[0];
+    const std::int64_t of_example = target.elements() / target.tensor().sizes[0];
+    for (std::int64_t i = of_example; i < target.elements(); ++i) target.set(i, target.get(i % of_example));
+  }
+  std::vector<naive::Pair> pairs;
+  for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
+    pairs.emplace_back(problem.predictions[i], problem.targets[i]);
+  }
+  const double tolerance = problem.tolerance();
+  const std::vector<double> constraints = expected_constraints(problem, pairs);
+  const State state{memory.state.get(), problem.constraints};
+  double loss = 0, size = 1;
+  for (std::int64_t i = 0; i < problem.kl.elements(); ++i) loss += problem.kl.get(i) / problem.kl.elements();
+  for (int l = 0; l < problem.constraints; ++l) {
+    const double constraint = constraints[static_cast<std::size_t>(l)];
+    expect_close("constraint " + std::to_string(l), state.at(Row::kLastConstraint, l), constraint,
+                 tolerance * std::max(1.0, std::fabs(constraint)));
+    loss += multiplier_of(l) * constraint;
+    size += multiplier_of(l) * std::fabs(constraint);
+  }
+  expect_close("loss", *memory.loss, loss, tolerance * size);
+  if (!problem.wants_gradients) return;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    Array gradient = Memory::gradient_of(problem, i);
+    memory.gradients[i].copy_to(gradient);
+    double largest = 0;
+    for (double value : pairs[i].gradient) largest = std::max(largest, std::fabs(value));
+    for (std::int64_t k = 0; k < gradient.elements(); ++k) {
+      expect_close("gradient " + std::to_string(i) + "[" + std::to_string(k) + "]", gradient.get(k),
+                   pairs[i].gradient[static_cast<std::size_t>(k)], 10 * tolerance * largest);
+    }
+  }
+}
+
+std::string text(const Sizes& sizes) {
+  std::string result;
+  for (std::int64_t size : sizes) result += " " + std::to_string(size);
+  return result;
+}
+
+// One call for each pair of types in each layout, and for each pair of layouts in float32.
+template <class AddTerms>
+void check_types_and_layouts(const Sizes& sizes, const AddTerms& add_terms) {
+  for (DataType p : kFloats) {
+    for (DataType t : kFloats) {
+      for (Layout of_prediction : kLayouts) {
+        for (Layout of_target : kLayouts) {
+          const bool floats = p == DataType::kFloat32 && t == DataType::kFloat32;
+          if (!floats && of_prediction != of_target) continue;
+          scenario = "types " + std::to_string(static_cast<int>(p)) + " " + std::to_string(static_cast<int>(t)) +
+                     " layouts " + std::to_string(static_cast<int>(of_prediction)) + " " +
+                     std::to_string(static_cast<int>(of_target)) + " sizes" + text(sizes);
+          Problem problem;
+          problem.add_input(p, t, sizes, of_prediction, of_target);
+          problem.wants_gradients = calls % 4 != 3;
+          problem.expanded_target = calls % 5 == 4 && sizes[0] > 1;
+          add_terms(problem);
+          check(problem);
+        }
+      }
+    }
+  }
+}
+
+void pixels() {
+  for (const Sizes& sizes : {Sizes{2, 3, 12, 16}, Sizes{3, 3, 5, 7}, Sizes{1, 1, 1, 1}}) {
+    check_types_and_layouts(sizes, [&sizes](Problem& problem) {
+      const int channels = static_cast<int>(sizes[1]);
+      problem.add_term(TermKind::kSquaredError);
+      if (channels > 1) problem.add_term(TermKind::kSquaredError, {0}, channels);
+      problem.kl = Array(DataType::kFloat32, {sizes[0]}).fill(random_numbers);
+    });
+  }
+  for (const Sizes& sizes : {Sizes{2, 3, 97, 131}, Sizes{1, 1, 211, 203}, Sizes{3, 20001}, Sizes{40000}}) {
+    for (DataType type : kFloats) {
+      scenario = "several threads, type " + std::to_string(static_cast<int>(type)) + " sizes" + text(sizes);
+      Problem problem;
+      problem.add_input(type, type, sizes);
+      problem.add_term(TermKind::kSquaredError);
+      check(problem);
+    }
+  }
+  scenario = "features and classes";
+  Problem problem;
+  problem.add_input(DataType::kFloat32, DataType::kFloat32, {5, 41});
+  problem.add_input(DataType::kFloat16, DataType::kFloat32, {5, 2, 3, 3}, Layout::kChannelsLast);
+  problem.predictions.push_back(Array(DataType::kFloat32, {5, 7}).fill(random_numbers));
+  problem.targets.emplace_back(DataType::kInt64, Sizes{5});
+  for (std::int64_t i = 0; i < 5; ++i) problem.targets.back().set(i, static_cast<double>((3 * i) % 7));
+  problem.add_term(TermKind::kSquaredError, {0, 1});
+  problem.add_term(TermKind::kClassProbability, {2});
+  check(problem);
+}
+
+void scaled_gradients() {
+  for (DataType type : kFloats) {
+    for (std::int64_t size : {1, 37, 70001}) {
+      scenario = "gradient scaled to type " + std::to_string(static_cast<int>(type));
+      ++calls;
+      const Array gradient = Array(arrays::gradient_type(type), {size}, Layout::kShifted).fill(random_numbers);
+      Array scaled(type, {size});
+      const Exact in(gradient), out(scaled);
+      geco::cpu::scale_gradients(&in.tensor(), &out.tensor(), 1, 0.375, kThreads);
+      out.copy_to(scaled);
+      Array expected(type, {size});
+      for (std::int64_t i = 0; i < size; ++i) {
+        expected.set(i, gradient.get(i) * 0.375);
+        expect_close("element " + std::to_string(i), scaled.get(i), expected.get(i), 0);
+      }
+    }
+  }
+}
+
+// Patches that fit exactly, once, with gaps; sides that leave a remainder; images of one tile and of many.
+void windows() {
+  for (const Sizes& sizes : {Sizes{2, 3, 11, 13}, Sizes{1, 1, 9, 37}}) {
+    check_types_and_layouts(sizes, [](Problem& problem) {
+      problem.add_term(TermKind::kSquaredError);
+      problem.add_windows(3, 1);
+      problem.add_windows(5, 2);
+    });
+  }
+  struct Geometry {
+    Sizes sizes;
+    std::int64_t patch, stride;
+  };
+  const Geometry geometries[] = {{{1, 1, 1, 1}, 1, 1},     {{2, 2, 4, 4}, 1, 3},     {{3, 1, 8, 8}, 8, 1},
+                                 {{1, 17, 9, 10}, 3, 2},   {{1, 3, 21, 19}, 11, 1},  {{1, 2, 35, 33}, 16, 1},
+                                 {{2, 2, 17, 23}, 4, 7},   {{1, 2, 20, 40}, 20, 3},  {{1, 1, 70, 66}, 64, 1},
+                                 {{1, 1, 300, 4}, 4, 1},   {{1, 2, 3, 300}, 3, 5},   {{5, 1, 83, 85}, 2, 1},
+                                 {{1, 1, 230, 157}, 3, 1}, {{1, 1, 17, 2100}, 3, 1}, {{1, 3, 110, 120}, 8, 4}};
+  for (const Geometry& geometry : geometries) {
+    for (DataType type : {DataType::kFloat32, DataType::kFloat64, DataType::kBFloat16}) {
+      scenario = "patch " + std::to_string(geometry.patch) + " stride " + std::to_string(geometry.stride) + " type " +
+                 std::to_string(static_cast<int>(type)) + " sizes" + text(geometry.sizes);
+      Problem problem;
+      problem.add_input(type, type, geometry.sizes);
+      problem.add_windows(geometry.patch, geometry.stride);
+      if (geometry.sizes[2] < 100) problem.add_term(TermKind::kSquaredError);
+      check(problem);
+    }
+  }
+  scenario = "many terms of one geometry";
+  Problem problem;
+  problem.add_input(DataType::kFloat32, DataType::kFloat32, {2, 2, 12, 15});
+  for (double eps : {1e-4, 1e-3, 1e-2, 1e-1}) problem.add_windows(4, 1, eps);
+  check(problem);
+}
+
+Problem large() {
+  Problem problem;
+  problem.add_input(DataType::kFloat32, DataType::kFloat32, {2, 3, 97, 131});
+  problem.add_term(TermKind::kSquaredError);
+  return problem;
+}
+
+// The kernels are told of one row more than there is.
+void overrun() {
+  const Problem problem = large();
+  Memory memory(problem);
+  Call call = memory.call(problem, nullptr, 1);
+  for (Tensor* tensor : {&call.inputs[0].prediction, &call.inputs[0].target, &call.inputs[0].gradient}) {
+    ++tensor->sizes[0];
+  }
+  geco::cpu::lagrangian(call);
+}
+
+// Each channel's gradient begins in the second row of that before.
+void race() {
+  const Problem problem = large();
+  Memory memory(problem);
+  Call call = memory.call(problem, nullptr, kThreads);
+  call.inputs[0].gradient.strides[1] = 131;
+  geco::cpu::lagrangian(call);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string what = count > 1 ? arguments[1] : "";
+  if (what == "pixels") {
+    pixels();
+    scaled_gradients();
+  } else if (what == "windows") {
+    windows();
+  } else if (what == "overrun") {
+    overrun();
+  } else if (what == "race") {
+    race();
+  } else {
+    std::printf("usage: run_lagrangian pixels | windows | overrun | race\n");
+    return 2;
+  }
+  std::printf("%s: %ld calls\n", geco::cpu::run_table().name, calls);
+  return 0;
+}

@@ -1,0 +1,97 @@
+"""The C++ kernels of the CPU under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer.
+
+``run_lagrangian.cpp`` is the program: tensors in blocks of exactly their size, several threads, values compared with
+the definitions. Its threads are the standard library's: GCC's ThreadSanitizer takes OpenMP's for races.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+SCENARIOS = ["pixels", "windows"]
+
+ROOT = Path(__file__).parents[2]
+IS_X86_64 = platform.machine() in ("x86_64", "AMD64")
+KERNELS = [*sorted((ROOT / "csrc/cpu").glob("*.cpp")), ROOT / "csrc/call.cpp", ROOT / "csrc/lines.cpp"]
+FLAGS = ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", "-DGECO_STD_THREADS"]
+INCLUDES = [f"-I{ROOT / folder}" for folder in ("csrc", "tests/cpu", "tests/cuda")]
+
+# As in CMakeLists.txt.
+INSTRUCTION_SETS = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
+}
+SANITIZERS = {
+    "thread": ["-fsanitize=thread"],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS"],
+}
+
+pytestmark = [pytest.mark.sanitize, pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")]
+
+
+def succeed(*command):
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def compile_file(source, folder, flags):
+    _, _, instruction_set = source.stem.rpartition("_")
+    wide = INSTRUCTION_SETS.get(instruction_set, [])
+    compiled = folder / f"{source.stem}.o"
+    succeed("g++", *FLAGS, *flags, *wide, *INCLUDES, "-c", source, "-o", compiled)
+    return compiled
+
+
+@pytest.fixture(scope="module", params=SANITIZERS)
+def sanitizer(request, tmp_path_factory):
+    """Name of a sanitizer that works here."""
+    folder = tmp_path_factory.mktemp("works")
+    source, program = folder / "nothing.cpp", folder / "nothing"
+    source.write_text("int main() { return 0; }\n")
+    built = subprocess.run(["g++", *SANITIZERS[request.param], source, "-o", program], capture_output=True)
+    if built.returncode != 0 or subprocess.run([program], capture_output=True).returncode != 0:
+        pytest.skip(f"g++ has no working {request.param} sanitizer here")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def program(sanitizer, tmp_path_factory):
+    """``run_lagrangian``, built with the sanitizer."""
+    folder = tmp_path_factory.mktemp(sanitizer)
+    flags = [*SANITIZERS[sanitizer], *(["-DGECO_X86_64"] if IS_X86_64 else [])]
+    kernels = [path for path in KERNELS if IS_X86_64 or path.stem.rpartition("_")[2] not in INSTRUCTION_SETS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sources = [*kernels, ROOT / "tests/cpu/run_lagrangian.cpp"]
+        compiled = list(pool.map(lambda source: compile_file(source, folder, flags), sources))
+    succeed("g++", *FLAGS, *flags, *compiled, "-o", folder / "run_lagrangian")
+    return folder / "run_lagrangian"
+
+
+def run(program, scenario, capability="avx512"):
+    environment = {**os.environ, "GECO_EXT_CPU_CAPABILITY": capability}
+    return subprocess.run([program, scenario], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("capability", ["baseline", *INSTRUCTION_SETS])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nothing_is_reported(program, scenario, capability):
+    result = run(program, scenario, capability)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    used, _, calls = result.stdout.partition(":")
+    if used != capability:
+        pytest.skip(f"this processor has no {capability}")
+    assert int(calls.split()[0]) > 100
+
+
+def test_what_is_wrong_is_reported(program, sanitizer):
+    scenario, report = {"thread": ("race", "data race"), "address": ("overrun", "heap-buffer-overflow")}[sanitizer]
+    for capability in ("baseline", *INSTRUCTION_SETS):
+        result = run(program, scenario, capability)
+        assert result.returncode != 0
+        assert report in result.stderr
