@@ -50,7 +50,7 @@ struct Term {
   Patches patches;  // patch correlation and local statistics; they read one input, the images
 };
 
-inline bool is_windowed(TermKind kind) {
+GECO_HD bool is_windowed(TermKind kind) {
   return kind == TermKind::kPatchCorrelation || kind == TermKind::kLocalStatistics;
 }
 

@@ -20,6 +20,8 @@ struct Shared {
   __device__ double* penalty(const Plan& plan) { return c_hat(plan) + plan.state.constraints; }
 };
 
+static_assert(sizeof(Shared) <= kSharedHead + sizeof(double));
+
 inline std::size_t shared_bytes_of(const Plan& plan) {
   return sizeof(Shared) + sizeof(double) * static_cast<std::size_t>(plan.sums + 2 * plan.state.constraints);
 }
@@ -44,7 +46,7 @@ __device__ __forceinline__ int row_of(const PlannedTerm& term, int channel) {
 }
 
 __device__ __forceinline__ double multiplier_of(const Plan& plan, const PlannedTerm& term, int row) {
-  return exp(log_multiplier(term.scale, plan.state, row, term.elements));
+  return exp(log_multiplier(term.scale(), plan.state, row, term.elements));
 }
 
 // What the derivative of this share's sum is multiplied by: the coefficients of all terms that read it add up.
@@ -56,8 +58,9 @@ __device__ inline double coefficient_of(const Plan& plan, const Share& share) {
     const PlannedTerm& term = plan.terms[t];
     for (int r = term.first_reading; r < term.first_reading + term.readings; ++r) {
       if (plan.readings[r].item != share.item) continue;
+      if (is_windowed(term.kind())) continue;  // it has coefficients of its own
       const double multiplier = multiplier_of(plan, term, row_of(term, share.channel));
-      coefficient += term.kind == TermKind::kSquaredError
+      coefficient += term.kind() == TermKind::kSquaredError
                          ? squared_error_coefficient(multiplier, plan.readings[r].weight, divisor)
                          : multiplier / divisor;
     }

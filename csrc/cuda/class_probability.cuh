@@ -13,8 +13,8 @@ __device__ __forceinline__ double probability(const Item& item, double score, do
 }
 
 // Sum of kappa - p_label over the examples of this share, in lane 0 of each warp. A label out of range makes it NaN.
-__device__ __noinline__ double class_probability(const Plan& plan, const Item& item, const Share& share,
-                                                 const Shared& shared) {
+__device__ __noinline__ inline double class_probability(const Plan& plan, const Item& item, const Share& share,
+                                                        const Shared& shared) {
   __syncthreads();
   double kappa = 0;
   for (int t = 0; t < plan.term_count; ++t) {

@@ -29,7 +29,7 @@ __device__ inline void add_partials(const Plan& plan, Shared& shared) {
     int i = plan.item_count - 1;
     while (i > 0 && s < plan.items[i].first_sum) --i;
     const Item& item = plan.items[i];
-    const double* partials = plan.partials + item.first_block + (s - item.first_sum) * item.blocks;
+    const double* partials = plan.partials + item.first_partial + (s - item.first_sum) * item.blocks;
     double sum = 0;
     for (int first = lane(); first < item.blocks; first += kUnroll * kWarpSize) {
       double part[kUnroll];
@@ -46,12 +46,47 @@ __device__ inline void add_partials(const Plan& plan, Shared& shared) {
   __syncthreads();
 }
 
+// The sum that a row needs of those of an item with windows: channel after channel, where blocks work on one channel
+// each, the sums of a block follow one another.
+__device__ inline double sum_of_windows(const Plan& plan, Shared& shared, const Item& item, int sum, int count) {
+  double total = 0;
+  for (int channel = 0; channel < item.channels; ++channel) {
+    for (int i = sum; i < sum + count; ++i) {
+      total += shared.sums()[item.first_sum + channel * plan.strips.sums + i];
+    }
+  }
+  return total;
+}
+
+__device__ inline double squared_error_beside_windows(const Plan& plan, Shared& shared, const Item& item,
+                                                      const PlannedTerm& term, int row) {
+  const int first = plan.window_count, count = plan.strips.sums - first;
+  const int channel = row - term.first_row;
+  if (term.rows == 1) return sum_of_windows(plan, shared, item, first, count);
+  if (item.channels == 1) return shared.sums()[item.first_sum + first + channel];
+  return shared.sums()[item.first_sum + channel * plan.strips.sums + first];
+}
+
+__device__ inline double windowed_constraint(const Plan& plan, Shared& shared, const PlannedTerm& term, int row) {
+  const Reading& reading = plan.readings[term.first_reading];
+  const Item& item = plan.items[reading.item];
+  int window = 0;
+  while (&plan.terms[plan.windows[window].term] != &term) ++window;
+  const double mean = sum_of_windows(plan, shared, item, window, 1) * reading.weight / item.divisor;
+  const double kappa = plan.state.at(Row::kKappa, row);
+  return term.kind() == TermKind::kPatchCorrelation ? kappa - mean : mean - kappa * kappa;
+}
+
 // C_hat of a row from the sums of the items it reads (Table 1 of "Taming VAEs").
 __device__ inline double constraint_of(const Plan& plan, Shared& shared, const PlannedTerm& term, int row) {
   double c = 0;
-  if (term.kind == TermKind::kSquaredError) {
+  if (term.kind() == TermKind::kSquaredError) {
     for (int r = term.first_reading; r < term.first_reading + term.readings; ++r) {
       const Item& item = plan.items[plan.readings[r].item];
+      if (item.work == Work::kWindows) {
+        c += squared_error_beside_windows(plan, shared, item, term, row) * plan.readings[r].weight / item.divisor;
+        continue;
+      }
       const double weight = plan.readings[r].weight;
       if (term.rows > 1) {
         c += weight * shared.sums()[item.first_sum + row - term.first_row] / item.divisor;
@@ -65,6 +100,7 @@ __device__ inline double constraint_of(const Plan& plan, Shared& shared, const P
     return c - kappa * kappa;
   }
   const Item& item = plan.items[plan.readings[term.first_reading].item];
+  if (item.work == Work::kWindows) return windowed_constraint(plan, shared, term, row);
   return shared.sums()[item.first_sum] / item.divisor;
 }
 
@@ -96,7 +132,7 @@ __device__ inline void finish_step(const Plan& plan, Shared& shared, double kl, 
   }
   for (int row = static_cast<int>(threadIdx.x); row < constraints; row += kThreads) {
     const PlannedTerm& term = term_of_row(plan, row);
-    penalty[row] = trains ? advance_constraint(plan.update, progress, plan.state, row, term.scale, term.elements,
+    penalty[row] = trains ? advance_constraint(plan.update, progress, plan.state, row, term.scale(), term.elements,
                                                c_hat[row], examples)
                           : multiplier_of(plan, term, row) * c_hat[row];
   }

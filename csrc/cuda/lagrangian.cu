@@ -1,12 +1,11 @@
 #include "cuda/block.cuh"
-#include "cuda/class_probability.cuh"
 #include "cuda/device.h"
 #include "cuda/finish.cuh"
+#include "cuda/items.cuh"
 #include "cuda/lagrangian.h"
-#include "cuda/mean.cuh"
 #include "cuda/plan.h"
 #include "cuda/reduce.h"
-#include "cuda/squared_error.cuh"
+#include "cuda/windowed_lagrangian.h"
 
 namespace geco::cuda {
 namespace {
@@ -15,19 +14,7 @@ namespace {
 // nobody writes the state before all blocks have handed in their sums.
 __global__ void __launch_bounds__(kThreads, kResidentBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
-  double sum = 0;
-  if (plan.item_count > 0) {
-    const Share share = share_of(plan, static_cast<int>(blockIdx.x));
-    const Item& item = plan.items[share.item];
-    if (threadIdx.x == 0) shared.coefficient = item.gradient ? coefficient_of(plan, share) : 0.0;
-    switch (item.work) {
-      case Work::kSquaredError: sum = squared_error(item, share, shared); break;
-      case Work::kClassProbability: sum = class_probability(plan, item, share, shared); break;
-      case Work::kMean: sum = mean(item, share, shared); break;
-    }
-  }
-  sum = block_sum(sum, shared.of_warps);
-  if (threadIdx.x == 0) plan.partials[blockIdx.x] = sum;
+  plain_item(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
   if (is_last_block(plan, shared)) finish(plan, shared);
 }
 
@@ -54,7 +41,11 @@ __global__ void __launch_bounds__(kThreads)
   finish_step(plan, shared, kl * factor, true, static_cast<std::int64_t>(examples));
 }
 
-DeviceSize size_of_device(int device) { return {multiprocessors(device), l2_bytes(device)}; }
+DeviceSize size_of_device(int device) {
+  return {multiprocessors(device), l2_bytes(device),
+          device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
+          device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+}
 
 // For messages: the tensor that takes the time.
 const Tensor& largest_input(const Call& call) {
@@ -70,13 +61,17 @@ void launch_lagrangian(const Call& call, const Place& place, Outcome outcome, do
   Plan plan = plan_of(call, outcome, size_of_device(place.device));
   plan.partials = place.workspace;
   plan.sums_out = sums;
-  GECO_LAUNCH(lagrangian_kernel, static_cast<unsigned>(plan.blocks), shared_bytes_of(plan), place.stream, plan);
-  check_launch("lagrangian", plan.blocks, largest_input(call));
+  if (plan.window_count > 0) {
+    launch_windowed_lagrangian(plan, place);
+  } else {
+    GECO_LAUNCH(lagrangian_kernel, static_cast<unsigned>(plan.blocks), shared_bytes_of(plan), place.stream, plan);
+  }
+  check_launch(plan.window_count > 0 ? "windowed_lagrangian" : "lagrangian", plan.blocks, largest_input(call));
 }
 
 }  // namespace
 
-std::int64_t workspace_words(int device) { return most_blocks(size_of_device(device)) + kMaxItems; }
+std::int64_t workspace_words(int device) { return most_partials(size_of_device(device)) + kMaxItems; }
 
 void lagrangian(const Call& call, const Place& place) {
   launch_lagrangian(call, place, call.update ? Outcome::kTraining : Outcome::kEvaluation, nullptr);

@@ -9,6 +9,10 @@
 
 #include <cuda_runtime.h>
 
+// The runs of the tests count the bytes that kernels move.
+#define GECO_LOADED(bytes)
+#define GECO_STORED(bytes)
+
 // One block of dynamic shared memory, seen as `type`.
 #define GECO_DYNAMIC_SHARED(type, name)                         \
   extern __shared__ __align__(16) unsigned char shared_bytes[]; \
@@ -20,6 +24,9 @@
 #else
 
 #include "shim.h"
+
+#define GECO_LOADED(bytes) shim::count_bytes(shim::loaded_bytes, static_cast<long>(bytes))
+#define GECO_STORED(bytes) shim::count_bytes(shim::stored_bytes, static_cast<long>(bytes))
 
 #define GECO_DYNAMIC_SHARED(type, name) type& name = *static_cast<type*>(shim::dynamic_shared())
 

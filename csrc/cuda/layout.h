@@ -10,6 +10,16 @@
 
 namespace geco::cuda {
 
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+inline std::int64_t size_of(DataType type) {
+  return type == DataType::kFloat64 || type == DataType::kInt64 ? 8 : type == DataType::kFloat32 ? 4 : 2;
+}
+
+inline bool aligned(const Tensor& tensor, std::int64_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(tensor.data) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
 inline void lay_out(const Input& input, bool per_channel, Item& item) {
   const Lines lines = lines_of(input, per_channel);
   if (lines.outer.size() >= static_cast<std::size_t>(kMaxDimensions)) {

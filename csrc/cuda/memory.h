@@ -21,6 +21,14 @@ struct Vector {
 template <int bytes>
 struct WordsOf;
 template <>
+struct WordsOf<2> {
+  using type = unsigned short;
+};
+template <>
+struct WordsOf<4> {
+  using type = unsigned;
+};
+template <>
 struct WordsOf<8> {
   using type = uint2;
 };
@@ -42,18 +50,21 @@ __device__ __forceinline__ To bit_cast(const From& from) {
 // Read only while the kernel runs, and likely wanted again by others.
 template <class T, int n>
 __device__ __forceinline__ Vector<T, n> load(const T* from) {
+  GECO_LOADED(sizeof(T) * n);
   return bit_cast<Vector<T, n>>(__ldg(reinterpret_cast<const Words<T, n>*>(from)));
 }
 
 // Read for the last time: first to leave the caches.
 template <class T, int n>
 __device__ __forceinline__ Vector<T, n> load_last(const T* from) {
+  GECO_LOADED(sizeof(T) * n);
   return bit_cast<Vector<T, n>>(__ldcs(reinterpret_cast<const Words<T, n>*>(from)));
 }
 
 // `stream`: larger than the caches can keep until it is read.
 template <class T, int n>
 __device__ __forceinline__ void store(T* to, const Vector<T, n>& vector, bool stream) {
+  GECO_STORED(sizeof(T) * n);
   auto* words = reinterpret_cast<Words<T, n>*>(to);
   const auto value = bit_cast<Words<T, n>>(vector);
   if (stream) {
@@ -96,20 +107,27 @@ __device__ __forceinline__ BFloat16 round_to<BFloat16>(float value) {
 #endif
 }
 
+template <class T>
+__device__ __forceinline__ T element(const void* data, std::int64_t offset) {
+  GECO_LOADED(sizeof(T));
+  return static_cast<const T*>(data)[offset];
+}
+
 // One number of a type known at run time only.
 template <class Compute>
 __device__ __forceinline__ Compute read_element(const void* data, DataType type, std::int64_t offset) {
   switch (type) {
-    case DataType::kFloat32: return static_cast<Compute>(static_cast<const float*>(data)[offset]);
-    case DataType::kFloat64: return static_cast<Compute>(static_cast<const double*>(data)[offset]);
-    case DataType::kFloat16: return static_cast<Compute>(widen(static_cast<const Half*>(data)[offset]));
-    case DataType::kBFloat16: return static_cast<Compute>(widen(static_cast<const BFloat16*>(data)[offset]));
-    default: return static_cast<Compute>(static_cast<const std::int64_t*>(data)[offset]);
+    case DataType::kFloat32: return static_cast<Compute>(element<float>(data, offset));
+    case DataType::kFloat64: return static_cast<Compute>(element<double>(data, offset));
+    case DataType::kFloat16: return static_cast<Compute>(widen(element<Half>(data, offset)));
+    case DataType::kBFloat16: return static_cast<Compute>(widen(element<BFloat16>(data, offset)));
+    default: return static_cast<Compute>(element<std::int64_t>(data, offset));
   }
 }
 
 // Gradient buffers are float64 for float64 predictions and float32 for all others.
 __device__ __forceinline__ void write_gradient(void* data, DataType of_prediction, std::int64_t offset, double value) {
+  GECO_STORED(of_prediction == DataType::kFloat64 ? 8 : 4);
   if (of_prediction == DataType::kFloat64) {
     static_cast<double*>(data)[offset] = value;
   } else {

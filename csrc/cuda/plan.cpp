@@ -7,6 +7,7 @@
 
 #include "cuda/layout.h"
 #include "cuda/threads.h"
+#include "cuda/window_plan.h"
 
 namespace geco::cuda {
 namespace {
@@ -16,16 +17,6 @@ namespace {
 constexpr int kBlocksPerMultiprocessor = 4 * kResidentBlocks;
 
 constexpr std::int64_t kVectorBytes = 16;  // of the gradient
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-std::int64_t size_of(DataType type) {
-  return type == DataType::kFloat64 || type == DataType::kInt64 ? 8 : type == DataType::kFloat32 ? 4 : 2;
-}
-
-bool aligned(const Tensor& tensor, std::int64_t bytes) {
-  return reinterpret_cast<std::uintptr_t>(tensor.data) % static_cast<std::uintptr_t>(bytes) == 0;
-}
 
 // How many elements of a channel can be taken in whole vectors: one line but for its end, or equally spaced lines.
 std::int64_t vectorised_elements(const Input& input, const Item& item) {
@@ -91,6 +82,21 @@ Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch
   return item;
 }
 
+Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& device) {
+  Item item = squared_error_item(input, false, batch, device);
+  const auto dimension = [&](int d) {
+    return Dimension{input.prediction.sizes[d], input.prediction.strides[d], input.target.strides[d],
+                     input.gradient.strides[d]};
+  };
+  item.work = Work::kWindows;
+  item.channel = dimension(1);
+  item.outer[0] = dimension(0);
+  item.outer[1] = dimension(2);
+  item.inner = dimension(3);
+  item.vectorised_elements = 0;
+  return item;
+}
+
 // Vectors of a channel, or single elements where there are none.
 std::int64_t steps_of(const Item& item) {
   const int width = item.vectorised_elements > 0 ? width_of(size_of(item.type_of_prediction())) : 1;
@@ -130,13 +136,21 @@ void share_out(Plan& plan, const DeviceSize& device) {
         break;
       case Work::kClassProbability: blocks = ceil_div(item.elements, kWarps); break;
       case Work::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
+      case Work::kWindows: blocks = item.blocks; break;  // plan_windows knows
     }
-    if (item.work != Work::kSquaredError) blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
+    if (item.work == Work::kClassProbability || item.work == Work::kMean) {
+      blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
+    }
     item.first_block = plan.blocks;
+    item.first_partial = plan.blocks;
     item.blocks = static_cast<int>(blocks);
     item.first_sum = plan.sums;
     plan.blocks += item.blocks * item.channels;
-    plan.sums += item.channels;
+    plan.sums += item.channels * (item.work == Work::kWindows ? plan.strips.sums : 1);
+  }
+  // Blocks with windows write several sums each, those of all others come before them.
+  for (int i = 0; i < plan.item_count; ++i) {
+    if (plan.items[i].work == Work::kWindows) plan.items[i].first_partial = plan.blocks;
   }
 }
 
@@ -146,22 +160,26 @@ void limit(std::size_t count, int most, const char* what) {
                               std::to_string(count));
 }
 
+double weight_of(const Term& term, const Input& input) {
+  if (term.kind == TermKind::kSquaredError) return squared_error_weight(term, input);
+  return is_windowed(term.kind) ? patch_weight(term.patches, input) : 1.0;
+}
+
 void plan_terms(const Call& call, Plan& plan) {
   limit(call.terms->size(), kMaxTerms, "constraint terms");
   limit(static_cast<std::size_t>(call.state.constraints), kMaxRows, "constraints");
   for (const Term& term : *call.terms) {
     PlannedTerm& planned = plan.terms[plan.term_count++];
-    planned = {term.kind,
-               term.scale,
-               term.first_row,
-               term.rows,
-               plan.reading_count,
-               static_cast<int>(term.inputs.size()),
-               compared_elements(call, term)};
+    planned.elements = compared_elements(call, term);
+    planned.first_row = static_cast<std::int16_t>(term.first_row);
+    planned.rows = static_cast<std::int16_t>(term.rows);
+    planned.first_reading = static_cast<std::int8_t>(plan.reading_count);
+    planned.readings = static_cast<std::int8_t>(term.inputs.size());
+    planned.kind_of_term = static_cast<std::int8_t>(term.kind);
+    planned.rule_of_scale = static_cast<std::int8_t>(term.scale);
     for (int input : term.inputs) {
-      const bool squared = term.kind == TermKind::kSquaredError;
       if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "pairs of term and input");
-      plan.readings[plan.reading_count++] = {input, squared ? squared_error_weight(term, call.inputs[input]) : 1.0};
+      plan.readings[plan.reading_count++] = {input, weight_of(term, call.inputs[input])};
     }
   }
   plan.state = call.state;
@@ -178,12 +196,12 @@ void plan_kl(const Call& call, Plan& plan) {
   plan.items[plan.item_count++] = mean_item(call.kl, call.kl_gradient);
 }
 
-// The term that reads an input; terms that share one are all squared errors.
+// A term that reads an input: a windowed one, where there are several, or else a squared error.
 const Term& reader(const Call& call, int input, bool& per_channel) {
   const Term* found = nullptr;
   for (const Term& term : *call.terms) {
     if (!reads(term, input)) continue;
-    found = &term;
+    if (found == nullptr || is_windowed(term.kind)) found = &term;
     per_channel = per_channel || term.rows > 1;
   }
   if (found == nullptr) throw std::invalid_argument("input " + std::to_string(input) + " belongs to no term");
@@ -192,8 +210,9 @@ const Term& reader(const Call& call, int input, bool& per_channel) {
 
 }  // namespace
 
-std::int64_t most_blocks(const DeviceSize& device) {
-  return static_cast<std::int64_t>(kBlocksPerMultiprocessor + kMaxItems) * device.multiprocessors;
+std::int64_t most_partials(const DeviceSize& device) {
+  const std::int64_t plain = static_cast<std::int64_t>(kBlocksPerMultiprocessor + kMaxItems) * device.multiprocessors;
+  return plain + most_window_partials(device);
 }
 
 Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
@@ -210,10 +229,11 @@ Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
       case TermKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
       case TermKind::kClassProbability: item = class_item(input, term, call.batch); break;
       case TermKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
-      default: throw std::invalid_argument("windowed constraints are not computed here yet");
+      default: item = windows_item(input, call.batch, device);
     }
   }
   plan_kl(call, plan);
+  plan_windows(call, device, plan);
   share_out(plan, device);
   plan.blocks = std::max(plan.blocks, 1);  // inputs without elements still have a loss
   return plan;

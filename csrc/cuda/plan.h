@@ -9,7 +9,7 @@
 
 namespace geco::cuda {
 
-enum class Work : std::int8_t { kSquaredError, kClassProbability, kMean };
+enum class Work : std::int8_t { kSquaredError, kClassProbability, kMean, kWindows };
 
 // One input, or kl: its channels one after the other, each shared by `blocks` blocks.
 struct Item {
@@ -19,6 +19,7 @@ struct Item {
 
   // Squared error: the elements of a channel in memory order, as lines along the innermost dimension.
   // Class probability: `outer[0]` is the batch, `inner` the classes. Mean: `inner` alone.
+  // Windows: `outer` are batch and rows, `inner` the columns.
   Dimension channel;
   Dimension outer[kMaxDimensions - 1];
   Dimension inner;
@@ -27,8 +28,9 @@ struct Item {
 
   double divisor;  // of the sum: the number of examples or, for a mean, of values
   int first_block, blocks, channels;
-  int first_sum;  // channels follow one another
-  int vectors;    // of a thread in one round
+  int first_sum;      // channels follow one another
+  int first_partial;  // so do their partial sums, `blocks` for each sum
+  int vectors;        // of a thread in one round
   std::int8_t outer_dimensions;
   Work work;
   std::int8_t prediction_type, target_type;
@@ -46,11 +48,38 @@ struct Reading {
 };
 
 struct PlannedTerm {
-  TermKind kind;
-  ScaleRule scale;
-  int first_row, rows;
-  int first_reading, readings;
   double elements;  // D of lambda* = D / (2 s)
+  std::int16_t first_row, rows;
+  std::int8_t first_reading, readings;
+  std::int8_t kind_of_term, rule_of_scale;
+
+  GECO_HD TermKind kind() const { return static_cast<TermKind>(kind_of_term); }
+  GECO_HD ScaleRule scale() const { return static_cast<ScaleRule>(rule_of_scale); }
+};
+
+// A windowed term. Neighbouring ones with the same patches share their statistics.
+struct Window {
+  double eps;
+  int stride;
+  std::int16_t size;
+  std::int8_t term;
+  bool per_channel : 1, shares_statistics : 1;  // with the window before it
+};
+
+// How the images are cut into strips, each marched down by one warp (window_march.cuh), and what a block keeps.
+struct Strips {
+  int step;             // columns from one strip to the next
+  int halo;             // columns of a strip, but the first, before those it owns
+  int across, down;     // strips of an image
+  int rows;             // of the image, that a strip owns
+  int warps;            // of a block, that take strips
+  int ring_rows;        // of a warp, of all its windows
+  int ring_columns;     // columns of a strip that lie in the image
+  int sums;             // of a block: one for each window, then those of squared errors
+  int shared_at;        // bytes of shared memory before those of the windows
+  std::int8_t columns;  // of a lane
+  bool is_double;       // computed in float64
+  bool prediction_in_vectors, target_in_vectors, gradient_in_vectors;
 };
 
 enum class Outcome : int { kEvaluation, kTraining, kSums };
@@ -62,6 +91,8 @@ struct Plan {
   Item items[kMaxItems];
   PlannedTerm terms[kMaxTerms];
   Reading readings[kMaxReadings];
+  Window windows[kMaxTerms];
+  Strips strips;
   MultiplierUpdate update;
   State state;
   std::int64_t batch;
@@ -69,7 +100,7 @@ struct Plan {
   double* sums_out;  // kSums: where the L + 1 sums go
   void* loss;
   Outcome outcome;
-  int item_count, term_count, reading_count;
+  int item_count, term_count, reading_count, window_count;
   int kl_item;  // -1: none
   int blocks;
   int sums;  // over all channels of all items
@@ -78,9 +109,12 @@ struct Plan {
 
 static_assert(sizeof(Plan) <= 4096, "kernel parameters beyond 4 KiB need newer drivers and cost more to launch");
 
+constexpr int kSharedHead = 128;  // bytes of shared memory, at most, before those that depend on the plan
+
 struct DeviceSize {
   int multiprocessors;
   int l2_bytes;
+  int shared_bytes, shared_bytes_of_block;  // of a multiprocessor, and the most that a block may ask for
 };
 
 // Throws std::invalid_argument for a call beyond the limits.
@@ -89,7 +123,7 @@ Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device);
 // The part of a plan that needs no blocks: terms, state and kl.
 Plan plan_of_update(const Call& call, const DeviceSize& device);
 
-// At most this many partial sums, and so blocks, beside one for each channel.
-std::int64_t most_blocks(const DeviceSize& device);
+// A call needs at most this many partial sums beside one for each of its rows.
+std::int64_t most_partials(const DeviceSize& device);
 
 }  // namespace geco::cuda

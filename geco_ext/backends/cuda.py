@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import Request, parse_terms
 
-MISSING = frozenset({"patch_ncc", "local_statistics"})
+MISSING: frozenset[str] = frozenset()
 
 
 def unavailable() -> str | None:
@@ -40,7 +41,7 @@ def refuses_device(device: torch.device) -> str | None:
 
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
-    return refuses_device(request.block.device) or refuses_call(request, MISSING) or _beyond_the_tables(request)
+    return refuses_device(request.block.device) or _refuses_work(request)
 
 
 def lagrangian(request: Request) -> Tensor:
@@ -110,6 +111,21 @@ def _kernels() -> Any:
 def _workspace_words(index: int) -> int:
     words: int = _kernels().workspace_words(index)
     return words
+
+
+def _refuses_work(request: Request) -> str | None:
+    return (
+        refuses_call(request, MISSING)
+        or _beyond_the_tables(request)
+        or refuses_patches(request, _shared_bytes(request.block.device.index))
+    )
+
+
+@cache
+def _shared_bytes(index: int) -> int:
+    """Shared memory that a block of a device may ask for; older releases of PyTorch do not tell."""
+    least = 99 << 10  # of all devices with the compiled architectures
+    return getattr(torch.cuda.get_device_properties(index), "shared_memory_per_block_optin", least)
 
 
 @cache

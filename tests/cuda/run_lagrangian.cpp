@@ -1,190 +1,9 @@
 // Runs the CUDA kernels through the shim beside the C++ kernels of the CPU and compares everything they write.
-// Usage: run_lagrangian all | races [barrier|fence N]. Exits 1 at the first difference.
+// Usage: run_lagrangian all | memory | races [barrier|fence N]. Exits 1 at the first difference.
 
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <string>
-
-#include "arrays.h"
-#include "cuda/lagrangian.h"
-#include "cuda/launch.h"
+#include "problem.h"
 
 namespace {
-
-using arrays::Array;
-using arrays::Layout;
-using geco::Call;
-using geco::Counter;
-using geco::DataType;
-using geco::Input;
-using geco::MultiplierUpdate;
-using geco::Row;
-using geco::ScaleRule;
-using geco::State;
-using geco::Tensor;
-using geco::Term;
-using geco::TermKind;
-using geco::Violation;
-using geco::cuda::Place;
-
-constexpr DataType kFloats[] = {DataType::kFloat32, DataType::kFloat64, DataType::kFloat16, DataType::kBFloat16};
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-std::mt19937 random_numbers(7);
-std::string scenario;
-
-[[noreturn]] void fail(const std::string& what) {
-  std::printf("%s: %s\n", scenario.c_str(), what.c_str());
-  std::exit(1);
-}
-
-void expect_close(const std::string& what, double got, double expected, double tolerance) {
-  const bool same = got == expected || (got != got && expected != expected);
-  if (same || std::fabs(got - expected) <= tolerance * std::max(1.0, std::fabs(expected))) return;
-  fail(what + ": got " + std::to_string(got) + ", expected " + std::to_string(expected));
-}
-
-void expect_close(const std::string& what, const Array& got, const Array& expected, double tolerance) {
-  double scale = 0;
-  for (std::int64_t i = 0; i < expected.elements(); ++i) {
-    if (std::isfinite(expected.get(i))) scale = std::max(scale, std::fabs(expected.get(i)));
-  }
-  for (std::int64_t i = 0; i < expected.elements(); ++i) {
-    const double g = got.get(i), e = expected.get(i);
-    const bool same = g == e || (g != g && e != e);
-    if (!same && !(std::fabs(g - e) <= tolerance * scale)) {
-      fail(what + "[" + std::to_string(i) + "]: got " + std::to_string(g) + ", expected " + std::to_string(e));
-    }
-  }
-}
-
-// The state block of `constraints` constraints, every multiplier on its automatic start.
-std::vector<double> new_block(int constraints) {
-  std::vector<double> words(static_cast<std::size_t>(static_cast<int>(Row::kCount) * constraints) +
-                            static_cast<std::size_t>(Counter::kCount));
-  const State state{words.data(), constraints};
-  for (int l = 0; l < constraints; ++l) {
-    state.at(Row::kLogMultiplier, l) = kNaN;
-    state.at(Row::kKappa, l) = 0.2 + 0.05 * l;
-    state.at(Row::kLogLow, l) = state.at(Row::kLogHigh, l) = kNaN;
-    state.at(Row::kScale, l) = 0.7;
-    state.at(Row::kNaturalMultiplier, l) = 2.5;
-  }
-  return words;
-}
-
-// What a criterion compares, and one backend's outputs.
-struct Problem {
-  std::vector<Term> terms;
-  std::vector<Array> predictions, targets;
-  Array kl;
-  std::int64_t batch = 0, image_elements = 0;
-  bool wants_gradients = true;
-  int constraints = 0;
-
-  void add(TermKind kind, ScaleRule scale, std::vector<int> inputs, int rows = 1, bool mean = true,
-           bool from_logits = true) {
-    Term term;
-    term.kind = kind;
-    term.first_row = constraints;
-    term.rows = rows;
-    term.inputs = std::move(inputs);
-    term.mean = mean;
-    term.from_logits = from_logits;
-    term.scale = scale;
-    constraints += rows;
-    terms.push_back(std::move(term));
-  }
-
-  // Returns the number of the new input.
-  int input(Array prediction, Array target) {
-    predictions.push_back(std::move(prediction));
-    targets.push_back(std::move(target));
-    return static_cast<int>(predictions.size()) - 1;
-  }
-
-  void fill() {
-    for (Array& array : predictions) array.fill(random_numbers);
-    for (Array& array : targets) {
-      if (array.type() != DataType::kInt64) {
-        array.fill(random_numbers);
-        continue;
-      }
-      for (std::int64_t i = 0; i < array.elements(); ++i) array.set(i, static_cast<double>(random_numbers() % 3));
-    }
-    kl.fill(random_numbers);
-  }
-
-  double tolerance() const {
-    for (const Array& array : predictions) {
-      if (array.type() != DataType::kFloat64) return 1e-6;
-    }
-    return 1e-12;
-  }
-};
-
-struct Outputs {
-  std::vector<Array> gradients;
-  Array kl_gradient;
-  std::vector<double> block, sums;
-  double loss = 0, factor = 0;
-
-  Outputs(const Problem& problem, std::vector<double> state, Layout layout)
-      : block(std::move(state)), sums(static_cast<std::size_t>(problem.constraints) + 1) {
-    if (!problem.wants_gradients) return;
-    for (const Array& prediction : problem.predictions) {
-      const Tensor tensor = prediction.tensor();
-      gradients.emplace_back(arrays::gradient_type(prediction.type()),
-                             arrays::Sizes(tensor.sizes, tensor.sizes + tensor.rank), layout);
-    }
-    if (problem.kl.elements() > 0) {
-      const Tensor tensor = problem.kl.tensor();
-      kl_gradient =
-          Array(arrays::gradient_type(problem.kl.type()), arrays::Sizes(tensor.sizes, tensor.sizes + tensor.rank));
-    }
-  }
-
-  Call call(const Problem& problem, const MultiplierUpdate* update) {
-    Call call;
-    call.terms = &problem.terms;
-    for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
-      const Tensor gradient = problem.wants_gradients ? gradients[i].tensor() : Tensor{};
-      call.inputs.push_back({problem.predictions[i].tensor(), problem.targets[i].tensor(), gradient});
-    }
-    call.kl = problem.kl.tensor();
-    call.kl_gradient = kl_gradient.tensor();
-    call.state = State{block.data(), problem.constraints};
-    call.batch = problem.batch;
-    call.image_elements = problem.image_elements;
-    call.update = update;
-    call.loss = &loss;
-    call.loss_is_double = true;
-    return call;
-  }
-};
-
-Place place(const Problem& problem, std::vector<double>& workspace) {
-  workspace.assign(static_cast<std::size_t>(geco::cuda::workspace_words(0) + problem.constraints), kNaN);
-  return {0, nullptr, workspace.data()};
-}
-
-void expect_same(const Outputs& got, const Outputs& expected, int constraints, double tolerance) {
-  expect_close("loss", got.loss, expected.loss, 10 * tolerance);
-  const std::size_t rows = static_cast<std::size_t>(static_cast<int>(Row::kCount) * constraints);
-  for (std::size_t i = 0; i < rows; ++i) {
-    expect_close("state word " + std::to_string(i), got.block[i], expected.block[i], 10 * tolerance);
-  }
-  for (std::size_t i = rows; i < expected.block.size(); ++i) {  // counters, and the ticket, which is zero again
-    if (std::memcmp(&got.block[i], &expected.block[i], 8) != 0) fail("counter " + std::to_string(i - rows));
-  }
-  for (std::size_t i = 0; i < expected.gradients.size(); ++i) {
-    expect_close("gradient " + std::to_string(i), got.gradients[i], expected.gradients[i], tolerance);
-  }
-  expect_close("gradient of kl", got.kl_gradient, expected.kl_gradient, 1e-6);
-}
 
 // One call on both sides, twice on the device's: the same bits, and one launch each.
 void compare_call(const Problem& problem, const MultiplierUpdate* update, std::vector<double>& block,
@@ -202,10 +21,6 @@ void compare_call(const Problem& problem, const MultiplierUpdate* update, std::v
     fail("two runs differ");
   }
   block = expected.block;
-}
-
-MultiplierUpdate update_rule(Violation violation = Violation::kLog, std::int64_t accumulation_steps = 1) {
-  return {0.9, 0.05, 0.5, 1.0, violation, accumulation_steps};
 }
 
 // RE on images: every pair of types, every pair of layouts, sizes that fit vectors and sizes that do not.
@@ -412,7 +227,7 @@ int main(int count, char** arguments) {
     reconstruction_errors();
     large_images();
     all_terms();
-    many_steps();
+    if (what == "all") many_steps();
     several_processes();
     scaled_gradients();
   }

@@ -39,6 +39,12 @@ void* __tsan_get_current_fiber();
 #define SHIM_TSAN 0
 #endif
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(start, size)
+#endif
+
 #define SHIM_UNSEEN __attribute__((no_sanitize("thread"), noinline))  // by ThreadSanitizer
 
 #define __global__
@@ -62,10 +68,14 @@ struct Settings {
   int blocks_in_flight = 1 << 20;
   int multiprocessors = 2;
   int l2_bytes = 1 << 14;
+  int shared_bytes = 228 << 10, shared_bytes_of_block = 227 << 10;
   int drop_barrier = 0, drop_fence = 0;  // which one, counted from 1 in each thread; 0: none
 };
 inline Settings settings;
 inline long launches = 0;
+inline long loaded_bytes = 0, stored_bytes = 0;  // of global memory, by the kernels
+
+SHIM_UNSEEN inline void count_bytes(long& count, long bytes) { count += bytes; }
 
 constexpr std::size_t kStack = 1 << 17;
 
@@ -73,8 +83,8 @@ constexpr std::size_t kStack = 1 << 17;
 struct Group {
   int size = 0, arrived = 0;
   unsigned phase = 0;
-  alignas(8) char order[16] = {};  // for ThreadSanitizer, one tag for each parity of the phase
-  std::uint64_t exchanged[32] = {};
+  alignas(8) char order[16] = {};       // for ThreadSanitizer, one tag for each parity of the phase
+  std::uint64_t exchanged[2][32] = {};  // by the parity of the phase: nobody writes where others still read
 };
 
 struct Index {
@@ -147,11 +157,11 @@ template <class T>
 SHIM_UNSEEN T exchange(T value, int source) {
   static_assert(sizeof(T) <= 8);
   Group& warp = *self()->of_warp;
+  std::uint64_t (&all)[32] = warp.exchanged[warp.phase & 1];
   T result;
-  __builtin_memcpy(&warp.exchanged[self()->lane], &value, sizeof(T));
+  __builtin_memcpy(&all[self()->lane], &value, sizeof(T));
   wait(warp);
-  __builtin_memcpy(&result, &warp.exchanged[source], sizeof(T));
-  wait(warp);
+  __builtin_memcpy(&result, &all[source], sizeof(T));
   return result;
 }
 
@@ -201,6 +211,7 @@ inline void run_blocks(unsigned first, unsigned count, unsigned blocks, int thre
       getcontext(&thread.context);
       thread.context.uc_stack.ss_sp = stacks[static_cast<std::size_t>(&thread - all.data())].get();
       thread.context.uc_stack.ss_size = kStack;
+      ASAN_UNPOISON_MEMORY_REGION(thread.context.uc_stack.ss_sp, kStack);  // of the fiber before
       makecontext(&thread.context, run_thread, 0);
 #if SHIM_TSAN
       thread.fiber = __tsan_create_fiber(0);
@@ -251,6 +262,11 @@ inline void __syncthreads() {
 }
 
 template <class T>
+T __shfl_sync(unsigned, T value, int source) {
+  return shim::exchange(value, source);
+}
+
+template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   return shim::exchange(value, shim::self()->lane ^ mask);
 }
@@ -298,7 +314,14 @@ using std::max;
 using std::min;
 
 enum cudaError_t { cudaSuccess };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrL2CacheSize };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrL2CacheSize,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
+constexpr int cudaSharedmemCarveoutMaxShared = 100;
 inline const char* cudaGetErrorString(cudaError_t) { return "none"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
@@ -308,8 +331,17 @@ template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
   return cudaSuccess;
 }
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? shim::settings.multiprocessors : shim::settings.l2_bytes;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = shim::settings.multiprocessors; break;
+    case cudaDevAttrL2CacheSize: *value = shim::settings.l2_bytes; break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = shim::settings.shared_bytes; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shim::settings.shared_bytes_of_block; break;
+  }
   return cudaSuccess;
 }

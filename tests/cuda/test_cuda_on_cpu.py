@@ -1,7 +1,8 @@
-"""The CUDA kernels, run as C++ where there is no GPU: against the kernels of the CPU, and under ThreadSanitizer.
+"""The CUDA kernels, run as C++ where there is no GPU: against the kernels of the CPU and the definitions, through Python,
+and under sanitizers.
 
-``shim.h`` runs a kernel on fibers, ``run_lagrangian.cpp`` is the program. The compiler is the host's; nothing here
-needs CUDA.
+``shim.h`` runs a kernel on fibers; ``run_lagrangian.cpp`` and ``run_windows.cpp`` are the programs. The compiler is the
+host's; nothing here needs CUDA.
 """
 
 import importlib.util
@@ -16,76 +17,125 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KERNELS = [
-    *sorted((ROOT / "csrc").glob("*/*.cu")),
-    ROOT / "csrc/cuda/plan.cpp",
+    *sorted((ROOT / "csrc/cuda").glob("*.cu")),
+    *sorted((ROOT / "csrc/cuda").glob("*.cpp")),
     ROOT / "csrc/call.cpp",
     ROOT / "csrc/lines.cpp",
     *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if not path.stem.startswith("run_avx")),
 ]
+PROGRAMS = [ROOT / "tests/cuda/run_lagrangian.cpp", ROOT / "tests/cuda/run_windows.cpp"]
 # Two warps to a block: enough for every barrier to matter.
-FLAGS = ["-std=c++17", "-O1", "-g", "-fno-strict-aliasing", "-pthread", "-DGECO_CUDA_THREADS=64"]
+FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-strict-aliasing", "-pthread", "-DGECO_CUDA_THREADS=64"]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda'}"]
+THREAD = ["-fsanitize=thread"]
+ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+PROPERTIES = [
+    "tests/test_backends.py",
+    "tests/test_autograd.py",
+    "tests/test_windows.py",
+    "tests/test_windows_criterion.py",
+    "tests/test_windows_extremes.py",
+]
+# Much the same again, and slow on fibers.
+LEFT_OUT = ["gradcheck", "over_the_whole_range", "two_hundred_steps", "16/9", "13/2"]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def build(folder: Path, *flags: str) -> Path:
-    program = folder / "run_lagrangian"
-    compile_to(program, [ROOT / "tests/cuda/run_lagrangian.cpp", *KERNELS], *flags)
-    return program
-
-
-def compile_to(output: Path, sources: list[Path], *flags: str) -> None:
-    command = ["g++", *FLAGS, *flags, *INCLUDES, "-x", "c++", *map(str, sources), "-o", str(output)]
-    result = subprocess.run(command, capture_output=True, text=True)
+def compiler(*arguments: object) -> None:
+    result = subprocess.run(["g++", *FLAGS, *map(str, arguments)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
+def compiled(source: Path, folder: Path, *flags: str) -> Path:
+    output = folder / f"{source.parent.name}_{source.name}.o"
+    compiler(*flags, *INCLUDES, "-x", "c++", "-c", source, "-o", output)
+    return output
+
+
+def build(folder: Path, *flags: str) -> dict[str, Path]:
+    """The programs, by name."""
+    objects = [compiled(source, folder, *flags) for source in KERNELS]
+    for source in PROGRAMS:
+        compiler(*flags, compiled(source, folder, *flags), *objects, "-o", folder / source.stem)
+    return {source.stem: folder / source.stem for source in PROGRAMS}
+
+
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([program, *arguments], capture_output=True, text=True)
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=0"}  # fibers bring their own stacks
+    return subprocess.run([program, *arguments], capture_output=True, text=True, env=environment)
 
 
-def test_the_kernels_compute_what_the_cpu_kernels_compute(tmp_path):
-    """Every kind of term, type and layout; training, evaluation, several processes; one launch, the same bits."""
-    result = run(build(tmp_path), "all")
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, Path]:
+    return build(tmp_path_factory.mktemp("plain"))
+
+
+def built_with(sanitizer: list[str], folder: Path) -> dict[str, Path]:
+    """The programs, or a skipped test where the compiler has no such sanitizer."""
+    source = folder / "nothing.cpp"
+    source.write_text("int main() { return 0; }\n")
+    linked = subprocess.run(["g++", *sanitizer, str(source), "-o", str(folder / "nothing")], capture_output=True)
+    if linked.returncode != 0 or subprocess.run([folder / "nothing"], capture_output=True).returncode != 0:
+        pytest.skip(f"g++ has no working {sanitizer[0]} here")
+    return build(folder, *sanitizer)
+
+
+@pytest.fixture(scope="module")
+def under_thread_sanitizer(tmp_path_factory) -> dict[str, Path]:
+    return built_with(THREAD, tmp_path_factory.mktemp("thread"))
+
+
+@pytest.fixture(scope="module")
+def under_address_sanitizer(tmp_path_factory) -> dict[str, Path]:
+    return built_with(ADDRESS, tmp_path_factory.mktemp("address"))
+
+
+@pytest.mark.parametrize("program", ["run_lagrangian", "run_windows"])
+def test_the_kernels_compute_what_they_should(plain, program):
+    """Every kind of term, type and layout; training, evaluation, several processes; one launch, the same bits, and as
+    many bytes as the design says."""
+    result = run(plain[program], "all")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def sanitizer_works(folder: Path) -> bool:
-    source = folder / "empty.cpp"
-    source.write_text("int main() { return 0; }\n")
-    program = folder / "empty"
-    built = subprocess.run(["g++", "-fsanitize=thread", str(source), "-o", str(program)], capture_output=True)
-    return built.returncode == 0 and subprocess.run([program], capture_output=True).returncode == 0
-
-
-def test_barriers_and_fences_are_all_there_and_all_needed(tmp_path):
+@pytest.mark.sanitize
+@pytest.mark.parametrize("program", ["run_lagrangian", "run_windows"])
+def test_barriers_and_fences_are_all_there_and_all_needed(under_thread_sanitizer, program):
     """No data race with them; a report whenever threads leave out their n-th barrier or fence."""
-    if not sanitizer_works(tmp_path):
-        pytest.skip("g++ has no working ThreadSanitizer here")
-    program = build(tmp_path, "-fsanitize=thread")
-    intact = run(program, "races")
+    intact = run(under_thread_sanitizer[program], "races")
     assert intact.returncode == 0, intact.stdout + intact.stderr
     for kind, count in (("barrier", 6), ("fence", 2)):
         for which in range(1, count + 1):
-            broken = run(program, "races", kind, str(which))
+            broken = run(under_thread_sanitizer[program], "races", kind, str(which))
             assert "data race" in broken.stderr, f"{kind} {which} is not missed"
 
 
+@pytest.mark.sanitize
+@pytest.mark.parametrize("program", ["run_lagrangian", "run_windows"])
+def test_memory_is_used_as_it_may_be(under_address_sanitizer, program):
+    result = run(under_address_sanitizer[program], "memory")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.mark.skipif(importlib.util.find_spec("pybind11") is None, reason="needs pybind11")
-def test_the_backend_passes_the_tests_of_all_backends(tmp_path):
+def test_the_backend_passes_the_tests_of_all_backends(plain, tmp_path):
     """Python, bindings and kernels together, on tensors in host memory."""
     import pybind11
 
     extension = tmp_path / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     macros = ["-DGECO_CUDA", '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
     folders = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    sources = [ROOT / "csrc/bindings.cpp", *KERNELS]
-    compile_to(extension, sources, "-shared", "-fPIC", "-fvisibility=hidden", *macros, *folders)
+    bindings = compiled(ROOT / "csrc/bindings.cpp", tmp_path, "-fvisibility=hidden", *macros, *folders)
+    kernels = [path for path in plain["run_windows"].parent.glob("*.o") if not path.name.startswith("cuda_run_")]
+    compiler("-shared", bindings, *kernels, "-o", extension)
     environment = {**os.environ, "GECO_EXT_SHIM_EXTENSION": str(extension), "PYTHONPATH": str(ROOT / "tests/cuda")}
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "-p", "cuda_through_shim", "-p", "no:cacheprovider"]
-    tests = [ROOT / "tests/test_backends.py", ROOT / "tests/test_autograd.py"]
-    result = subprocess.run([*command, *tests], env=environment, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "cuda_through_shim", "-p", "no:cacheprovider"]
+    chosen = " and not ".join(["cuda", *LEFT_OUT])
+    result = subprocess.run(
+        [*command, "-k", chosen, *PROPERTIES], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "passed" in result.stdout
     assert "skipped" not in result.stdout

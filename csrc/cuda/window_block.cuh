@@ -1,0 +1,86 @@
+// What a block with windows shares: rules and coefficients, made once, and the sums of its threads.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/reduce.h"
+#include "cuda/window_memory.h"
+#include "math/patch.h"
+
+namespace geco::cuda {
+
+static_assert(sizeof(PatchRule<double>) == kRuleBytes && kLevels * sizeof(MergeWeights<double>) == kDigitsBytes);
+
+template <class Real>
+struct WindowShared {
+  PatchRule<Real>* rules;      // of each window
+  MergeWeights<Real>* digits;  // kLevels of each window, for single numbers
+  double* squared_error;       // coefficients: of each channel, or one
+  int squared_errors;          // how many
+  double* of_warps;
+  double* sums;  // of this thread, kWarpSize apart
+  Real* rings;   // of this warp
+};
+
+template <class Real>
+__device__ __forceinline__ WindowShared<Real> window_shared(const Plan& plan, Shared& shared) {
+  const WindowMemory memory = window_memory(plan.strips, plan.window_count);
+  auto* start = reinterpret_cast<unsigned char*>(&shared);
+  const auto at = [start](int bytes) { return static_cast<void*>(start + bytes); };
+  WindowShared<Real> result;
+  result.rules = static_cast<PatchRule<Real>*>(at(memory.rules));
+  result.digits = static_cast<MergeWeights<Real>*>(at(memory.digits));
+  result.squared_error = static_cast<double*>(at(memory.squared_error));
+  result.squared_errors = plan.strips.sums - plan.window_count;
+  result.of_warps = static_cast<double*>(at(memory.of_warps));
+  result.sums = static_cast<double*>(at(memory.sums)) + warp() * plan.strips.sums * kWarpSize + lane();
+  result.rings = static_cast<Real*>(at(memory.rings + warp() * memory.ring_of_warp));
+  return result;
+}
+
+// The derivative of lambda C by the statistics of one patch, and what else its formula needs.
+template <class Real>
+__device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, const Window& window) {
+  const PlannedTerm& term = plan.terms[window.term];
+  const double numbers = static_cast<double>(window.size) * static_cast<double>(window.size) *
+                         static_cast<double>(window.per_channel ? 1 : item.channel.size);
+  const double weight = plan.readings[term.first_reading].weight / (item.divisor * numbers);
+  const double sign = term.kind() == TermKind::kPatchCorrelation ? -1.0 : 1.0;
+  return {static_cast<Real>(1.0 / numbers), static_cast<Real>(window.eps), 0,
+          static_cast<Real>(sign * multiplier_of(plan, term, term.first_row) * weight)};
+}
+
+template <class Real>
+__device__ inline void prepare_windows(const Plan& plan, const Item& item, const Share& share,
+                                       const WindowShared<Real>& shared) {
+  for (int w = static_cast<int>(threadIdx.x); w < plan.window_count; w += kThreads) {
+    shared.rules[w] = rule_of<Real>(plan, item, plan.windows[w]);
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < plan.window_count * kLevels; i += kThreads) {
+    const int length = 1 << (i % kLevels);
+    shared.digits[i] = merge_weights<Real>(length, plan.windows[i / kLevels].size & (length - 1));
+  }
+  for (int c = static_cast<int>(threadIdx.x); c < shared.squared_errors; c += kThreads) {
+    shared.squared_error[c] = coefficient_of(plan, {share.item, share.channel + c, 0});
+  }
+  __syncthreads();
+}
+
+// The sums of all threads, in a fixed order, to the partial sums of the block.
+template <class Real>
+__device__ inline void hand_in_windows(const Plan& plan, const Item& item, const Share& share,
+                                       const WindowShared<Real>& shared) {
+  const int sums = plan.strips.sums;
+  for (int s = 0; s < sums; ++s) {
+    const double sum = warp_sum(warp() < plan.strips.warps ? shared.sums[s * kWarpSize] : 0.0);
+    if (lane() == 0) shared.of_warps[s * kWarps + warp()] = sum;
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int s = 0; s < sums; ++s) {
+    double total = 0;
+    for (int w = 0; w < kWarps; ++w) total += shared.of_warps[s * kWarps + w];
+    plan.partials[item.first_partial + (share.channel * sums + s) * item.blocks + share.index] = total;
+  }
+}
+
+}  // namespace geco::cuda

@@ -1,0 +1,40 @@
+"""Which patches the compiled CUDA kernels take: what of csrc/cuda/window_plan.cpp decides it, said before a call."""
+
+from __future__ import annotations
+
+import torch
+
+from geco_ext.backends.native import program
+from geco_ext.terms import IMAGE, Request, parse_terms
+
+WINDOWED = frozenset({"patch_ncc", "local_statistics"})
+
+_LANES = 32
+_NUMBERS_OF_COLUMN = 8  # that a row of a warp's rings holds: five moments, three coefficients
+_MAX_CHANNELS = 1024  # one by one
+
+
+def refuses_patches(request: Request, shared_bytes: int) -> str | None:
+    """Why a block with so much shared memory cannot take the windowed terms, or None."""
+    terms = parse_terms(request.terms)
+    windows = {(t.patch_size, t.stride, t.per_channel) for t in terms if t.kind in WINDOWED}
+    if not windows:
+        return None
+    image = request.owners.index(IMAGE)
+    images = [request.predictions[image], request.targets[image]]
+    channels, width = images[0].shape[1], images[0].shape[3]
+    if channels > _MAX_CHANNELS and any(per_channel for _, _, per_channel in windows):
+        return f"it takes the channels of at most {_MAX_CHANNELS} one by one, got {channels}"
+    is_double = any(t is not None and t.dtype == torch.float64 for t in images)
+    largest = max(size for size, _, _ in windows)
+    # Rules, coefficients and sums, at most; then the rings.
+    fixed = 9216 + 8 * (13 * channels + 3 * program(request.terms, request.owners).constraints)
+    for columns_of_lane in (1, 2) if is_double else (1, 2, 4):
+        held = _LANES * columns_of_lane
+        columns = -(-width // columns_of_lane) * columns_of_lane if width <= held else held
+        row = _NUMBERS_OF_COLUMN * columns * (8 if is_double else 4)
+        wide_enough = width <= held or held > 2 * (largest - 1)
+        if wide_enough and fixed + row * sum(size - 1 for size, _, _ in windows) <= shared_bytes:
+            return None
+    sizes = ", ".join(f"{size}x{size}" for size in sorted({size for size, _, _ in windows}))
+    return f"patches of {sizes} pixels need more shared memory than the {shared_bytes} bytes of a block"

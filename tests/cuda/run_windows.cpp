@@ -1,0 +1,349 @@
+// Runs windowed constraints through the shim and compares them with their definition.
+// Usage: run_windows all | memory | races [barrier|fence N]. Exits 1 at the first difference.
+
+#include <functional>
+
+#include "cuda/plan.h"
+#include "window_oracle.h"
+
+namespace {
+
+struct Tolerance {
+  double constraint = 1e-6;
+  double gradient = 1e-5;  // of the gradient's norm
+};
+
+constexpr Tolerance kDouble{1e-12, 1e-11};
+
+Problem images(const arrays::Sizes& sizes, DataType p = DataType::kFloat32, DataType t = DataType::kFloat32,
+               Layout of_prediction = Layout::kContiguous, Layout of_target = Layout::kContiguous) {
+  Problem problem;
+  problem.batch = sizes[0];
+  problem.image_elements = sizes[1] * sizes[2] * sizes[3];
+  problem.input(Array(p, sizes, of_prediction), Array(t, sizes, of_target));
+  problem.fill();
+  return problem;
+}
+
+void add_windowed(Problem& problem, TermKind kind, std::int64_t size, std::int64_t stride = 1, bool per_channel = false,
+                  double eps = 1e-3) {
+  const bool correlation = kind == TermKind::kPatchCorrelation;
+  problem.add(kind, correlation ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared, {0});
+  problem.terms.back().patches = {size, stride, eps, per_channel};
+}
+
+void add_both(Problem& problem, std::int64_t size, std::int64_t stride = 1, bool per_channel = false) {
+  add_windowed(problem, TermKind::kPatchCorrelation, size, stride, per_channel);
+  add_windowed(problem, TermKind::kLocalStatistics, size, stride, per_channel);
+}
+
+// All other terms as the kernels of the CPU compute them, windowed ones by definition: sums over the batch, gradients.
+Outputs expected_sums(const Problem& problem, const std::vector<double>& block, Layout layout) {
+  Outputs expected(problem, block, layout);
+  std::vector<Term> plain;
+  for (const Term& term : problem.terms) {
+    if (!geco::is_windowed(term.kind)) plain.push_back(term);
+  }
+  Call call = expected.call(problem, nullptr);
+  call.terms = &plain;
+  geco::cpu::constraint_sums(call, expected.sums.data());
+  for (const Term& term : problem.terms) {
+    if (!geco::is_windowed(term.kind)) continue;
+    const int row = term.first_row;
+    const oracle::Answer answer =
+        oracle::windowed(term, problem.predictions[0], problem.targets[0], call.state.at(Row::kKappa, row));
+    expected.sums[static_cast<std::size_t>(row)] = answer.constraint * static_cast<double>(problem.batch);
+    if (!problem.wants_gradients) continue;
+    const double multiplier =
+        std::exp(geco::log_multiplier(term.scale, call.state, row, geco::compared_elements(call, term)));
+    Array& gradient = expected.gradients[0];
+    for (std::int64_t i = 0; i < gradient.elements(); ++i) {
+      gradient.set(i, gradient.get(i) + multiplier * answer.gradient[static_cast<std::size_t>(i)]);
+    }
+  }
+  return expected;
+}
+
+double norm(const Array& array) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < array.elements(); ++i) sum += array.get(i) * array.get(i);
+  return std::sqrt(sum);
+}
+
+void expect_gradients(const Outputs& got, const Outputs& expected, const Tolerance& tolerance) {
+  for (std::size_t k = 0; k < expected.gradients.size(); ++k) {
+    const Array &g = got.gradients[k], &e = expected.gradients[k];
+    double distance = 0;
+    for (std::int64_t i = 0; i < e.elements(); ++i) distance += std::pow(g.get(i) - e.get(i), 2);
+    if (std::sqrt(distance) <= tolerance.gradient * norm(e)) continue;
+    char text[100];
+    std::snprintf(text, sizeof text, "gradient %zu is %.2e of its norm off", k, std::sqrt(distance) / norm(e));
+    fail(text);
+  }
+  expect_close("gradient of kl", got.kl_gradient, expected.kl_gradient, 1e-6);
+}
+
+// Constraint vector and gradients; the same bits twice; one launch.
+void compare_sums(const Problem& problem, const Tolerance& tolerance = {}, Layout layout = Layout::kContiguous) {
+  const std::vector<double> block = new_block(problem.constraints);
+  const Outputs expected = expected_sums(problem, block, layout);
+  Outputs got(problem, block, layout), again = got;
+  std::vector<double> workspace;
+  const Place here = place(problem, workspace);
+  const long before = shim::launches;
+  geco::cuda::constraint_sums(got.call(problem, nullptr), here, got.sums.data());
+  if (shim::launches != before + 1) fail("expected one launch");
+  for (std::size_t i = 0; i < expected.sums.size(); ++i) {
+    expect_close("sum " + std::to_string(i), got.sums[i], expected.sums[i],
+                 tolerance.constraint * static_cast<double>(problem.batch));
+  }
+  expect_gradients(got, expected, tolerance);
+  geco::cuda::constraint_sums(again.call(problem, nullptr), here, again.sums.data());
+  if (std::memcmp(got.sums.data(), again.sums.data(), got.sums.size() * 8) != 0) fail("two runs differ");
+}
+
+std::string name(DataType type) { return std::to_string(static_cast<int>(type)); }
+std::string name(Layout layout) { return std::to_string(static_cast<int>(layout)); }
+
+void sizes_and_strides() {
+  struct Example {
+    arrays::Sizes sizes;
+    std::int64_t patch, stride;
+    bool per_channel;
+  };
+  for (const Example& e : std::vector<Example>{{{2, 3, 9, 13}, 1, 1, false},
+                                               {{1, 1, 9, 13}, 2, 1, false},
+                                               {{2, 3, 9, 13}, 3, 2, true},
+                                               {{1, 3, 9, 40}, 5, 1, false},
+                                               {{1, 3, 21, 70}, 8, 3, false},
+                                               {{1, 1, 30, 150}, 8, 1, false},
+                                               {{1, 2, 20, 136}, 8, 8, true},
+                                               {{1, 17, 14, 14}, 11, 1, false},
+                                               {{1, 17, 6, 5}, 3, 1, true},
+                                               {{3, 2, 7, 7}, 7, 1, false},
+                                               {{1, 1, 40, 40}, 40, 1, false},
+                                               {{1, 1, 33, 140}, 32, 1, false},
+                                               {{2, 1, 19, 23}, 2, 8, false},
+                                               {{2, 3, 1, 1}, 1, 1, true}}) {
+    scenario = "patch " + std::to_string(e.patch) + " stride " + std::to_string(e.stride) + " width " +
+               std::to_string(e.sizes[3]) + (e.per_channel ? " per channel" : "");
+    Problem problem = images(e.sizes);
+    add_both(problem, e.patch, e.stride, e.per_channel);
+    compare_sums(problem);
+  }
+}
+
+void types_and_layouts() {
+  const Layout layouts[] = {Layout::kContiguous, Layout::kChannelsLast, Layout::kReversed, Layout::kShifted,
+                            Layout::kWider};
+  for (DataType p : kFloats) {
+    for (DataType t : kFloats) {
+      for (Layout layout : layouts) {
+        if (layout != Layout::kContiguous && p != t) continue;
+        for (std::int64_t width : {9, 36, 68}) {
+          if (width > 9 && p != DataType::kFloat32 && layout != Layout::kContiguous) continue;
+          scenario = "types " + name(p) + name(t) + " layout " + name(layout) + " width " + std::to_string(width);
+          Problem problem =
+              images({2, 2, 6, width}, p, t, layout, layout == Layout::kWider ? Layout::kShifted : layout);
+          add_windowed(problem, TermKind::kPatchCorrelation, 3);
+          problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0});
+          const bool is_double = p == DataType::kFloat64;
+          const Tolerance mixed{1e-7, is_double ? 1e-9 : 1e-5};
+          const bool dense = layout == Layout::kChannelsLast || layout == Layout::kReversed;
+          compare_sums(problem, is_double && t == p ? kDouble : mixed, dense ? layout : Layout::kContiguous);
+        }
+      }
+    }
+  }
+}
+
+// Every kind of term in one call: windows of several sizes, joint and per channel, beside all others.
+Problem everything(DataType type, bool per_channel, std::int64_t channels = 3) {
+  Problem problem = images({3, channels, 10, 12}, type);
+  const int features = problem.input(Array(type, {3, 40}), Array(type, {3, 40}));
+  const int logits = problem.input(Array(type, {3, 7}), Array(DataType::kInt64, {3}));
+  const int scalars = problem.input(Array(type, {3}), Array());
+  add_windowed(problem, TermKind::kPatchCorrelation, 4);
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, static_cast<int>(channels));
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {features});
+  add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
+  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {logits});
+  add_windowed(problem, TermKind::kLocalStatistics, 4, 1, false, 1e-2);
+  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 1, false);
+  if (per_channel) add_windowed(problem, TermKind::kPatchCorrelation, 5, 1, true);
+  problem.kl = Array(DataType::kFloat32, {3});
+  problem.fill();
+  return problem;
+}
+
+void all_terms() {
+  for (DataType type : {DataType::kFloat32, DataType::kFloat64, DataType::kBFloat16}) {
+    for (bool per_channel : {false, true}) {
+      scenario = "all terms of type " + name(type) + (per_channel ? " some per channel" : "");
+      Problem problem = everything(type, per_channel, type == DataType::kBFloat16 ? 9 : 3);
+      compare_sums(problem, {1e-6, 1e-5});
+      problem.wants_gradients = false;
+      compare_sums(problem);
+    }
+  }
+}
+
+// Training moves the state by what the sums are, evaluation does not, and a pixel that is no number skips the step.
+void steps() {
+  Problem problem = everything(DataType::kFloat32, true);
+  std::vector<double> block = new_block(problem.constraints);
+  for (int step = 0; step < 4; ++step) {
+    scenario = "step " + std::to_string(step);
+    problem.fill();
+    if (step == 2) problem.predictions[0].set(77, kNaN);
+    const MultiplierUpdate update = update_rule();
+    Outputs expected = expected_sums(problem, block, Layout::kContiguous);
+    Outputs got(problem, block, Layout::kContiguous), looked = got;
+    std::vector<double> workspace;
+    const Place here = place(problem, workspace);
+    geco::cuda::lagrangian(looked.call(problem, nullptr), here);
+    if (std::memcmp(looked.block.data(), block.data(), block.size() * 8) != 0) fail("evaluation moved the state");
+    geco::cuda::lagrangian(got.call(problem, &update), here);
+    geco::cpu::update_from_sums(expected.call(problem, &update), expected.sums.data(), 1, &expected.factor);
+    expect_close("loss", got.loss, expected.loss, 1e-5);
+    if (step == 0) expect_close("loss in evaluation", looked.loss, got.loss, 1e-12);  // the average is C_hat itself
+    const std::size_t rows = static_cast<std::size_t>(static_cast<int>(Row::kCount) * problem.constraints);
+    for (std::size_t i = 0; i < rows; ++i) {
+      expect_close("state word " + std::to_string(i), got.block[i], expected.block[i], 1e-5);
+    }
+    for (std::size_t i = rows; i < block.size(); ++i) {
+      if (std::memcmp(&got.block[i], &expected.block[i], 8) != 0) fail("counter " + std::to_string(i - rows));
+    }
+    if (step != 2) expect_gradients(got, expected, {});
+    block = expected.block;
+  }
+}
+
+void set_pixels(Array& array, const std::function<double(std::int64_t)>& value) {
+  for (std::int64_t i = 0; i < array.elements(); ++i) array.set(i, value(i));
+}
+
+// Images on which raw sums of squares lose their digits.
+void hard_images() {
+  const arrays::Sizes sizes{1, 1, 24, 40};
+  const auto compare = [&](const char* what, const Problem& filled, const Tolerance& tolerance) {
+    for (TermKind kind : {TermKind::kPatchCorrelation, TermKind::kLocalStatistics}) {
+      scenario = std::string(what) + " kind " + std::to_string(static_cast<int>(kind));
+      Problem problem = filled;
+      add_windowed(problem, kind, 8, 1, false, 1e-5);
+      compare_sums(problem, tolerance);
+    }
+  };
+  const auto noise = [](double scale) { return scale * (static_cast<double>(random_numbers() % 1000) / 1000 - 0.5); };
+  Problem problem = images(sizes);
+  for (Array* array : {&problem.predictions[0], &problem.targets[0]}) {
+    set_pixels(*array, [&](std::int64_t i) { return (i % 40 < 20 ? 0.0 : 1.0) + noise(0.02); });
+  }
+  compare("half black, half white", problem, {1e-6, 5e-5});
+  for (Array* array : {&problem.predictions[0], &problem.targets[0]}) {
+    set_pixels(*array, [&](std::int64_t i) { return static_cast<double>(i % 40) / 40 + noise(0.02); });
+  }
+  compare("ramp", problem, {1e-6, 5e-5});
+  for (Array* array : {&problem.predictions[0], &problem.targets[0]}) {
+    set_pixels(*array, [&](std::int64_t) { return 1000.5 + noise(1); });
+  }
+  compare("far off", problem, {1e-3, 1e-2});
+  for (Array* array : {&problem.predictions[0], &problem.targets[0]}) {
+    set_pixels(*array, [&](std::int64_t) { return noise(2e6); });
+  }
+  compare("large", problem, {1e-5, 1e-4});
+}
+
+// Identical and flat images correlate perfectly, whatever rounding does.
+void equal_images() {
+  for (double value : {0.0, 0.3, 1e6}) {
+    scenario = "equal images around " + std::to_string(value);
+    Problem problem = images({1, 3, 12, 14});
+    if (value != 0.3) set_pixels(problem.predictions[0], [&](std::int64_t) { return value; });
+    problem.targets[0] = problem.predictions[0];
+    add_windowed(problem, TermKind::kPatchCorrelation, 3, 1, false, 1e-5);
+    Outputs got(problem, new_block(1), Layout::kContiguous);
+    std::vector<double> workspace;
+    geco::cuda::constraint_sums(got.call(problem, nullptr), place(problem, workspace), got.sums.data());
+    expect_close("correlation", 0.2 - got.sums[0], 1.0, 1e-6);
+  }
+}
+
+// What a call loads and stores, in bytes. The gradient is written once. Pixels are read once for the windows of the
+// strip they lie in, once more where their gradient is written, and once more in the halo of other strips; squared
+// errors alone, 2N loads and N stores, need no such thing. One row of each strip is read for its references.
+void traffic() {
+  for (std::int64_t width : {32, 200}) {
+    for (bool windows : {false, true}) {
+      scenario = "traffic of width " + std::to_string(width) + (windows ? " with windows" : "");
+      const std::int64_t channels = 3, height = 40, patch = 8;
+      Problem problem = images({1, channels, height, width});
+      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0});
+      if (windows) add_windowed(problem, TermKind::kPatchCorrelation, patch);
+      Outputs got(problem, new_block(problem.constraints), Layout::kContiguous);
+      std::vector<double> workspace;
+      const Place here = place(problem, workspace);
+      const Call call = got.call(problem, nullptr);
+      shim::loaded_bytes = shim::stored_bytes = 0;
+      geco::cuda::constraint_sums(call, here, got.sums.data());
+
+      const std::int64_t row = 2 * 4 * channels;  // bytes of one column of both images
+      std::int64_t expected = row * height * width;
+      if (windows) {
+        const auto& settings = shim::settings;
+        const geco::cuda::Strips strips = geco::cuda::plan_of(call, geco::cuda::Outcome::kSums,
+                                                              {settings.multiprocessors, settings.l2_bytes,
+                                                               settings.shared_bytes, settings.shared_bytes_of_block})
+                                              .strips;
+        std::int64_t rows = 0, columns = 0;
+        for (std::int64_t first = 0; first < height; first += strips.rows) {
+          const std::int64_t end = std::min(first + strips.rows, height);
+          rows += std::min(end + patch - 1, height) - std::max<std::int64_t>(first - patch + 1, 0) + (end - first) + 1;
+        }
+        for (int i = 0; i < strips.across; ++i) {
+          columns += std::min<std::int64_t>(width - i * strips.step, 32 * strips.columns);
+        }
+        expected = row * rows * columns;
+      }
+      expect_close("bytes loaded", static_cast<double>(shim::loaded_bytes), static_cast<double>(expected), 0);
+      expect_close("bytes stored", static_cast<double>(shim::stored_bytes),
+                   static_cast<double>(4 * channels * height * width), 0);
+    }
+  }
+}
+
+// Several blocks that take every kind of work: what ThreadSanitizer is to see.
+void races(bool broken) {
+  scenario = "races";
+  Problem problem = everything(DataType::kFloat32, false);
+  const MultiplierUpdate update = update_rule();
+  Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);
+  std::vector<double> workspace;
+  const Place here = place(problem, workspace);
+  geco::cuda::lagrangian(outputs.call(problem, &update), here);
+  if (!broken) geco::cuda::lagrangian(outputs.call(problem, &update), here);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string what = count > 1 ? arguments[1] : "all";
+  if (what == "races") {
+    if (count > 3) {
+      const int which = std::atoi(arguments[3]);
+      (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
+    }
+    races(count > 3);
+  } else {
+    sizes_and_strides();
+    types_and_layouts();
+    all_terms();
+    steps();
+    hard_images();
+    equal_images();
+    traffic();
+  }
+  std::printf("%ld launches\n", shim::launches);
+  return 0;
+}
