@@ -1,7 +1,7 @@
 // The memory that a sweep works in.
 #pragma once
 
-#include "cpu/window_rows.inl"
+#include "cpu/window_tile.inl"
 
 namespace geco::cpu {
 namespace {
@@ -41,7 +41,7 @@ struct Scratch {
   Doubles* value_sums;   // of the rows of a block, by rule
   Doubles* square_sums;  // by channel
 
-  Scratch(Arena& arena, const Sweep& sweep, bool copies) {
+  Scratch(Arena& arena, const Sweep& sweep, const InPlace<Real>& in_place) {
     const WindowGeometry& geometry = *sweep.geometry;
     constexpr std::int64_t kLine = 64 / sizeof(Real);
     // Room for the columns of the input and to read a window and two vectors beyond them. An odd number of cache lines
@@ -61,12 +61,9 @@ struct Scratch {
     }
     dense = geometry.stride > 1 ? arena.take<Real>(kMomentMaps * pitch) : nullptr;
     values = arena.take<Real>(sweep.rule_count * pitch);
-    gradient = nullptr;
-    if (copies) {
-      prediction = ring(geometry.patch + 1, sweep.channels);
-      target = ring(geometry.patch + 1, sweep.channels);
-      gradient = arena.take<Real>(sweep.channels * pitch);
-    }
+    if (!in_place.prediction) prediction = ring(geometry.patch + 1, sweep.channels);
+    if (!in_place.target) target = ring(geometry.patch + 1, sweep.channels);
+    gradient = in_place.gradient ? nullptr : arena.take<Real>(sweep.channels * pitch);
     prediction_rows = arena.take<const Real*>(sweep.channels);
     target_rows = arena.take<const Real*>(sweep.channels);
     gradient_rows = arena.take<Real*>(sweep.channels);

@@ -16,6 +16,7 @@
 #include "cpu/window_gradient.inl"
 #include "cpu/window_scratch.inl"
 #include "cpu/window_sweep.h"
+#include "cpu/window_tile.inl"
 #include "math/patch.h"
 
 namespace geco::cpu {
@@ -29,24 +30,14 @@ class TileSweep {
         geometry_(*sweep.geometry),
         patch_(geometry_.patch),
         stride_(geometry_.stride),
-        copies_(needs_copies(sweep)),
+        tile_(sweep),
+        in_place_(sweep),
         arena_(memory),
-        scratch_(arena_, sweep, copies_),
+        scratch_(arena_, sweep, in_place_),
         pitch_(scratch_.pitch),
         power_levels_(power_of_two(patch_)),
         along_(patch_, geometry_.levels, static_cast<double>(sweep.channels)),
         down_(patch_, geometry_.levels, static_cast<double>(sweep.channels * patch_)) {
-    first_input_ = std::max<std::int64_t>(0, sweep.first_column - patch_ + 1);
-    const std::int64_t last_input = std::min(sweep.width, sweep.last_column + patch_ - 1);
-    inputs_ = last_input - first_input_;
-    pixels_ = sweep.last_column - sweep.first_column;
-    first_patch_ = round_up(first_input_, stride_);
-    const std::int64_t last_patch = std::min(sweep.width - patch_ + 1, sweep.last_column);
-    patches_ = std::max<std::int64_t>(0, (last_patch - first_patch_ + stride_ - 1) / stride_);
-    first_counted_ = std::max<std::int64_t>(0, (sweep.first_column - first_patch_ + stride_ - 1) / stride_);
-    first_patch_row_ = round_up(std::max<std::int64_t>(0, sweep.first_row - patch_ + 1), stride_);
-    last_patch_row_ = std::min(sweep.height - patch_ + 1, sweep.last_row);
-    if (patches_ == 0 || last_patch_row_ < first_patch_row_) last_patch_row_ = first_patch_row_;
     for (int r = 0; r < sweep.rule_count; ++r) rules_[r] = rule_of(sweep.rules[r]);
     std::fill_n(scratch_.value_sums, sweep.rule_count, Doubles{});
     std::fill_n(scratch_.square_sums, sweep.channels, Doubles{});
@@ -59,20 +50,14 @@ class TileSweep {
   }
 
   void run() {
-    std::int64_t first_input_row = sweep_.first_row, last_input_row = sweep_.last_row;
-    if (first_patch_row_ < last_patch_row_) {
-      const std::int64_t last = first_patch_row_ + (last_patch_row_ - 1 - first_patch_row_) / stride_ * stride_;
-      first_input_row = std::min(first_input_row, first_patch_row_);
-      last_input_row = std::max(last_input_row, last + patch_);
-    }
     std::int64_t next = sweep_.first_row;
-    for (std::int64_t row = first_input_row; row < last_input_row; ++row) {
-      if (copies_) copy_row(row);
+    for (std::int64_t row = tile_.first_input_row; row < tile_.last_input_row; ++row) {
+      copy_row(row);
       const std::int64_t patch_row = row - patch_ + 1;
-      if (row >= first_patch_row_ && patch_row < last_patch_row_ && first_patch_row_ < last_patch_row_) {
+      if (tile_.measures(row, patch_)) {
         if (geometry_.needs(0, row)) windows_along(row);
         grow_down(row);
-        if (patch_row >= first_patch_row_ && patch_row % stride_ == 0) measure(patch_row);
+        if (patch_row >= tile_.first_patch_row && patch_row % stride_ == 0) measure(patch_row);
       }
       if (next <= patch_row && next < sweep_.last_row) write_pixels(next++);
     }
@@ -82,7 +67,7 @@ class TileSweep {
 
   static std::int64_t scratch_bytes(const Sweep& sweep) {
     Arena arena(nullptr);
-    const Scratch<Real> scratch(arena, sweep, needs_copies(sweep));
+    const Scratch<Real> scratch(arena, sweep, InPlace<Real>(sweep));
     return arena.used();
   }
 
@@ -90,13 +75,6 @@ class TileSweep {
   using V = Vector<Real>;
   static constexpr int kWidth = kLanesOf<Real>;
   static constexpr int kMostParts = 2 * kMostLevels;
-
-  static bool needs_copies(const Sweep& sweep) {
-    const auto ready = [](const Planes& planes) {
-      return planes.data == nullptr || (planes.type == kTypeOf<Real> && planes.column_stride == 1);
-    };
-    return !ready(sweep.prediction) || !ready(sweep.target) || !ready(sweep.gradient);
-  }
 
   // k of 2^k, -1 for other numbers.
   static int power_of_two(std::int64_t number) {
@@ -117,22 +95,24 @@ class TileSweep {
   }
 
   void copy_row(std::int64_t row) {
-    Real* const prediction = scratch_.prediction.begin(row);
-    Real* const target = scratch_.target.begin(row);
+    if (!in_place_.prediction) copy_row(sweep_.prediction, row, scratch_.prediction.begin(row));
+    if (!in_place_.target) copy_row(sweep_.target, row, scratch_.target.begin(row));
+  }
+
+  void copy_row(const Planes& planes, std::int64_t row, Real* to) const {
     for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      read_row(sweep_.prediction, c, row, first_input_, prediction + c * pitch_, inputs_);
-      read_row(sweep_.target, c, row, first_input_, target + c * pitch_, inputs_);
+      read_row(planes, c, row, tile_.first_input, to + c * pitch_, tile_.inputs);
     }
   }
 
   // Finds the channels of a row of both images, from `column` on.
   void find_rows(std::int64_t row, std::int64_t column) {
     for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      const std::int64_t copied = c * pitch_ + column - first_input_;
-      scratch_.prediction_rows[c] =
-          copies_ ? scratch_.prediction.at(row) + copied : numbers_at<Real>(sweep_.prediction, c, row, column);
+      const std::int64_t copied = c * pitch_ + column - tile_.first_input;
+      scratch_.prediction_rows[c] = in_place_.prediction ? numbers_at<Real>(sweep_.prediction, c, row, column)
+                                                         : scratch_.prediction.at(row) + copied;
       scratch_.target_rows[c] =
-          copies_ ? scratch_.target.at(row) + copied : numbers_at<Real>(sweep_.target, c, row, column);
+          in_place_.target ? numbers_at<Real>(sweep_.target, c, row, column) : scratch_.target.at(row) + copied;
     }
   }
 
@@ -144,7 +124,7 @@ class TileSweep {
 
   // Moments of windows of `patch` pixels along the row, where patches begin.
   void windows_along(std::int64_t row) {
-    find_rows(row, first_input_);
+    find_rows(row, tile_.first_input);
     Real* const out = scratch_.moments[0].begin(row);
     Real* const dense = stride_ == 1 ? out : scratch_.dense;
     switch (sweep_.channels) {
@@ -152,30 +132,30 @@ class TileSweep {
       case 3: dense_windows_along<3>(dense); break;
       default: dense_windows_along<0>(dense);
     }
-    if (stride_ > 1) keep_every(dense + first_patch_ - first_input_, stride_, pitch_, out, patches_);
+    if (stride_ > 1) keep_every(dense + tile_.first_patch - tile_.first_input, stride_, pitch_, out, tile_.patches);
   }
 
   template <int kChannels>
   void dense_windows_along(Real* out) {
     const ImageRow<Real, kChannels> row = image_row<kChannels>();
-    if (try_short_windows(power_levels_, row, inputs_, along_.weights, pitch_, out)) return;
-    short_windows<0>(row, inputs_, along_.weights, pitch_, scratch_.along[0]);
+    if (try_short_windows(power_levels_, row, tile_.inputs, along_.weights, pitch_, out)) return;
+    short_windows<0>(row, tile_.inputs, along_.weights, pitch_, scratch_.along[0]);
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k;
       merge_rows(scratch_.along[k], scratch_.along[k] + half, pitch_, along_.weights[k], scratch_.along[k + 1],
-                 inputs_ - 2 * half + 1);
+                 tile_.inputs - 2 * half + 1);
     }
-    merge_parts(along_.parts, pitch_, out, inputs_ - patch_ + 1);
+    merge_parts(along_.parts, pitch_, out, tile_.inputs - patch_ + 1);
   }
 
   // Windows of 2, 4, ... rows that end with this one.
   void grow_down(std::int64_t row) {
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k, start = row - 2 * half + 1;
-      if (start < first_patch_row_) return;
+      if (start < tile_.first_patch_row) return;
       if (!geometry_.needs(k + 1, start)) continue;
       merge_rows(scratch_.moments[k].at(start), scratch_.moments[k].at(start + half), pitch_, down_.weights[k],
-                 scratch_.moments[k + 1].begin(start), patches_);
+                 scratch_.moments[k + 1].begin(start), tile_.patches);
     }
   }
 
@@ -205,7 +185,8 @@ class TileSweep {
     if (row < sweep_.first_row) return;
     if (row / kBlockRows != value_block_) close_value_block(row / kBlockRows);
     for (int r = 0; r < sweep_.rule_count; ++r) {
-      scratch_.value_sums[r] += folded(sum_of_row(values + r * pitch_ + first_counted_, patches_ - first_counted_));
+      scratch_.value_sums[r] +=
+          folded(sum_of_row(values + r * pitch_ + tile_.first_counted, tile_.patches - tile_.first_counted));
     }
   }
 
@@ -221,9 +202,10 @@ class TileSweep {
   template <class Apply>
   GECO_HD void measure(const Parts<Real>& parts, Real* out, const Apply& apply) {
     std::int64_t i = 0;
-    for (; i + kWidth <= patches_; i += kWidth) measure(parts, out, apply, i, [](V values) { return values; });
+    for (; i + kWidth <= tile_.patches; i += kWidth) measure(parts, out, apply, i, [](V values) { return values; });
     // Sums along the row run over the end.
-    if (i < patches_) measure(parts, out, apply, i, [rest = patches_ - i](V values) { return first(values, rest); });
+    if (i < tile_.patches)
+      measure(parts, out, apply, i, [rest = tile_.patches - i](V values) { return first(values, rest); });
   }
 
   template <class Apply, class Keep>
@@ -239,9 +221,9 @@ class TileSweep {
   void grow_cover(std::int64_t patch_row) {
     for (int k = 0; k < geometry_.cover_levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k, start = patch_row - 2 * half + 1;
-      if (start < first_patch_row_ / stride_) return;
+      if (start < tile_.first_patch_row / stride_) return;
       add_rows(scratch_.coefficients[k].at(start), scratch_.coefficients[k].at(start + half), pitch_,
-               scratch_.coefficients[k + 1].begin(start), patches_);
+               scratch_.coefficients[k + 1].begin(start), tile_.patches);
     }
   }
 
@@ -249,24 +231,25 @@ class TileSweep {
   void sum_cover(std::int64_t row) {
     const std::int64_t reach = row - patch_ + 1;
     const std::int64_t first = reach <= 0 ? 0 : (reach + stride_ - 1) / stride_;
-    const std::int64_t last = patches_ == 0 ? -1 : std::min(row, sweep_.height - patch_) / stride_;
+    const std::int64_t last = tile_.patches == 0 ? -1 : std::min(row, sweep_.height - patch_) / stride_;
     if (first == cover_first_ && last == cover_last_) return;
     cover_first_ = first;
     cover_last_ = last;
     // Column 0 of the cover is the first patch that could reach the first pixel.
-    const std::int64_t begin = first_patch_ - (sweep_.first_column - patch_ + 1);
+    const std::int64_t begin = tile_.first_patch - (sweep_.first_column - patch_ + 1);
     Real* const down = stride_ == 1 ? scratch_.cover[0] + begin : scratch_.dense;
     const Real* parts[kMostParts];
     int count = 0;
     for_each_part(last - first + 1, geometry_.cover_levels, [&](int level, std::int64_t offset) {
       parts[count++] = scratch_.coefficients[level].at(first + offset);
     });
-    sum_parts(parts, count, pitch_, down, patches_);
-    if (stride_ > 1) spread_out(down, stride_, pitch_, scratch_.cover[0] + begin, patches_);
+    sum_parts(parts, count, pitch_, down, tile_.patches);
+    if (stride_ > 1) spread_out(down, stride_, pitch_, scratch_.cover[0] + begin, tile_.patches);
     if (power_levels_ >= 0 && patch_ <= kWidth) return;  // the rest in registers
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k;
-      add_rows(scratch_.cover[k], scratch_.cover[k] + half, pitch_, scratch_.cover[k + 1], pixels_ + patch_ - 2 * half);
+      add_rows(scratch_.cover[k], scratch_.cover[k] + half, pitch_, scratch_.cover[k + 1],
+               tile_.pixels + patch_ - 2 * half);
     }
   }
 
@@ -284,9 +267,9 @@ class TileSweep {
       case 3: write_pixels<3>(); break;
       default: write_pixels<0>();
     }
-    if (with_gradient && copies_) {
+    if (!in_place_.gradient) {
       for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-        write_row(scratch_.gradient + c * pitch_, sweep_.gradient, c, row, sweep_.first_column, pixels_);
+        write_row(scratch_.gradient + c * pitch_, sweep_.gradient, c, row, sweep_.first_column, tile_.pixels);
       }
     }
     if ((row + 1) % kBlockRows == 0 || row + 1 == sweep_.last_row) close_square_block(row / kBlockRows);
@@ -302,14 +285,12 @@ class TileSweep {
 
   void find_gradient(std::int64_t row) {
     for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      if (copies_) {
-        scratch_.gradient_rows[c] = scratch_.gradient + c * pitch_;
-        if (sweep_.adds) {
-          read_row(sweep_.gradient, c, row, sweep_.first_column, scratch_.gradient_rows[c], pixels_);
-        }
-      } else {
+      if (in_place_.gradient) {
         scratch_.gradient_rows[c] = numbers_at<Real>(sweep_.gradient, c, row, sweep_.first_column);
+        continue;
       }
+      scratch_.gradient_rows[c] = scratch_.gradient + c * pitch_;
+      if (sweep_.adds) read_row(sweep_.gradient, c, row, sweep_.first_column, scratch_.gradient_rows[c], tile_.pixels);
     }
   }
 
@@ -318,14 +299,15 @@ class TileSweep {
     const PixelOutput<Real> output = {sweep_.gradient.data ? scratch_.gradient_rows : nullptr, sweep_.adds,
                                       sweep_.squared_error_coefficients, scratch_.square_sums};
     PixelRow<Real, kChannels> pixels(image_row<kChannels>(), output);
-    if (try_short_cover(power_levels_, scratch_.cover[0], pitch_, pixels_, pixels)) return;
-    long_cover(cover_parts_, pitch_, pixels_, pixels);
+    if (try_short_cover(power_levels_, scratch_.cover[0], pitch_, tile_.pixels, pixels)) return;
+    long_cover(cover_parts_, pitch_, tile_.pixels, pixels);
   }
 
   const Sweep& sweep_;
   const WindowGeometry& geometry_;
   const std::int64_t patch_, stride_;
-  const bool copies_;
+  const Tile tile_;
+  const InPlace<Real> in_place_;
   Arena arena_;
   Scratch<Real> scratch_;
   const std::int64_t pitch_;
@@ -334,11 +316,6 @@ class TileSweep {
   Parts<Real> cover_parts_;
   PatchRule<Real> rules_[kMostRules];
 
-  std::int64_t first_input_, inputs_;                // columns that are read
-  std::int64_t pixels_;                              // columns that are written
-  std::int64_t first_patch_, patches_;               // columns that patches begin in
-  std::int64_t first_counted_;                       // of these, the first that is this tile's to count
-  std::int64_t first_patch_row_, last_patch_row_;    // rows that patches begin in
   std::int64_t value_block_ = -1;                    // of the sums in scratch
   std::int64_t cover_first_ = -2, cover_last_ = -2;  // rows of patches in the cover
 };

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include "cpu/parallel.h"
 #include "cpu/run.h"
 #include "cpu/squared_error.h"
+#include "cpu/thread_scratch.h"
 #include "cpu/window_sweep.h"
 
 namespace geco::cpu {
@@ -38,13 +38,12 @@ WindowGeometry::WindowGeometry(std::int64_t patch_size, std::int64_t patch_strid
 namespace {
 
 // Columns of a tile: the rings of a patch of 8 are 200 KiB then, in a second-level cache; narrower tiles, for the first
-// level, cost more at their seams than they gain.
-constexpr std::int64_t kTileColumns = 512;
+// level, cost more at their seams than they gain. They are halved where a thread would need more memory than this.
+constexpr std::int64_t kTileColumns = 512, kFewestColumns = 64;
+constexpr std::int64_t kMostScratch = std::int64_t{3} << 19;
 
 // Bytes of images and gradient of a tile that several sweeps go over: half of a second-level cache.
 constexpr std::int64_t kTileBytes = std::int64_t{1} << 20;
-
-constexpr std::int64_t kKeptScratch = std::int64_t{2} << 20;
 
 // All terms of one geometry: they share their statistics.
 struct Pass {
@@ -102,37 +101,6 @@ double reference_of(const Tensor& images, std::int64_t example, std::int64_t cha
   return sum / static_cast<double>(channels * kGrid * kGrid);
 }
 
-// Memory of a thread, kept from call to call while it is small.
-class ThreadScratch {
- public:
-  char* at_least(std::int64_t bytes) {
-    if (bytes > bytes_) {
-      release();
-      memory_ = static_cast<char*>(std::aligned_alloc(64, static_cast<std::size_t>(bytes)));
-      if (memory_ == nullptr) throw std::bad_alloc();
-      std::fill_n(memory_, bytes, char{0});
-      bytes_ = bytes;
-    }
-    return memory_;
-  }
-  void trim() {
-    if (bytes_ > kKeptScratch) release();
-  }
-  ~ThreadScratch() { release(); }
-
- private:
-  void release() {
-    std::free(memory_);
-    memory_ = nullptr;
-    bytes_ = 0;
-  }
-
-  char* memory_ = nullptr;
-  std::int64_t bytes_ = 0;
-};
-
-thread_local ThreadScratch thread_scratch;
-
 // The windowed terms and squared errors of one input.
 class ImageSweep {
  public:
@@ -172,9 +140,12 @@ class ImageSweep {
       most_patch = std::max(most_patch, pass->geometry.patch);
       sweeps += pass->per_channel ? channels_ : 1;
     }
-    const std::int64_t columns = std::max(kTileColumns, 4 * most_patch);
-    strips_ = std::max<std::int64_t>(1, (width_ + columns / 2) / columns);
-    strip_columns_ = (width_ + strips_ - 1) / strips_;
+    std::int64_t columns = kTileColumns;
+    do {
+      strips_ = std::max<std::int64_t>(1, (width_ + columns / 2) / columns);
+      strip_columns_ = (width_ + strips_ - 1) / strips_;
+      columns /= 2;
+    } while (columns >= std::max(kFewestColumns, 2 * most_patch) && scratch_bytes() > kMostScratch);
     strips_ = (width_ + strip_columns_ - 1) / strip_columns_;
     const std::int64_t tiles = call_.batch * strips_, wanted = call_.threads > 1 ? 4 * call_.threads : 1;
     std::int64_t bands = (wanted + tiles - 1) / tiles;
@@ -197,37 +168,49 @@ class ImageSweep {
 
   std::int64_t groups_of(const Pass& pass) const { return pass.per_channel ? channels_ : 1; }
 
+  // Of the tile that needs most.
+  std::int64_t scratch_bytes() const {
+    std::int64_t most = 0;
+    for (const auto& pass : passes_) most = std::max(most, scratch_(sweep_of(*pass, 0, 0, 0, 0)));
+    return most;
+  }
+
+  Sweep sweep_of(const Pass& pass, std::int64_t channel, std::int64_t example, std::int64_t band,
+                 std::int64_t strip) const {
+    Sweep sweep{};
+    sweep.geometry = &pass.geometry;
+    sweep.prediction = planes_of(images_.prediction, example, channel);
+    sweep.target = planes_of(images_.target, example, channel);
+    sweep.gradient = planes_of(images_.gradient, example, channel);
+    sweep.height = height_;
+    sweep.width = width_;
+    sweep.channels = channels_ / groups_of(pass);
+    sweep.rules = pass.rules.data();
+    sweep.rule_count = static_cast<int>(pass.rules.size());
+    sweep.first_row = band * band_rows_;
+    sweep.last_row = std::min(height_, sweep.first_row + band_rows_);
+    sweep.first_column = strip * strip_columns_;
+    sweep.last_column = std::min(width_, sweep.first_column + strip_columns_);
+    sweep.blocks = blocks_;
+    return sweep;
+  }
+
   void run_tile(std::int64_t example, std::int64_t band, std::int64_t strip, double* sums) const {
     double* const squared_error_sums = sums + sums_of_strip() - channels_ * blocks_;
     for (const auto& pass : passes_) {
-      const std::int64_t groups = groups_of(*pass);
-      for (std::int64_t channel = 0; channel < groups; ++channel) {
-        Sweep sweep{};
-        sweep.geometry = &pass->geometry;
-        sweep.prediction = planes_of(images_.prediction, example, channel);
-        sweep.target = planes_of(images_.target, example, channel);
-        sweep.gradient = planes_of(images_.gradient, example, channel);
-        sweep.height = height_;
-        sweep.width = width_;
-        sweep.channels = channels_ / groups;
-        sweep.rules = pass->rules.data();
-        sweep.rule_count = static_cast<int>(pass->rules.size());
+      for (std::int64_t channel = 0; channel < groups_of(*pass); ++channel) {
+        Sweep sweep = sweep_of(*pass, channel, example, band, strip);
         sweep.reference_hat = reference_of(images_.prediction, example, channel, sweep.channels);
         sweep.reference = reference_of(images_.target, example, channel, sweep.channels);
-        sweep.first_row = band * band_rows_;
-        sweep.last_row = std::min(height_, sweep.first_row + band_rows_);
-        sweep.first_column = strip * strip_columns_;
-        sweep.last_column = std::min(width_, sweep.first_column + strip_columns_);
         sweep.adds = pass != passes_.front();
         if (!sweep.adds && !coefficients_.empty()) sweep.squared_error_coefficients = coefficients_.data() + channel;
         sweep.value_sums = sums;
         sweep.squared_error_sums = squared_error_sums + channel * blocks_;
-        sweep.blocks = blocks_;
         sums += sweep.rule_count * blocks_;
-        sweep_(sweep, thread_scratch.at_least(scratch_(sweep)));
+        sweep_(sweep, thread_scratch().at_least(scratch_(sweep)));
       }
     }
-    thread_scratch.trim();
+    thread_scratch().trim(kMostScratch);
   }
 
   // In one order, whoever did the tiles.
@@ -270,7 +253,7 @@ class ImageSweep {
   std::vector<double> coefficients_;  // of each channel; empty: no squared error
   const std::vector<std::unique_ptr<Pass>> passes_;
   const std::int64_t channels_, height_, width_, blocks_;
-  std::int64_t strips_, strip_columns_, bands_, band_rows_;
+  std::int64_t strips_ = 1, strip_columns_ = 1, bands_ = 1, band_rows_ = 0;
   WindowScratch scratch_;
   WindowSweep sweep_;
 };
