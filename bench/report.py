@@ -86,7 +86,8 @@ def _time_table(rows: Iterable[Row]) -> str:
 
 
 def _milliseconds(row: Row, name: str) -> str:
-    return f"{row.seconds[name] * 1e3:.3g}"
+    milliseconds = row.seconds[name] * 1e3
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
 
 
 def _times(row: Row, family: str, form: bool = False) -> str:
