@@ -54,10 +54,14 @@ GEOMETRIES = [
 ]
 
 
+def identifier(value):
+    return name_of(value) if isinstance(value, Window) else "x".join(map(str, value))
+
+
 @pytest.mark.parametrize(
     ("shape", "window"),
     [(shape, window) for shape, patch, stride in GEOMETRIES for window in kinds(patch, stride)],
-    ids=lambda value: name_of(value) if isinstance(value, Window) else "x".join(map(str, value)),
+    ids=identifier,
 )
 def test_geometries(device, shape, window):
     x_hat, x = pair("random", shape, device=device)
@@ -65,9 +69,19 @@ def test_geometries(device, shape, window):
     assert_as_the_oracle(window, x_hat, x, vanishing=window.patch == 1)
 
 
-@pytest.mark.parametrize("window", [*kinds(8), *kinds(16, 4), Window("ncc", 3)], ids=name_of)
-@pytest.mark.parametrize("shape", [(1, 3, 97, 131), (1, 1, 300, 41)], ids=["97x131", "300x41"])
-def test_large_images_are_seamless(device, slow, window, shape):
+# (shape, windows): large, tall, wide; the stride is no divisor of where an image is likely to be cut.
+LARGE = [
+    ((1, 3, 97, 131), [*kinds(8), *kinds(16, 4)]),
+    ((1, 1, 300, 41), [*kinds(8), *kinds(16, 4)]),
+    ((1, 1, 17, 2100), [*kinds(3), *kinds(8, 7), *kinds(16, 4)]),
+    ((1, 2, 420, 300), kinds(3)),
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"), [(shape, window) for shape, windows in LARGE for window in windows], ids=identifier
+)
+def test_large_images_are_seamless(device, slow, shape, window):
     """Wherever an image is cut into tiles or bands."""
     x_hat, x = pair("random", (1, 1, 40, 37) if slow else shape, device=device)
     assert_as_the_oracle(window, x_hat, x)

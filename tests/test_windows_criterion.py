@@ -23,6 +23,7 @@ WINDOWS = [
     (0.4, Window("local", 14)),
 ]
 SAME_GEOMETRY = WINDOWS[:4]
+MANY = [(0.3, window) for exponent in range(5) for window in kinds(5, 2, eps=10.0**-exponent)]
 
 
 def constraints(tolerances_and_windows=WINDOWS):
@@ -51,7 +52,9 @@ def close(got, expected, tolerance):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("parts", [WINDOWS, SAME_GEOMETRY, WINDOWS[4:5]], ids=["all", "same geometry", "one"])
+@pytest.mark.parametrize(
+    "parts", [WINDOWS, SAME_GEOMETRY, WINDOWS[4:5], MANY], ids=["all", "same geometry", "one", "many"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_sum_of_the_parts(window_backend, device, parts, training, dtype):
     x_hat, x = pair("random", SHAPE, dtype, device)

@@ -76,7 +76,8 @@ import ctypes, sys
 import torch, geco_ext
 from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError
 
-threads, patch = map(int, sys.argv[1:])
+threads, patch, batch, side = map(int, sys.argv[1:5])
+dtype = getattr(torch, sys.argv[5])
 libc = ctypes.CDLL(None)
 libc.prctl(41, 1, 0, 0, 0)  # no huge pages, of which one touched byte counts for two MiB
 torch.set_num_threads(threads)
@@ -85,7 +86,9 @@ def status(name):
     with open("/proc/self/status") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
-x_hat, x, kl = torch.rand(16, 3, 256, 256, requires_grad=True), torch.rand(16, 3, 256, 256), torch.rand(16)
+x_hat, x = (torch.rand(batch, 3, side, side, dtype=dtype) for _ in range(2))
+x_hat.requires_grad_()
+kl = torch.rand(batch)
 with geco_ext.use_backend("cpu"):
     GECOLoss([ReconstructionError(0.1)])(x_hat, x, kl).backward()  # threads, code
     x_hat.grad = None
@@ -95,15 +98,15 @@ with geco_ext.use_backend("cpu"):
         file.write("5")  # the peak starts anew
     before = status("VmRSS")
     criterion(x_hat, x, kl).backward()
-print(status("VmHWM") - before - x.numel() * 4)
+print(status("VmHWM") - before - x.nbytes)
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("patch", [3, 8, 16])
-def test_memory_of_a_step(cpu_windows, threads, patch):
+@pytest.mark.parametrize("images", [(16, 256, "float32"), (1, 760, "float64")], ids=["batch", "large"])
+@pytest.mark.parametrize(("threads", "patch"), [(1, 8), (2, 3), (2, 16)])
+def test_memory_of_a_step(cpu_windows, threads, patch, images):
     """One gradient buffer and at most 2 MiB for each thread, of whoever asked for it."""
-    command = [sys.executable, "-c", PEAK_MEMORY, str(threads), str(patch)]
+    command = [sys.executable, "-c", PEAK_MEMORY, *map(str, (threads, patch, *images))]
     result = subprocess.run(command, capture_output=True, text=True)
     if "PermissionError" in result.stderr:
         pytest.skip("this system does not let a process reset its peak memory")

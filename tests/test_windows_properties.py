@@ -55,13 +55,13 @@ def window(draw, largest):
 
 
 @st.composite
-def problems(draw, largest_side):
+def problems(draw, largest_side, largest_patch=64):
     side = st.integers(1, largest_side)
     height, width = draw(side), draw(side)
     float_types, layouts = st.sampled_from(FLOATS), st.sampled_from(list(LAYOUTS))
     return Problem(
         (draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 4, 5, 8, 17])), height, width),
-        draw(st.lists(window(min(height, width)), min_size=1, max_size=3)),
+        draw(st.lists(window(min(height, width, largest_patch)), min_size=1, max_size=3)),
         draw(st.booleans()),
         draw(st.booleans()),
         (draw(float_types), draw(float_types)),
@@ -94,13 +94,42 @@ def check(problem, device):
     assert (gradient.double().cpu() / incoming - expected).norm().item() <= GRADIENT.get(dtype, 1e-5) * scale
 
 
+def reproducible(examples):
+    """The same examples every time."""
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+
+
 @pytest.mark.slow
 def test_any_problem(window_backend, device, slow):
     largest_side, examples = (12, 25) if slow else (28, 800)
 
-    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
+    @reproducible(examples)
     @given(problem=problems(largest_side))
     def as_the_oracle(problem):
         check(problem, device)
 
     as_the_oracle()
+
+
+def written(problem, threads):
+    """Everything that a step writes."""
+    torch.set_num_threads(threads)
+    criterion, (x_hat, x) = problem.criterion(), problem.images("cpu")
+    loss = criterion(x_hat, x, torch.zeros(()))
+    return loss.detach(), torch.autograd.grad(loss, x_hat)[0], criterion._block.nan_to_num()
+
+
+@reproducible(300)
+@given(problem=problems(largest_side=100, largest_patch=12), threads=st.integers(2, 4))
+def any_problem_on_any_number_of_threads(problem, threads):
+    try:
+        results = written(problem, 1), written(problem, threads)
+    finally:
+        torch.set_num_threads(1)
+    for alone, together in zip(*results, strict=True):
+        assert torch.equal(alone, together)
+
+
+@pytest.mark.slow
+def test_the_same_bits_for_any_problem_on_any_number_of_threads(cpu_windows):
+    any_problem_on_any_number_of_threads()

@@ -331,7 +331,7 @@ void windows() {
   scenario = "many terms of one geometry";
   Problem problem;
   problem.add_input(DataType::kFloat32, DataType::kFloat32, {2, 2, 12, 15});
-  for (double eps : {1e-4, 1e-3, 1e-2, 1e-1}) problem.add_windows(4, 1, eps);
+  for (double eps : {1e-4, 1e-3, 1e-2, 1e-1, 1.0}) problem.add_windows(4, 1, eps);
   check(problem);
 }
 
