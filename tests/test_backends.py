@@ -318,9 +318,16 @@ def test_eval_mode_measures_and_moves_nothing(backend, device):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
-def test_the_short_way_and_the_way_of_all_calls_agree(dtype, layout):
+@pytest.mark.parametrize("windowed", [False, True])
+def test_the_short_way_and_the_way_of_all_calls_agree(dtype, layout, windowed):
     """Without a forced backend a criterion of images alone is one call into the extension: the same bits."""
-    criteria = [GECOLoss([geco_ext.ReconstructionError(0.1), geco_ext.ReconstructionError(0.2, "sum", name="total")])]
+    constraints = [
+        geco_ext.ReconstructionError(0.1),
+        geco_ext.ReconstructionError(0.2, "sum", name="total"),
+        geco_ext.PatchNCC(0.9, patch_size=4, stride=2, per_channel=True),
+        geco_ext.LocalStatistics(0.1, patch_size=3),
+    ]
+    criteria = [GECOLoss(constraints[: 4 if windowed else 2])]
     criteria.append(copy.deepcopy(criteria[0]))
     for step in range(4):
         x_hat, x = images((2, 3, 9, 7), dtype, layout=layout)

@@ -174,9 +174,13 @@ MISFITS = {
 }
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("case", MISFITS)
-def test_images_that_do_not_fit_leave_the_state_as_it_is(window_backend, device, case, training):
+misfits = pytest.mark.parametrize(
+    ("case", "training"), [(case, training) for case in MISFITS for training in (True, False)]
+)
+
+
+def assert_refused(case, training, device):
+    """By name, and the state stays as it is."""
     shape, message = MISFITS[case]
     criterion = GECOLoss([ReconstructionError(0.1, channels=3), PatchNCC(0.9, 5), LocalStatistics(0.1, 3)]).to(device)
     x_hat, x = pair("random", (2, 3, 8, 8), device=device)
@@ -187,3 +191,14 @@ def test_images_that_do_not_fit_leave_the_state_as_it_is(window_backend, device,
         criterion.train(training)(torch.zeros(shape, device=device), torch.zeros(shape, device=device), kl)
     for name, value in criterion.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@misfits
+def test_images_that_do_not_fit(window_backend, device, case, training):
+    assert_refused(case, training, device)
+
+
+@misfits
+def test_images_that_do_not_fit_where_no_backend_is_asked_for(case, training):
+    """The short way that a criterion of images alone takes on the CPU refuses the same."""
+    assert_refused(case, training, torch.device("cpu"))
