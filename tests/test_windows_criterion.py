@@ -21,8 +21,10 @@ WINDOWS = [
     (0.1, Window("ncc", 3, stride=2, eps=1e-3)),
     (0.3, Window("local", 5, stride=7)),
     (0.4, Window("local", 14)),
+    (0.6, Window("ncc", 8, stride=3)),
 ]
 SAME_GEOMETRY = WINDOWS[:4]
+PER_CHANNEL = WINDOWS[3:4]
 MANY = [(0.3, window) for exponent in range(5) for window in kinds(5, 2, eps=10.0**-exponent)]
 
 
@@ -53,7 +55,9 @@ def close(got, expected, tolerance):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    "parts", [WINDOWS, SAME_GEOMETRY, WINDOWS[4:5], MANY], ids=["all", "same geometry", "one", "many"]
+    "parts",
+    [WINDOWS, SAME_GEOMETRY, PER_CHANNEL, WINDOWS[4:5], MANY],
+    ids=["all", "same geometry", "per channel", "one", "many"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_sum_of_the_parts(window_backend, device, parts, training, dtype):
@@ -85,6 +89,16 @@ def test_one_constraint_alone(window_backend, device, window):
     expected = window.expected(y_hat, y, 0.5)
     assert criterion.last_constraint.item() == pytest.approx(expected.item(), abs=1e-6)
     close(x_hat.grad, 3 * torch.autograd.grad(expected, y_hat)[0], 1e-5)
+
+
+def test_beside_one_reconstruction_error_of_all_channels(window_backend, device):
+    x_hat, x = pair("random", SHAPE, device=device)
+    criterion = GECOLoss([ReconstructionError(0.1), PatchNCC(0.9, 5, per_channel=True)], multiplier_init=2.0).to(device)
+    criterion(x_hat, x, torch.zeros((), device=device)).backward()
+    y_hat, y = doubled(x_hat, x)
+    parts = oracle.squared_error(y_hat, y, 0.1), oracle.patch_ncc(y_hat, y, 0.9, 5, per_channel=True)
+    assert criterion.last_constraint.tolist() == pytest.approx([part.item() for part in parts], abs=1e-6)
+    close(x_hat.grad, 2 * torch.autograd.grad(sum(parts), y_hat)[0], 1e-5)
 
 
 def test_no_gradient_wanted(window_backend, device):
@@ -152,17 +166,17 @@ def test_one_process_of_several(window_backend, device):
 
 
 @pytest.mark.parametrize("window", kinds(3, 2, eps=1e-2), ids=name_of)
-def test_gradcheck_of_a_functional(window_backend, device, window):
-    x_hat, x = pair("random", (2, 2, 5, 4), torch.float64, device)
+def test_gradcheck_of_a_functional(window_backend, device, slow, window):
+    x_hat, x = pair("random", (1, 2, 3, 4) if slow else (2, 2, 5, 4), torch.float64, device)
     assert gradcheck(functools.partial(window.functional, kappa=0.3), (x_hat, x.requires_grad_()))
 
 
-def test_gradcheck_of_the_evaluation_loss(window_backend, device):
+def test_gradcheck_of_the_evaluation_loss(window_backend, device, slow):
     parts = [(kappa, w._replace(patch=2 + w.patch % 2, eps=1e-2)) for kappa, w in WINDOWS[:6]]
-    names = len(expected_vector(*doubled(*pair("random", (2, 2, 5, 4))), parts))
-    criterion = GECOLoss(constraints(parts), multiplier_init=multipliers(names)).to(device).eval()
-    x_hat, x = pair("random", (2, 2, 5, 4), torch.float64, device)
-    kl = torch.rand(2, dtype=torch.float64, device=device, requires_grad=True)
+    x_hat, x = pair("random", (1, 2, 3, 4) if slow else (2, 2, 5, 4), torch.float64, device)
+    weights = multipliers(len(expected_vector(*doubled(x_hat, x), parts)))
+    criterion = GECOLoss(constraints(parts), multiplier_init=weights).to(device).eval()
+    kl = torch.rand(len(x), dtype=torch.float64, device=device, requires_grad=True)
     assert gradcheck(lambda a, k: criterion(a, x, k), (x_hat, kl))
 
 

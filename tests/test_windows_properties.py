@@ -17,7 +17,7 @@ class Problem(NamedTuple):
 
     shape: tuple[int, int, int, int]
     windows: list[Window]
-    with_errors: bool
+    errors: int  # 0: none, 1: one reconstruction error, 2: one for each channel as well
     training: bool
     dtypes: tuple[torch.dtype, torch.dtype]
     layouts: tuple[str, str]
@@ -34,15 +34,18 @@ class Problem(NamedTuple):
     def criterion(self):
         errors = [ReconstructionError(0.1), ReconstructionError(0.2, channels=self.shape[1], name="channel")]
         windows = [w.constraint(0.3, f"{name_of(w)} {i}") for i, w in enumerate(self.windows)]
-        constraints = [*errors[: 2 * self.with_errors], *windows]
-        return GECOLoss(constraints, multiplier_init=2.0).train(self.training)
+        constraints = [*errors[: self.errors], *windows]
+        return GECOLoss(constraints, multiplier_init=self.multipliers()).train(self.training)
+
+    def multipliers(self):
+        count = len(self.windows) + [0, 1, 1 + self.shape[1]][self.errors]
+        return [0.5 + 0.25 * i for i in range(count)]
 
     def expected(self, x_hat, x):
         """The constraint vector."""
         errors = [oracle.squared_error(x_hat, x, 0.1), *oracle.squared_error_per_channel(x_hat, x, 0.2)]
-        return torch.stack(
-            [*errors[: len(errors) * self.with_errors], *(w.expected(x_hat, x, 0.3) for w in self.windows)]
-        )
+        windows = [window.expected(x_hat, x, 0.3) for window in self.windows]
+        return torch.stack([*errors[: len(self.multipliers()) - len(windows)], *windows])
 
 
 @st.composite
@@ -62,7 +65,7 @@ def problems(draw, largest_side, largest_patch=64):
     return Problem(
         (draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 4, 5, 8, 17])), height, width),
         draw(st.lists(window(min(height, width, largest_patch)), min_size=1, max_size=3)),
-        draw(st.booleans()),
+        draw(st.integers(0, 2)),
         draw(st.booleans()),
         (draw(float_types), draw(float_types)),
         (draw(layouts), draw(layouts)),
@@ -75,23 +78,24 @@ def check(problem, device):
     x_hat, x = problem.images(device)
     y_hat, y = doubled(x_hat, x)
     vector = problem.expected(y_hat, y)
-    (expected,) = torch.autograd.grad(2 * vector.sum(), y_hat)
+    multipliers = torch.tensor(problem.multipliers(), dtype=torch.float64)
+    penalty = (multipliers * vector).sum()
+    (expected,) = torch.autograd.grad(penalty, y_hat)
     criterion = problem.criterion().to(device)
     loss = criterion(x_hat, x, torch.zeros((), device=device))
     incoming = power_of_two(1 / max(expected.abs().max().item(), 1e-6))
     (gradient,) = torch.autograd.grad(loss, x_hat, torch.full_like(loss, incoming))
     dtype = problem.dtypes[0]
-    value_tolerance = VALUE.get(dtype, 1e-6)
-    assert loss.item() == pytest.approx(
-        2 * vector.sum().item(), abs=2 * len(vector) * value_tolerance, rel=value_tolerance
-    )
+    tolerance = VALUE.get(dtype, 1e-6)
+    size = (multipliers * (1 + vector.detach().abs())).sum().item()
+    assert loss.item() == pytest.approx(penalty.item(), abs=tolerance * size)
     if problem.training:
-        assert criterion.last_constraint.tolist() == pytest.approx(
-            vector.tolist(), abs=value_tolerance, rel=value_tolerance
-        )
-    scale = max(expected.norm().item(), *(2 * w.attainable(y_hat.detach()) for w in problem.windows))
+        assert criterion.last_constraint.tolist() == pytest.approx(vector.tolist(), abs=tolerance, rel=tolerance)
+    of_windows = multipliers[-len(problem.windows) :].tolist()
+    attainable = [m * w.attainable(y_hat.detach()) for m, w in zip(of_windows, problem.windows, strict=True)]
     assert gradient.dtype == dtype
-    assert (gradient.double().cpu() / incoming - expected).norm().item() <= GRADIENT.get(dtype, 1e-5) * scale
+    error = (gradient.double().cpu() / incoming - expected).norm().item()
+    assert error <= GRADIENT.get(dtype, 1e-5) * max(expected.norm().item(), *attainable)
 
 
 def reproducible(examples):
