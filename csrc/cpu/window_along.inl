@@ -101,24 +101,29 @@ void short_windows(const ImageRow<Real, kChannels>& row, std::int64_t pixels, co
   }
 }
 
-// Windows of 2^levels pixels, if these fit in a vector. Returns whether they do.
+// The power of two of a patch that is short enough for registers, otherwise -1.
+template <class Real>
+int short_levels(std::int64_t patch) {
+  for (int levels = 0; (1 << levels) <= kLanesOf<Real>; ++levels) {
+    if ((1 << levels) == patch) return levels;
+  }
+  return -1;
+}
+
 template <class Real, int kChannels>
-bool try_short_windows(int levels, const ImageRow<Real, kChannels>& row, std::int64_t pixels,
-                       const MergeWeights<Real>* weights, std::int64_t pitch, Real* out) {
+void short_windows(int levels, const ImageRow<Real, kChannels>& row, std::int64_t pixels,
+                   const MergeWeights<Real>* weights, std::int64_t pitch, Real* out) {
   constexpr int kLanesHere = kLanesOf<Real>;
-  switch (levels) {
-    case 0: short_windows<0>(row, pixels, weights, pitch, out); return true;
-    case 1: short_windows<1>(row, pixels, weights, pitch, out); return true;
-    case 2:
-      if constexpr (kLanesHere >= 4) return short_windows<2>(row, pixels, weights, pitch, out), true;
-      return false;
-    case 3:
-      if constexpr (kLanesHere >= 8) return short_windows<3>(row, pixels, weights, pitch, out), true;
-      return false;
-    case 4:
-      if constexpr (kLanesHere >= 16) return short_windows<4>(row, pixels, weights, pitch, out), true;
-      return false;
-    default: return false;
+  if (levels == 0) short_windows<0>(row, pixels, weights, pitch, out);
+  if (levels == 1) short_windows<1>(row, pixels, weights, pitch, out);
+  if constexpr (kLanesHere >= 4) {
+    if (levels == 2) short_windows<2>(row, pixels, weights, pitch, out);
+  }
+  if constexpr (kLanesHere >= 8) {
+    if (levels == 3) short_windows<3>(row, pixels, weights, pitch, out);
+  }
+  if constexpr (kLanesHere >= 16) {
+    if (levels == 4) short_windows<4>(row, pixels, weights, pitch, out);
   }
 }
 

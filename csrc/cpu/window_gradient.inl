@@ -90,58 +90,77 @@ class PixelRow {
   V squares_[kKnown];
 };
 
-// One map of coefficients summed over 2^kLevels neighbours, as in `grown`.
-template <int k, int kLevels, class V>
-GECO_HD V grown_sum(V values, V* next) {
+// Coefficients of a row of patches, or rows that add up to them.
+template <class Real>
+struct CoverRows {
+  const Real* rows[kMostLevels + 1];
+  int count;
+  std::int64_t columns;  // of patches; zeros follow up to a whole vector
+  std::int64_t lead;     // the column of the first pixel, in whole vectors
+
+  GECO_HD Vector<Real> at(std::int64_t i) const {
+    Vector<Real> total = load(rows[0] + i);
+    for (int p = 1; p < count; ++p) total += load(rows[p] + i);
+    return total;
+  }
+};
+
+// One row of the rows' sum; nothing beyond the last column's vector is written.
+template <class Real>
+void sum_rows(const CoverRows<Real>& cover, std::int64_t pitch, Real* out, std::int64_t count) {
+  for (int m = 0; m < kCoefficientMaps; ++m) {
+    for (std::int64_t i = m * pitch; i < m * pitch + count; i += kLanesOf<Real>) {
+      store<Real>(out + i, cover.count > 0 ? cover.at(i) : Vector<Real>{});
+    }
+  }
+}
+
+// Sums over 2^kLevels neighbours that end with each number; `before` holds each level of the vector before.
+template <int k, int kLevels, class Real>
+GECO_HD Vector<Real> grown_sum(Vector<Real> values, Vector<Real>* before) {
   if constexpr (k == kLevels) {
     return values;
   } else {
-    const V neighbours = shifted<1 << k>(values, next[k]);
-    next[k] = values;
-    return grown_sum<k + 1, kLevels>(values + neighbours, next);
+    const Vector<Real> neighbours = shifted<kLanesOf<Real> - (1 << k)>(before[k], values);
+    before[k] = values;
+    return grown_sum<k + 1, kLevels, Real>(values + neighbours, before);
   }
 }
 
-// The cover of a pixel is 2^kLevels neighbours, no more than a vector: summed in registers, from the end of the row.
+// The cover of a pixel is 2^kLevels neighbours, no more than a vector: summed in registers along the row.
 template <int kLevels, class Real, int kChannels>
-void short_cover(const Real* cover, std::int64_t pitch, std::int64_t pixels, PixelRow<Real, kChannels>& out) {
+void short_cover(const CoverRows<Real>& cover, std::int64_t pitch, std::int64_t pixels,
+                 PixelRow<Real, kChannels>& out) {
   using V = Vector<Real>;
   constexpr int kWidth = kLanesOf<Real>;
-  V next_a[kLevels + 1] = {}, next_b[kLevels + 1] = {}, next_d[kLevels + 1] = {};
+  const std::int64_t columns = cover.count > 0 ? cover.columns : 0;
+  V before_a[kLevels + 1] = {}, before_b[kLevels + 1] = {}, before_d[kLevels + 1] = {};
   const auto sums_at = [&](std::int64_t i) {
-    return PatchCoefficients<V>{grown_sum<0, kLevels>(load(cover + i), next_a),
-                                grown_sum<0, kLevels>(load(cover + pitch + i), next_b),
-                                grown_sum<0, kLevels>(load(cover + 2 * pitch + i), next_d)};
+    const bool patches = i < columns;
+    return PatchCoefficients<V>{grown_sum<0, kLevels, Real>(patches ? cover.at(i) : V{}, before_a),
+                                grown_sum<0, kLevels, Real>(patches ? cover.at(pitch + i) : V{}, before_b),
+                                grown_sum<0, kLevels, Real>(patches ? cover.at(2 * pitch + i) : V{}, before_d)};
   };
-  std::int64_t i = round_up(pixels, kWidth);
-  if (kLevels > 0) sums_at(i);  // reaches into the last pixels' cover
-  if (i > pixels) {
-    i -= kWidth;
-    out.write_some(i, sums_at(i), pixels - i);
-  }
-  while (i > 0) {
-    i -= kWidth;
-    out.write(i, sums_at(i));
-  }
+  if (cover.lead > 0) sums_at(cover.lead - kWidth);  // reaches into the cover of the first pixels
+  std::int64_t i = 0;
+  for (; i + kWidth <= pixels; i += kWidth) out.write(i, sums_at(cover.lead + i));
+  if (i < pixels) out.write_some(i, sums_at(cover.lead + i), pixels - i);
 }
 
 template <class Real, int kChannels>
-bool try_short_cover(int levels, const Real* cover, std::int64_t pitch, std::int64_t pixels,
-                     PixelRow<Real, kChannels>& out) {
+void short_cover(int levels, const CoverRows<Real>& cover, std::int64_t pitch, std::int64_t pixels,
+                 PixelRow<Real, kChannels>& out) {
   constexpr int kLanesHere = kLanesOf<Real>;
-  switch (levels) {
-    case 0: short_cover<0>(cover, pitch, pixels, out); return true;
-    case 1: short_cover<1>(cover, pitch, pixels, out); return true;
-    case 2:
-      if constexpr (kLanesHere >= 4) return short_cover<2>(cover, pitch, pixels, out), true;
-      return false;
-    case 3:
-      if constexpr (kLanesHere >= 8) return short_cover<3>(cover, pitch, pixels, out), true;
-      return false;
-    case 4:
-      if constexpr (kLanesHere >= 16) return short_cover<4>(cover, pitch, pixels, out), true;
-      return false;
-    default: return false;
+  if (levels == 0) short_cover<0>(cover, pitch, pixels, out);
+  if (levels == 1) short_cover<1>(cover, pitch, pixels, out);
+  if constexpr (kLanesHere >= 4) {
+    if (levels == 2) short_cover<2>(cover, pitch, pixels, out);
+  }
+  if constexpr (kLanesHere >= 8) {
+    if (levels == 3) short_cover<3>(cover, pitch, pixels, out);
+  }
+  if constexpr (kLanesHere >= 16) {
+    if (levels == 4) short_cover<4>(cover, pitch, pixels, out);
   }
 }
 

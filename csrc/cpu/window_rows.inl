@@ -147,19 +147,6 @@ void add_rows(const Real* first, const Real* second, std::int64_t pitch, Real* o
   }
 }
 
-// Sums of coefficients; nothing beyond the last column's vector is written.
-template <class Real>
-void sum_parts(const Real* const* parts, int part_count, std::int64_t pitch, Real* out, std::int64_t count) {
-  if (part_count == 2) return add_rows(parts[0], parts[1], pitch, out, count);
-  for (int m = 0; m < kCoefficientMaps; ++m) {
-    for (std::int64_t i = m * pitch; i < m * pitch + count; i += kLanesOf<Real>) {
-      Vector<Real> total = {};
-      for (int p = 0; p < part_count; ++p) total += load(parts[p] + i);
-      store<Real>(out + i, total);
-    }
-  }
-}
-
 template <class Real>
 Vector<Real> sum_of_row(const Real* values, std::int64_t count) {
   Vector<Real> total = {};

@@ -47,7 +47,7 @@ struct Scratch {
     // Room for the columns of the input and to read a window and two vectors beyond them. An odd number of cache lines
     // keeps the maps out of each other's sets.
     const std::int64_t columns = sweep.last_column - sweep.first_column;
-    pitch = (round_up(columns + 3 * geometry.patch + 2 * kLanesOf<Real>, kLine) / kLine | 1) * kLine;
+    pitch = (round_up(columns + 3 * geometry.patch + 3 * kLanesOf<Real>, kLine) / kLine | 1) * kLine;
     const auto ring = [&](std::int64_t capacity, std::int64_t maps) {
       return Ring<Real>(arena.take<Real>(capacity * maps * pitch), capacity, maps * pitch);
     };

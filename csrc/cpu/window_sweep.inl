@@ -30,12 +30,12 @@ class TileSweep {
         geometry_(*sweep.geometry),
         patch_(geometry_.patch),
         stride_(geometry_.stride),
-        tile_(sweep),
+        short_levels_(short_levels<Real>(patch_)),
+        tile_(sweep, short_levels_ < 0 ? patch_ - 1 : round_up(patch_ - 1, kWidth)),
         in_place_(sweep),
         arena_(memory),
         scratch_(arena_, sweep, in_place_),
         pitch_(scratch_.pitch),
-        power_levels_(power_of_two(patch_)),
         along_(patch_, geometry_.levels, static_cast<double>(sweep.channels)),
         down_(patch_, geometry_.levels, static_cast<double>(sweep.channels * patch_)) {
     for (int r = 0; r < sweep.rule_count; ++r) rules_[r] = rule_of(sweep.rules[r]);
@@ -74,14 +74,6 @@ class TileSweep {
  private:
   using V = Vector<Real>;
   static constexpr int kWidth = kLanesOf<Real>;
-  static constexpr int kMostParts = 2 * kMostLevels;
-
-  // k of 2^k, -1 for other numbers.
-  static int power_of_two(std::int64_t number) {
-    int k = 0;
-    while ((std::int64_t{1} << k) < number) ++k;
-    return (std::int64_t{1} << k) == number ? k : -1;
-  }
 
   PatchRule<Real> rule_of(const WindowRule& rule) const {
     const double numbers = static_cast<double>(sweep_.channels * patch_ * patch_);
@@ -138,7 +130,7 @@ class TileSweep {
   template <int kChannels>
   void dense_windows_along(Real* out) {
     const ImageRow<Real, kChannels> row = image_row<kChannels>();
-    if (try_short_windows(power_levels_, row, tile_.inputs, along_.weights, pitch_, out)) return;
+    if (short_levels_ >= 0) return short_windows(short_levels_, row, tile_.inputs, along_.weights, pitch_, out);
     short_windows<0>(row, tile_.inputs, along_.weights, pitch_, scratch_.along[0]);
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k;
@@ -227,25 +219,41 @@ class TileSweep {
     }
   }
 
-  // Sums over the patches that cover a row of pixels, up to what two parts along the row make.
-  void sum_cover(std::int64_t row) {
+  // Finds the rows whose sum is that of all patches that cover a row of pixels.
+  void find_cover(std::int64_t row) {
     const std::int64_t reach = row - patch_ + 1;
     const std::int64_t first = reach <= 0 ? 0 : (reach + stride_ - 1) / stride_;
     const std::int64_t last = tile_.patches == 0 ? -1 : std::min(row, sweep_.height - patch_) / stride_;
     if (first == cover_first_ && last == cover_last_) return;
     cover_first_ = first;
     cover_last_ = last;
-    // Column 0 of the cover is the first patch that could reach the first pixel.
-    const std::int64_t begin = tile_.first_patch - (sweep_.first_column - patch_ + 1);
-    Real* const down = stride_ == 1 ? scratch_.cover[0] + begin : scratch_.dense;
-    const Real* parts[kMostParts];
-    int count = 0;
+    cover_.count = 0;
     for_each_part(last - first + 1, geometry_.cover_levels, [&](int level, std::int64_t offset) {
-      parts[count++] = scratch_.coefficients[level].at(first + offset);
+      cover_.rows[cover_.count++] = scratch_.coefficients[level].at(first + offset);
     });
-    sum_parts(parts, count, pitch_, down, tile_.patches);
+    cover_.columns = tile_.patches;
+    cover_.lead = sweep_.first_column - tile_.first_input;
+    if (short_levels_ < 0) {
+      sum_cover(patch_ - 1 - cover_.lead);
+      grow_along();
+    } else if (stride_ > 1) {
+      sum_cover(0);
+      cover_.columns = cover_.lead + tile_.pixels;
+    }
+  }
+
+  // Makes them one row of all columns, after some that have no patches.
+  void sum_cover(std::int64_t before) {
+    const std::int64_t begin = before + tile_.first_patch - tile_.first_input;
+    Real* const down = stride_ == 1 ? scratch_.cover[0] + begin : scratch_.dense;
+    sum_rows(cover_, pitch_, down, tile_.patches);
     if (stride_ > 1) spread_out(down, stride_, pitch_, scratch_.cover[0] + begin, tile_.patches);
-    if (power_levels_ >= 0 && patch_ <= kWidth) return;  // the rest in registers
+    cover_.rows[0] = scratch_.cover[0];
+    cover_.count = 1;
+  }
+
+  // Sums of 2, 4, ... neighbours of the cover, up to what its parts need.
+  void grow_along() {
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k;
       add_rows(scratch_.cover[k], scratch_.cover[k] + half, pitch_, scratch_.cover[k + 1],
@@ -259,7 +267,7 @@ class TileSweep {
     if (!with_gradient && !sweep_.squared_error_coefficients) return;
     find_rows(row, sweep_.first_column);
     if (with_gradient) {
-      sum_cover(row);
+      find_cover(row);
       find_gradient(row);
     }
     switch (sweep_.channels) {
@@ -299,21 +307,22 @@ class TileSweep {
     const PixelOutput<Real> output = {sweep_.gradient.data ? scratch_.gradient_rows : nullptr, sweep_.adds,
                                       sweep_.squared_error_coefficients, scratch_.square_sums};
     PixelRow<Real, kChannels> pixels(image_row<kChannels>(), output);
-    if (try_short_cover(power_levels_, scratch_.cover[0], pitch_, tile_.pixels, pixels)) return;
+    if (short_levels_ >= 0) return short_cover(short_levels_, cover_, pitch_, tile_.pixels, pixels);
     long_cover(cover_parts_, pitch_, tile_.pixels, pixels);
   }
 
   const Sweep& sweep_;
   const WindowGeometry& geometry_;
   const std::int64_t patch_, stride_;
+  const int short_levels_;  // of a patch that windows grow to in registers, otherwise -1
   const Tile tile_;
   const InPlace<Real> in_place_;
   Arena arena_;
   Scratch<Real> scratch_;
   const std::int64_t pitch_;
-  const int power_levels_;  // of the patch, if its size is a power of two
   Doubling<Real> along_, down_;
   Parts<Real> cover_parts_;
+  CoverRows<Real> cover_ = {};
   PatchRule<Real> rules_[kMostRules];
 
   std::int64_t value_block_ = -1;                    // of the sums in scratch

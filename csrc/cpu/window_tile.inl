@@ -16,9 +16,10 @@ struct Tile {
   std::int64_t first_patch_row, last_patch_row;  // rows that patches begin in
   std::int64_t first_input_row, last_input_row;  // rows that are visited
 
-  explicit Tile(const Sweep& sweep) {
+  // The input begins `reach` columns before the first pixel, if the image does: at least those of a patch.
+  Tile(const Sweep& sweep, std::int64_t reach) {
     const std::int64_t patch = sweep.geometry->patch, stride = sweep.geometry->stride;
-    first_input = std::max<std::int64_t>(0, sweep.first_column - patch + 1);
+    first_input = std::max<std::int64_t>(0, sweep.first_column - reach);
     inputs = std::min(sweep.width, sweep.last_column + patch - 1) - first_input;
     pixels = sweep.last_column - sweep.first_column;
     first_patch = round_up(first_input, stride);

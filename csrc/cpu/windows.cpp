@@ -12,6 +12,7 @@
 #include "cpu/squared_error.h"
 #include "cpu/thread_scratch.h"
 #include "cpu/window_sweep.h"
+#include "math/half.h"
 
 namespace geco::cpu {
 
@@ -87,18 +88,28 @@ Planes planes_of(const Tensor& tensor, std::int64_t example, std::int64_t channe
 }
 
 // About the mean of some channels of an example: what is subtracted so that images far from zero keep their digits.
-double reference_of(const Tensor& images, std::int64_t example, std::int64_t channel, std::int64_t channels) {
+template <class T>
+double mean_of_grid(const Tensor& images, std::int64_t offset, std::int64_t channels) {
   constexpr std::int64_t kGrid = 4;
+  const T* const data = static_cast<const T*>(images.data) + offset;
   double sum = 0;
-  for (std::int64_t c = channel; c < channel + channels; ++c) {
-    for (std::int64_t i = 0; i < kGrid * kGrid; ++i) {
-      const std::int64_t row = (2 * (i / kGrid) + 1) * images.sizes[2] / (2 * kGrid);
-      const std::int64_t column = (2 * (i % kGrid) + 1) * images.sizes[3] / (2 * kGrid);
-      sum += read_element(images, example * images.strides[0] + c * images.strides[1] + row * images.strides[2] +
-                                      column * images.strides[3]);
-    }
+  for (std::int64_t i = 0; i < kGrid * kGrid; ++i) {
+    const std::int64_t row = (2 * (i / kGrid) + 1) * images.sizes[2] / (2 * kGrid);
+    const std::int64_t column = (2 * (i % kGrid) + 1) * images.sizes[3] / (2 * kGrid);
+    const T* const pixel = data + row * images.strides[2] + column * images.strides[3];
+    for (std::int64_t c = 0; c < channels; ++c) sum += static_cast<double>(to_float(pixel[c * images.strides[1]]));
   }
   return sum / static_cast<double>(channels * kGrid * kGrid);
+}
+
+double reference_of(const Tensor& images, std::int64_t example, std::int64_t channel, std::int64_t channels) {
+  const std::int64_t offset = example * images.strides[0] + channel * images.strides[1];
+  switch (images.type) {
+    case DataType::kFloat32: return mean_of_grid<float>(images, offset, channels);
+    case DataType::kFloat64: return mean_of_grid<double>(images, offset, channels);
+    case DataType::kFloat16: return mean_of_grid<Half>(images, offset, channels);
+    default: return mean_of_grid<BFloat16>(images, offset, channels);
+  }
 }
 
 // The windowed terms and squared errors of one input.
