@@ -156,57 +156,5 @@ Vector<Real> sum_of_row(const Real* values, std::int64_t count) {
   return total;
 }
 
-// Numbers of a type known at run time only, to and from rows --------------------------------------------------------
-
-template <class Real>
-constexpr DataType kTypeOf = sizeof(Real) == sizeof(double) ? DataType::kFloat64 : DataType::kFloat32;
-
-inline std::int64_t offset_of(const Planes& planes, std::int64_t channel, std::int64_t row, std::int64_t column) {
-  return channel * planes.channel_stride + row * planes.row_stride + column * planes.column_stride;
-}
-
-// Where a row lies whose numbers can be used as they are.
-template <class Real>
-Real* numbers_at(const Planes& planes, std::int64_t channel, std::int64_t row, std::int64_t column) {
-  return reinterpret_cast<Real*>(planes.data) + offset_of(planes, channel, row, column);
-}
-
-template <class T, class Real>
-void read_numbers(const T* from, std::int64_t stride, Real* to, std::int64_t count) {
-  std::int64_t i = 0;
-  if constexpr (sizeof(Real) == sizeof(float) && sizeof(T) != sizeof(double)) {
-    if (stride == 1) {
-      for (; i + kLanes <= count; i += kLanes) store<float>(to + i, load(from + i));
-    }
-  }
-  for (; i < count; ++i) to[i] = static_cast<Real>(to_float(from[i * stride]));
-}
-
-template <class Real>
-void read_row(const Planes& planes, std::int64_t channel, std::int64_t row, std::int64_t column, Real* to,
-              std::int64_t count) {
-  const std::int64_t at = offset_of(planes, channel, row, column), stride = planes.column_stride;
-  switch (planes.type) {
-    case DataType::kFloat32: return read_numbers(reinterpret_cast<const float*>(planes.data) + at, stride, to, count);
-    case DataType::kFloat64: return read_numbers(reinterpret_cast<const double*>(planes.data) + at, stride, to, count);
-    case DataType::kFloat16: return read_numbers(reinterpret_cast<const Half*>(planes.data) + at, stride, to, count);
-    default: return read_numbers(reinterpret_cast<const BFloat16*>(planes.data) + at, stride, to, count);
-  }
-}
-
-// Gradients are float32 or float64.
-template <class Real>
-void write_row(const Real* from, const Planes& planes, std::int64_t channel, std::int64_t row, std::int64_t column,
-               std::int64_t count) {
-  const std::int64_t at = offset_of(planes, channel, row, column), stride = planes.column_stride;
-  if (planes.type == DataType::kFloat64) {
-    double* const to = reinterpret_cast<double*>(planes.data) + at;
-    for (std::int64_t i = 0; i < count; ++i) to[i * stride] = static_cast<double>(from[i]);
-  } else {
-    float* const to = reinterpret_cast<float*>(planes.data) + at;
-    for (std::int64_t i = 0; i < count; ++i) to[i * stride] = static_cast<float>(from[i]);
-  }
-}
-
 }  // namespace
 }  // namespace geco::cpu

@@ -87,14 +87,11 @@ class TileSweep {
   }
 
   void copy_row(std::int64_t row) {
-    if (!in_place_.prediction) copy_row(sweep_.prediction, row, scratch_.prediction.begin(row));
-    if (!in_place_.target) copy_row(sweep_.target, row, scratch_.target.begin(row));
-  }
-
-  void copy_row(const Planes& planes, std::int64_t row, Real* to) const {
-    for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      read_row(planes, c, row, tile_.first_input, to + c * pitch_, tile_.inputs);
-    }
+    const auto copy = [this, row](const Planes& planes, Ring<Real>& ring) {
+      read_row(planes, sweep_.channels, row, tile_.first_input, ring.begin(row), pitch_, tile_.inputs);
+    };
+    if (!in_place_.prediction) copy(sweep_.prediction, scratch_.prediction);
+    if (!in_place_.target) copy(sweep_.target, scratch_.target);
   }
 
   // Finds the channels of a row of both images, from `column` on.
@@ -276,9 +273,7 @@ class TileSweep {
       default: write_pixels<0>();
     }
     if (!in_place_.gradient) {
-      for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-        write_row(scratch_.gradient + c * pitch_, sweep_.gradient, c, row, sweep_.first_column, tile_.pixels);
-      }
+      write_row(scratch_.gradient, pitch_, sweep_.gradient, sweep_.channels, row, sweep_.first_column, tile_.pixels);
     }
     if ((row + 1) % kBlockRows == 0 || row + 1 == sweep_.last_row) close_square_block(row / kBlockRows);
   }
@@ -293,13 +288,11 @@ class TileSweep {
 
   void find_gradient(std::int64_t row) {
     for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      if (in_place_.gradient) {
-        scratch_.gradient_rows[c] = numbers_at<Real>(sweep_.gradient, c, row, sweep_.first_column);
-        continue;
-      }
-      scratch_.gradient_rows[c] = scratch_.gradient + c * pitch_;
-      if (sweep_.adds) read_row(sweep_.gradient, c, row, sweep_.first_column, scratch_.gradient_rows[c], tile_.pixels);
+      scratch_.gradient_rows[c] = in_place_.gradient ? numbers_at<Real>(sweep_.gradient, c, row, sweep_.first_column)
+                                                     : scratch_.gradient + c * pitch_;
     }
+    if (in_place_.gradient || !sweep_.adds) return;
+    read_row(sweep_.gradient, sweep_.channels, row, sweep_.first_column, scratch_.gradient, pitch_, tile_.pixels);
   }
 
   template <int kChannels>

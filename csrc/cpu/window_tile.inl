@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "cpu/window_rows.inl"
+#include "cpu/window_numbers.inl"
 
 namespace geco::cpu {
 namespace {
