@@ -10,13 +10,14 @@
 namespace geco::cuda {
 
 // The block's share of such an item, its sum handed in.
+template <bool mixed_types>
 __device__ __forceinline__ void plain_item(const Plan& plan, const Share& share, Shared& shared) {
   double sum = 0;
   if (plan.item_count > 0) {
     const Item& item = plan.items[share.item];
     if (threadIdx.x == 0) shared.coefficient = item.gradient ? coefficient_of(plan, share) : 0.0;
     switch (item.work) {
-      case Work::kSquaredError: sum = squared_error(item, share, shared); break;
+      case Work::kSquaredError: sum = squared_error<mixed_types>(item, share, shared); break;
       case Work::kClassProbability: sum = class_probability(plan, item, share, shared); break;
       case Work::kMean: sum = mean(item, share, shared); break;
       case Work::kWindows: break;  // not here

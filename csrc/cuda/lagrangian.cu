@@ -14,7 +14,7 @@ namespace {
 // nobody writes the state before all blocks have handed in their sums.
 __global__ void __launch_bounds__(kThreads, kResidentBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
-  plain_item(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
+  plain_item<true>(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
   if (is_last_block(plan, shared)) finish(plan, shared);
 }
 

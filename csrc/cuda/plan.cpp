@@ -85,8 +85,8 @@ Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch
 Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& device) {
   Item item = squared_error_item(input, false, batch, device);
   const auto dimension = [&](int d) {
-    return Dimension{input.prediction.sizes[d], input.prediction.strides[d], input.target.strides[d],
-                     input.gradient.strides[d]};
+    const auto bytes = [d](const Tensor& tensor) { return tensor.strides[d] * size_of(tensor.type); };
+    return Dimension{input.prediction.sizes[d], bytes(input.prediction), bytes(input.target), bytes(input.gradient)};
   };
   item.work = Work::kWindows;
   item.channel = dimension(1);

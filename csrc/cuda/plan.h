@@ -19,7 +19,7 @@ struct Item {
 
   // Squared error: the elements of a channel in memory order, as lines along the innermost dimension.
   // Class probability: `outer[0]` is the batch, `inner` the classes. Mean: `inner` alone.
-  // Windows: `outer` are batch and rows, `inner` the columns.
+  // Windows: `outer` are batch and rows, `inner` the columns; strides are in bytes.
   Dimension channel;
   Dimension outer[kMaxDimensions - 1];
   Dimension inner;
@@ -66,6 +66,9 @@ struct Window {
   bool per_channel : 1, shares_statistics : 1;  // with the window before it
 };
 
+// What kernels with windows are compiled for: images in float32, in float32 and half types, one of them in float64.
+enum class ImageTypes : std::int8_t { kFloat32, kFloat, kDouble };
+
 // How the images are cut into strips, each marched down by one warp (window_march.cuh), and what a block keeps.
 struct Strips {
   int step;             // columns from one strip to the next
@@ -78,7 +81,7 @@ struct Strips {
   int sums;             // of a block: one for each window, then those of squared errors
   int shared_at;        // bytes of shared memory before those of the windows
   std::int8_t columns;  // of a lane
-  bool is_double;       // computed in float64
+  ImageTypes images;
   bool prediction_in_vectors, target_in_vectors, gradient_in_vectors;
 };
 
@@ -88,7 +91,7 @@ constexpr int kMaxItems = kMaxInputs + 1;             // and kl
 constexpr int kMaxReadings = kMaxInputs + kMaxTerms;  // terms share one input at most, the image
 
 struct Plan {
-  Item items[kMaxItems];
+  Item items[kMaxItems];  // the first one with windows, if any has: kernels then find it at a constant address
   PlannedTerm terms[kMaxTerms];
   Reading readings[kMaxReadings];
   Window windows[kMaxTerms];

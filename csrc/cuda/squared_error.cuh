@@ -142,8 +142,9 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
                                     : squared_error_vectors<P, T, true>(item, share, shared);
 }
 
-template <class P>
+template <class P, bool mixed_types>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
+  if constexpr (!mixed_types) return squared_error_vectors<P, P>(item, share, shared);
   switch (item.type_of_target()) {
     case DataType::kFloat16: return squared_error_vectors<P, Half>(item, share, shared);
     case DataType::kBFloat16: return squared_error_vectors<P, BFloat16>(item, share, shared);
@@ -151,20 +152,22 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
   }
 }
 
+template <bool mixed_types>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
   switch (item.type_of_prediction()) {
     case DataType::kFloat64: return squared_error_vectors<double, double>(item, share, shared);
-    case DataType::kFloat16: return squared_error_vectors<Half>(item, share, shared);
-    case DataType::kBFloat16: return squared_error_vectors<BFloat16>(item, share, shared);
-    default: return squared_error_vectors<float>(item, share, shared);
+    case DataType::kFloat16: return squared_error_vectors<Half, mixed_types>(item, share, shared);
+    case DataType::kBFloat16: return squared_error_vectors<BFloat16, mixed_types>(item, share, shared);
+    default: return squared_error_vectors<float, mixed_types>(item, share, shared);
   }
 }
 
-// This thread's part of the sum of a share.
+// This thread's part of the sum of a share. Without `mixed_types` vectors are of one type.
+template <bool mixed_types>
 __device__ __forceinline__ double squared_error(const Item& item, const Share& share, const Shared& shared) {
   double total = 0;
   if (item.vectorised_elements > 0) {
-    total = squared_error_vectors(item, share, shared);
+    total = squared_error_vectors<mixed_types>(item, share, shared);
   } else {
     __syncthreads();
   }

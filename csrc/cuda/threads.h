@@ -19,11 +19,9 @@ constexpr int kWarps = kThreads / kWarpSize;
 // in flight.
 constexpr int kResidentBlocks = 3;
 
-// The same of the kernel with windows, by the columns of a lane: its warps need about 75, 110 and 200 registers a
-// thread, and shared memory for their rings anyway.
-GECO_HD constexpr int resident_window_blocks(bool is_double, int columns) {
-  return columns == 1 ? (is_double ? 2 : 3) : columns == 2 && !is_double ? 2 : 1;
-}
+// The same of the kernel with windows, by the columns of a lane: registers allow 128 or 255 for a thread, and shared
+// memory for the rings of warps would not allow many more blocks.
+GECO_HD constexpr int resident_window_blocks(bool is_double, int columns) { return !is_double && columns <= 2 ? 2 : 1; }
 
 // Numbers of a vector: its float32 (or float64) gradient is one 16-byte store. Half types load 8 bytes then; a 16-byte
 // load of eight would make a thread write two stores, each leaving every other 16 bytes to the next.

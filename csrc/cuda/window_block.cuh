@@ -1,6 +1,8 @@
 // What a block with windows shares: rules and coefficients, made once, and the sums of its threads.
 #pragma once
 
+#include <limits>
+
 #include "cuda/block.cuh"
 #include "cuda/reduce.h"
 #include "cuda/window_memory.h"
@@ -37,6 +39,10 @@ __device__ __forceinline__ WindowShared<Real> window_shared(const Plan& plan, Sh
   return result;
 }
 
+// A smaller one would divide flat patches by zero.
+template <class Real>
+constexpr Real kLeastEps = std::numeric_limits<Real>::min();
+
 // The derivative of lambda C by the statistics of one patch, and what else its formula needs.
 template <class Real>
 __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, const Window& window) {
@@ -44,9 +50,11 @@ __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, co
   const double numbers = static_cast<double>(window.size) * static_cast<double>(window.size) *
                          static_cast<double>(window.per_channel ? 1 : item.channel.size);
   const double weight = plan.readings[term.first_reading].weight / (item.divisor * numbers);
-  const double sign = term.kind() == TermKind::kPatchCorrelation ? -1.0 : 1.0;
-  return {static_cast<Real>(1.0 / numbers), static_cast<Real>(window.eps), 0,
-          static_cast<Real>(sign * multiplier_of(plan, term, term.first_row) * weight)};
+  const double derivative = multiplier_of(plan, term, term.first_row) * weight;
+  // A single number correlates with any other: no gradient, where rounding would leave some.
+  const double of_correlation = numbers == 1 ? 0.0 : -derivative;
+  return {static_cast<Real>(1.0 / numbers), max(static_cast<Real>(window.eps), kLeastEps<Real>), 0,
+          static_cast<Real>(term.kind() == TermKind::kPatchCorrelation ? of_correlation : derivative)};
 }
 
 template <class Real>

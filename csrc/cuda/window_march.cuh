@@ -48,20 +48,19 @@ struct Strip {
   References<Real> reference;
 };
 
-template <class Real, int columns>
+template <class Images, int columns, class Real>
 __device__ __forceinline__ References<Real> references(const Strip<Real>& strip, int width) {
   const int row = (strip.first_row + strip.end_row) / 2;
   double hat = 0, x = 0;
-  for (int some = strip.first_channel; some < strip.end_channel; some += kChannelsAtOnce) {
-    const auto loaded = load_channels<Real, columns>(strip.planes, row, some, strip.end_channel);
+  for (int some = strip.first_channel; some < strip.end_channel; some += kChannelsAtOnce<Images, columns>) {
+    const auto loaded = load_channels<Images, columns>(strip.planes, row, some, strip.end_channel);
 #pragma unroll
-    for (int c = 0; c < kChannelsAtOnce; ++c) {
+    for (int c = 0; c < kChannelsAtOnce<Images, columns>; ++c) {
       if (some + c >= strip.end_channel) break;
-      const auto of_hat = numbers_of(loaded.hat[c], strip.planes.hat), of_x = numbers_of(loaded.x[c], strip.planes.x);
 #pragma unroll
       for (int j = 0; j < columns; ++j) {
-        hat += static_cast<double>(of_hat.of[j]);
-        x += static_cast<double>(of_x.of[j]);
+        hat += static_cast<double>(loaded.hat[c].of[j]);
+        x += static_cast<double>(loaded.x[c].of[j]);
       }
     }
   }
@@ -71,8 +70,10 @@ __device__ __forceinline__ References<Real> references(const Strip<Real>& strip,
   return {static_cast<Real>(warp_sum(hat) / numbers), static_cast<Real>(warp_sum(x) / numbers)};
 }
 
-template <class Real, int columns>
-__device__ __forceinline__ Strip<Real> strip_of(const Plan& plan, const Item& item, int channel, std::int64_t index) {
+template <class Images, int columns>
+__device__ __forceinline__ Strip<typename Images::Real> strip_of(const Plan& plan, const Item& item, int channel,
+                                                                 std::int64_t index) {
+  using Real = typename Images::Real;
   const Strips& strips = plan.strips;
   const int height = static_cast<int>(item.outer[1].size), width = static_cast<int>(item.inner.size);
   const int across = static_cast<int>(index % strips.across);
@@ -97,20 +98,23 @@ __device__ __forceinline__ Strip<Real> strip_of(const Plan& plan, const Item& it
     if (column >= first_owned && column < end_owned) strip.owned |= 1u << j;
   }
 
-  const auto plane = [&](const void* data, std::int64_t Dimension::* stride, std::int8_t type, bool in_vectors) {
-    return Plane{data,
-                 example * (item.outer[0].*stride) + strip.column * (item.inner.*stride),
+  const auto plane = [&](const void* data, std::int64_t Dimension::* stride, DataType type, bool in_vectors) {
+    const std::int64_t start = example * (item.outer[0].*stride) + strip.column * (item.inner.*stride);
+    return Plane{static_cast<const unsigned char*>(data) + start,
                  item.outer[1].*stride,
                  item.channel.*stride,
                  item.inner.*stride,
-                 static_cast<DataType>(type),
+                 type,
                  in_vectors};
   };
-  strip.planes = {plane(item.prediction, &Dimension::prediction, item.prediction_type, strips.prediction_in_vectors),
-                  plane(item.target, &Dimension::target, item.target_type, strips.target_in_vectors),
-                  min(width - strip.column, columns)};
-  strip.gradient = plane(item.gradient, &Dimension::gradient, item.prediction_type, strips.gradient_in_vectors);
-  strip.reference = references<Real, columns>(strip, width);
+  const DataType of_gradient =
+      item.type_of_prediction() == DataType::kFloat64 ? DataType::kFloat64 : DataType::kFloat32;
+  strip.planes = {
+      plane(item.prediction, &Dimension::prediction, item.type_of_prediction(), strips.prediction_in_vectors),
+      plane(item.target, &Dimension::target, item.type_of_target(), strips.target_in_vectors),
+      min(width - strip.column, columns)};
+  strip.gradient = plane(item.gradient, &Dimension::gradient, of_gradient, strips.gradient_in_vectors);
+  strip.reference = references<Images, columns>(strip, width);
   return strip;
 }
 
@@ -154,16 +158,16 @@ __device__ __forceinline__ void measure(const Plan& plan, const Strip<Real>& str
 }
 
 // The gradient of one row and its squared errors, where windows sum up to `box`.
-template <class Real, int columns>
+template <class Images, int columns, class Real>
 __device__ __forceinline__ void write_row(const Item& item, const Strip<Real>& strip, int row, int window_count,
                                           const Columns<PatchCoefficients<Real>, columns>& box,
                                           const WindowShared<Real>& shared) {
-  for (int some = strip.first_channel; some < strip.end_channel; some += kChannelsAtOnce) {
-    const auto loaded = load_channels<Real, columns>(strip.planes, row, some, strip.end_channel);
+  for (int some = strip.first_channel; some < strip.end_channel; some += kChannelsAtOnce<Images, columns>) {
+    const auto loaded = load_channels<Images, columns>(strip.planes, row, some, strip.end_channel);
 #pragma unroll
-    for (int c = 0; c < kChannelsAtOnce; ++c) {
+    for (int c = 0; c < kChannelsAtOnce<Images, columns>; ++c) {
       if (some + c >= strip.end_channel) break;
-      const auto hat = numbers_of(loaded.hat[c], strip.planes.hat), x = numbers_of(loaded.x[c], strip.planes.x);
+      const Columns<Real, columns>&hat = loaded.hat[c], &x = loaded.x[c];
       const int which = shared.squared_errors > 1 ? some + c : 0;
       const Real coefficient = shared.squared_errors > 0 ? static_cast<Real>(shared.squared_error[which]) : 0;
       Vector<Real, columns> gradient;
@@ -179,18 +183,17 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip<Real>& s
         shared.sums[(window_count + which) * kWarpSize] += static_cast<double>(squares);
       }
       if (!item.gradient) continue;
-      const std::int64_t at = strip.gradient.start + row * strip.gradient.row + (some + c) * strip.gradient.channel;
+      const Plane& plane = strip.gradient;
+      auto* to = const_cast<unsigned char*>(plane.start) + row * plane.row + (some + c) * plane.channel;
       if constexpr (sizeof(Real) == 4) {
-        if (strip.gradient.in_vectors) {
-          if (strip.owned) store(static_cast<float*>(item.gradient) + at, gradient, item.stream);
+        if (plane.in_vectors) {
+          if (strip.owned) store(reinterpret_cast<float*>(to), gradient, item.stream);
           continue;
         }
       }
 #pragma unroll
       for (int j = 0; j < columns; ++j) {
-        if (strip.owned >> j & 1u) {
-          write_gradient(item.gradient, item.type_of_prediction(), at + j * strip.gradient.column, gradient.values[j]);
-        }
+        if (strip.owned >> j & 1u) write_gradient(to + j * plane.column, plane.type, 0, gradient.values[j]);
       }
     }
   }
@@ -198,7 +201,7 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip<Real>& s
 
 // Rows from the top of the first patch that reaches the strip to the last row of the strip. At each the patches that
 // begin there are complete: they reach size - 1 rows further down, where the windows of that size have got to.
-template <class Real, int columns>
+template <class Images, int columns, class Real>
 __device__ __forceinline__ void march(const Plan& plan, const Item& item, const Strip<Real>& strip,
                                       const WindowShared<Real>& shared) {
   using Statistics = Columns<Moments<Real>, columns>;
@@ -234,8 +237,8 @@ __device__ __forceinline__ void march(const Plan& plan, const Item& item, const 
           const int first_channel = joint ? 0 : strip.first_channel;
           const int end_channel = joint ? static_cast<int>(item.channel.size) : strip.end_channel;
           const Real numbers = static_cast<Real>(end_channel - first_channel);
-          Statistics power =
-                         moments_of_row<Real, columns>(strip.planes, row, first_channel, end_channel, strip.reference),
+          Statistics power = moments_of_row<Images, columns>(strip.planes, row, first_channel, end_channel,
+                                                             strip.reference),
                      moments;
           along_row<false>(power, moments, window.size, numbers, digits);
           moments =
@@ -259,21 +262,22 @@ __device__ __forceinline__ void march(const Plan& plan, const Item& item, const 
       ring += ring_rows(window.size) * kRingNumbers * ring_width;
       w = end;
     }
-    if (writes && top >= strip.first_row) write_row(item, strip, top, plan.window_count, total, shared);
+    if (writes && top >= strip.first_row) write_row<Images>(item, strip, top, plan.window_count, total, shared);
   }
 }
 
 // A block's share of the strips.
-template <class Real, int columns>
+template <class Images, int columns>
 __device__ __forceinline__ void windows(const Plan& plan, const Share& share, Shared& block) {
-  const Item& item = plan.items[share.item];
+  using Real = typename Images::Real;
+  const Item& item = plan.items[0];
   const WindowShared<Real> shared = window_shared<Real>(plan, block);
   prepare_windows(plan, item, share, shared);
   const int warps = plan.strips.warps;
   if (warp() < warps) {
     for (int s = 0; s < plan.strips.sums; ++s) shared.sums[s * kWarpSize] = 0;
     for (std::int64_t i = share.index * warps + warp(); i < item.elements; i += item.blocks * warps) {
-      march<Real, columns>(plan, item, strip_of<Real, columns>(plan, item, share.channel, i), shared);
+      march<Images, columns>(plan, item, strip_of<Images, columns>(plan, item, share.channel, i), shared);
     }
   }
   hand_in_windows(plan, item, share, shared);

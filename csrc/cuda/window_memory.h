@@ -38,7 +38,7 @@ GECO_HD WindowMemory window_memory(const Strips& strips, int windows) {
   memory.of_warps = memory.squared_error + (strips.sums - windows) * 8;
   memory.sums = memory.of_warps + strips.sums * kWarps * 8;
   memory.rings = (memory.sums + strips.warps * strips.sums * kWarpSize * 8 + 15) / 16 * 16;
-  const int row = kRingNumbers * strips.ring_columns * (strips.is_double ? 8 : 4);
+  const int row = kRingNumbers * strips.ring_columns * (strips.images == ImageTypes::kDouble ? 8 : 4);
   memory.ring_of_warp = (strips.ring_rows * row + 15) / 16 * 16;
   memory.end = memory.rings + strips.warps * memory.ring_of_warp;
   return memory;

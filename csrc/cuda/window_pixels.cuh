@@ -6,108 +6,92 @@
 
 namespace geco::cuda {
 
-constexpr int kChannelsAtOnce = 4;  // whose loads are in flight together
+// What images a kernel is compiled for. One that knows their type has the registers to keep more loads in flight.
+struct Float32Images {
+  using Real = float;
+  static constexpr bool any_type = false;
+};
+struct FloatImages {  // float32 and half types, each image of its own
+  using Real = float;
+  static constexpr bool any_type = true;
+};
+struct DoubleImages {  // at least one of them
+  using Real = double;
+  static constexpr bool any_type = true;
+};
 
-// One image of a pair, seen by a lane: where its columns of the strip begin.
+// Channels whose loads are in flight together.
+template <class Images, int columns>
+constexpr int kChannelsAtOnce = Images::any_type && columns > 2 ? 1 : 3;
+
+// One image of a pair, seen by a lane: where its columns of the strip begin, and bytes from one to the next, whatever
+// the type, so that all types share the arithmetic of addresses.
 struct Plane {
-  const void* data;
-  std::int64_t start;  // of the first row, in elements
+  const unsigned char* start;  // of the first row
   std::int64_t row, channel, column;
   DataType type;
   bool in_vectors;
 };
 
-// What a load brings, still in the image's type: a load is to be waited for where its number is first used.
-template <class Real, int columns>
-struct Raw {
-  std::uint32_t words[columns];
-};
-template <int columns>
-struct Raw<double, columns> {
-  double words[columns];
-};
-
-template <class T, int columns>
-__device__ __forceinline__ void load_words(const Plane& plane, std::int64_t at, int inside, Raw<float, columns>& raw) {
-  const T* from = static_cast<const T*>(plane.data) + at;
-  if (plane.in_vectors) {
-    const auto vector = load<T, columns>(from);
-    __builtin_memcpy(raw.words, &vector, sizeof vector);
-    return;
-  }
-#pragma unroll
-  for (int j = 0; j < columns; ++j) {
-    if (j >= inside) continue;
-    const auto one = load<T, 1>(from + j * plane.column);
-    __builtin_memcpy(&raw.words[j], &one, sizeof one);
-  }
-}
-
-// `inside`: how many of the lane's columns lie in the image; the others become zero.
-template <int columns>
-__device__ __forceinline__ Raw<float, columns> load_row(const Plane& plane, std::int64_t at, int inside, float) {
-  Raw<float, columns> raw{};
-  if (inside <= 0) return raw;
-  switch (plane.type) {
-    case DataType::kFloat16: load_words<Half>(plane, at, inside, raw); break;
-    case DataType::kBFloat16: load_words<BFloat16>(plane, at, inside, raw); break;
-    default: load_words<float>(plane, at, inside, raw);
-  }
-  return raw;
-}
-template <int columns>
-__device__ __forceinline__ Raw<double, columns> load_row(const Plane& plane, std::int64_t at, int inside, double) {
-  Raw<double, columns> raw{};
-#pragma unroll
-  for (int j = 0; j < columns; ++j) {
-    if (j < inside) raw.words[j] = read_element<double>(plane.data, plane.type, at + j * plane.column);
-  }
-  return raw;
-}
-
-template <int columns>
-__device__ __forceinline__ Columns<float, columns> numbers_of(const Raw<float, columns>& raw, const Plane& plane) {
-  Columns<float, columns> result;
-  if (plane.type == DataType::kFloat32) {
-#pragma unroll
-    for (int j = 0; j < columns; ++j) result.of[j] = bit_cast<float>(raw.words[j]);
-    return result;
-  }
-#pragma unroll
-  for (int j = 0; j < columns; ++j) {
-    const std::uint32_t packed = j % 2 == 1 ? raw.words[j / 2] >> 16 : raw.words[j / 2];
-    const auto bits = static_cast<std::uint16_t>(plane.in_vectors ? packed : raw.words[j]);
-    result.of[j] = plane.type == DataType::kFloat16 ? widen(Half{bits}) : widen(BFloat16{bits});
-  }
-  return result;
-}
-template <int columns>
-__device__ __forceinline__ Columns<double, columns> numbers_of(const Raw<double, columns>& raw, const Plane&) {
-  return bit_cast<Columns<double, columns>>(raw);
-}
-
-// A row of both images in some channels.
-template <class Real, int columns>
+// A row of both images in some channels, as a lane sees it. Columns beyond the image are zero.
+template <class Images, int columns>
 struct RowOfChannels {
-  Raw<Real, columns> hat[kChannelsAtOnce], x[kChannelsAtOnce];
+  static constexpr int kChannels = kChannelsAtOnce<Images, columns>;
+  Columns<typename Images::Real, columns> hat[kChannels], x[kChannels];
 };
 
+// Both images; `inside`: how many of the lane's columns lie in them.
 struct Planes {
   Plane hat, x;
   int inside;
 };
 
-template <class Real, int columns>
-__device__ __forceinline__ RowOfChannels<Real, columns> load_channels(const Planes& planes, int row, int first,
-                                                                      int end) {
-  RowOfChannels<Real, columns> result;
+template <class T, class Real, int columns, int channels>
+__device__ __forceinline__ void load_image(const Plane& plane, const unsigned char* from, int inside, int count,
+                                           Columns<Real, columns> (&result)[channels]) {
+  Vector<T, columns> loaded[channels] = {};
 #pragma unroll
-  for (int c = 0; c < kChannelsAtOnce; ++c) {
-    if (first + c >= end) break;
-    const auto at = [&](const Plane& p) { return p.start + row * p.row + (first + c) * p.channel; };
-    result.hat[c] = load_row<columns>(planes.hat, at(planes.hat), planes.inside, Real{});
-    result.x[c] = load_row<columns>(planes.x, at(planes.x), planes.inside, Real{});
+  for (int c = 0; c < channels; ++c) {
+    if (c >= count) continue;
+    const unsigned char* of_channel = from + c * plane.channel;
+    if (plane.in_vectors) {
+      if (inside > 0) loaded[c] = load<T, columns>(reinterpret_cast<const T*>(of_channel));
+      continue;
+    }
+#pragma unroll
+    for (int j = 0; j < columns; ++j) {
+      if (j >= inside) continue;
+      loaded[c].values[j] = load<T, 1>(reinterpret_cast<const T*>(of_channel + j * plane.column)).values[0];
+    }
   }
+#pragma unroll
+  for (int c = 0; c < channels; ++c) {
+#pragma unroll
+    for (int j = 0; j < columns; ++j) result[c].of[j] = static_cast<Real>(widen(loaded[c].values[j]));
+  }
+}
+
+template <class Images, class Real, int columns, int channels>
+__device__ __forceinline__ void load_image(const Plane& plane, int inside, int row, int first, int end,
+                                           Columns<Real, columns> (&result)[channels]) {
+  const unsigned char* from = plane.start + row * plane.row + first * plane.channel;
+  if constexpr (!Images::any_type) return load_image<float>(plane, from, inside, end - first, result);
+  switch (plane.type) {
+    case DataType::kFloat16: return load_image<Half>(plane, from, inside, end - first, result);
+    case DataType::kBFloat16: return load_image<BFloat16>(plane, from, inside, end - first, result);
+    case DataType::kFloat32: return load_image<float>(plane, from, inside, end - first, result);
+    default:
+      if constexpr (sizeof(Real) == 8) load_image<double>(plane, from, inside, end - first, result);
+  }
+}
+
+// The target first: it is float32 more often, and a half type is waited for where it is widened.
+template <class Images, int columns>
+__device__ __forceinline__ RowOfChannels<Images, columns> load_channels(const Planes& planes, int row, int first,
+                                                                        int end) {
+  RowOfChannels<Images, columns> result;
+  load_image<Images>(planes.x, planes.inside, row, first, end, result.x);
+  load_image<Images>(planes.hat, planes.inside, row, first, end, result.hat);
   return result;
 }
 
@@ -117,25 +101,26 @@ struct References {
 };
 
 // Moments of single pixels, over channels from `first` to `end`.
-template <class Real, int columns>
+template <class Images, int columns, class Real>
 __device__ __forceinline__ Columns<Moments<Real>, columns> moments_of_row(const Planes& planes, int row, int first,
                                                                           int end, const References<Real>& reference) {
+  constexpr int kChannels = kChannelsAtOnce<Images, columns>;
   Columns<Moments<Real>, columns> total;
-  for (int some = first; some < end; some += kChannelsAtOnce) {
-    const auto loaded = load_channels<Real, columns>(planes, row, some, end);
+  for (int some = first; some < end; some += kChannels) {
+    const auto loaded = load_channels<Images, columns>(planes, row, some, end);
     Columns<Moments<Real>, columns> part;
 #pragma unroll
-    for (int c = 0; c < kChannelsAtOnce; ++c) {
+    for (int c = 0; c < kChannels; ++c) {
       if (some + c >= end) break;
-      const auto hat = numbers_of(loaded.hat[c], planes.hat), x = numbers_of(loaded.x[c], planes.x);
 #pragma unroll
       for (int j = 0; j < columns; ++j) {
-        const Moments<Real> number{hat.of[j] - reference.hat, x.of[j] - reference.x, 0, 0, 0};
+        const Moments<Real> number{loaded.hat[c].of[j] - reference.hat, loaded.x[c].of[j] - reference.x, 0, 0, 0};
         part.of[j] = c == 0 ? number : merged(part.of[j], number, merge_weights<Real>(c, 1));
       }
     }
-    const int before = some - first;
-    total = before == 0 ? part : joined(total, part, merge_weights<Real>(before, min(kChannelsAtOnce, end - some)));
+    const Real before = static_cast<Real>(some - first), count = static_cast<Real>(min(kChannels, end - some));
+    const Real share = count / (before + count);
+    total = some == first ? part : joined(total, part, MergeWeights<Real>{share, before * share});
   }
   return total;
 }

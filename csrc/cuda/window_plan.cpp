@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cuda/layout.h"
@@ -24,8 +25,15 @@ struct Images {
   const Input* input;
   int item;
   std::int64_t channels, height, width;
-  bool is_double;
+  ImageTypes types;
+
+  bool is_double() const { return types == ImageTypes::kDouble; }
 };
+
+ImageTypes types_of(DataType a, DataType b) {
+  if (a == DataType::kFloat64 || b == DataType::kFloat64) return ImageTypes::kDouble;
+  return a == DataType::kFloat32 && b == DataType::kFloat32 ? ImageTypes::kFloat32 : ImageTypes::kFloat;
+}
 
 std::tuple<bool, std::int64_t, std::int64_t> patches_of(const Term& term) {
   return {term.patches.per_channel, term.patches.size, term.patches.stride};
@@ -50,8 +58,7 @@ Images images_of(const Call& call, const std::vector<int>& terms) {
   }
   const Input& input = call.inputs[item];
   const Tensor& p = input.prediction;
-  return {&input,     item,       p.sizes[1],
-          p.sizes[2], p.sizes[3], p.type == DataType::kFloat64 || input.target.type == DataType::kFloat64};
+  return {&input, item, p.sizes[1], p.sizes[2], p.sizes[3], types_of(p.type, input.target.type)};
 }
 
 void list_windows(const Call& call, const Images& images, const std::vector<int>& terms, Plan& plan) {
@@ -107,7 +114,7 @@ bool in_vectors(const Tensor& tensor, int columns) {
 bool cut_columns(const Images& images, int largest_patch, Strips& strips) {
   const std::int64_t held = kWarpSize * strips.columns;
   // In float32 strips begin at whole vectors where images do.
-  int step = !images.is_double && images.width % strips.columns == 0 ? strips.columns : 1;
+  int step = !images.is_double() && images.width % strips.columns == 0 ? strips.columns : 1;
   if (images.width <= held) {
     strips.halo = 0;
     strips.step = static_cast<int>(images.width);
@@ -122,7 +129,7 @@ bool cut_columns(const Images& images, int largest_patch, Strips& strips) {
     strips.across = static_cast<int>(ceil_div(images.width - held, strips.step)) + 1;
   }
   strips.ring_columns = static_cast<int>(std::min(held, ceil_div(images.width, strips.columns) * strips.columns));
-  const bool vectors = strips.columns > 1 && step == strips.columns;
+  const bool vectors = !images.is_double() && step == strips.columns;
   strips.prediction_in_vectors = vectors && in_vectors(images.input->prediction, strips.columns);
   strips.target_in_vectors = vectors && in_vectors(images.input->target, strips.columns);
   strips.gradient_in_vectors = vectors && images.input->gradient && in_vectors(images.input->gradient, strips.columns);
@@ -138,6 +145,11 @@ int warps_of_block(const Plan& plan, Strips strips, std::int64_t bytes) {
   return static_cast<int>(std::clamp<std::int64_t>((bytes - fixed) / of_warp, 0, kWarps));
 }
 
+// Of kernels with windows only those that are needed most: compiling them takes a while.
+bool is_compiled(ImageTypes types, int columns) {
+  return types == ImageTypes::kFloat32 || (types == ImageTypes::kDouble) == (columns == 2);
+}
+
 Choice choose(const Plan& plan, const Images& images, int largest_patch, const DeviceSize& device) {
   // Warps times columns of a multiprocessor that keep its four schedulers busy: arithmetic and shared memory answer
   // after 4 and 30 cycles.
@@ -145,11 +157,11 @@ Choice choose(const Plan& plan, const Images& images, int largest_patch, const D
   Choice best{};
   best.cost = std::numeric_limits<double>::infinity();
   for (int columns : {1, 2, 4}) {
-    if (images.is_double && columns == 4) continue;  // registers
+    if (!is_compiled(images.types, columns)) continue;
     Choice choice{plan.strips, 0, 0};
     choice.strips.columns = static_cast<std::int8_t>(columns);
     if (!cut_columns(images, largest_patch, choice.strips)) continue;
-    for (int blocks = 1; blocks <= resident_window_blocks(images.is_double, columns); ++blocks) {
+    for (int blocks = 1; blocks <= resident_window_blocks(images.is_double(), columns); ++blocks) {
       const std::int64_t bytes =
           std::min<std::int64_t>(device.shared_bytes / blocks - kReservedBytesOfBlock, device.shared_bytes_of_block);
       const int warps = warps_of_block(plan, choice.strips, bytes);
@@ -184,6 +196,13 @@ void cut_rows(const Images& images, int largest_patch, std::int64_t columns_of_s
   }
 }
 
+// Makes an item the first one.
+void move_to_front(int item, Plan& plan) {
+  std::swap(plan.items[0], plan.items[item]);
+  const auto moved = [item](int i) { return i == 0 ? item : i == item ? 0 : i; };
+  for (int r = 0; r < plan.reading_count; ++r) plan.readings[r].item = moved(plan.readings[r].item);
+}
+
 }  // namespace
 
 void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
@@ -193,17 +212,21 @@ void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
   list_windows(call, images, terms, plan);
   split_channels(call, images, plan);
 
-  Item& item = plan.items[images.item];
+  move_to_front(images.item, plan);
+  for (int i = 1; i < plan.item_count; ++i) {
+    if (plan.items[i].prediction_type != plan.items[i].target_type) plan.items[i].vectorised_elements = 0;
+  }
+  Item& item = plan.items[0];
   int sums = 0, largest_patch = 1;
   for (int i = 0; i < plan.item_count; ++i) {
-    sums += plan.items[i].channels * (i == images.item ? plan.strips.sums : 1);
+    sums += plan.items[i].channels * (i == 0 ? plan.strips.sums : 1);
   }
   for (int w = 0; w < plan.window_count; ++w) {
     const Window& window = plan.windows[w];
     if (!window.shares_statistics) plan.strips.ring_rows += ring_rows(window.size);
     largest_patch = std::max<int>(largest_patch, window.size);
   }
-  plan.strips.is_double = images.is_double;
+  plan.strips.images = images.types;
   plan.strips.shared_at = (kSharedHead + 8 * (sums + 2 * call.state.constraints) + 15) / 16 * 16;
 
   const Choice choice = choose(plan, images, largest_patch, device);

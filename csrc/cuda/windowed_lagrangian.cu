@@ -9,21 +9,21 @@
 namespace geco::cuda {
 namespace {
 
-// Compiled once for all kernels below; their registers are for the windows.
-__device__ __noinline__ void plain_item_called(const Plan& plan, const Share& share, Shared& shared) {
-  plain_item(plan, share, shared);
+// Apart from the windows, whose registers it does not need to share.
+__device__ __noinline__ void other_item(const Plan& plan, const Share& share, Shared& shared) {
+  plain_item<false>(plan, share, shared);
 }
 
 // As lagrangian_kernel, with windows: what they need of registers and shared memory is not asked of calls without them.
-template <class Real, int columns>
-__global__ void __launch_bounds__(kThreads, resident_window_blocks(sizeof(Real) == 8, columns))
+template <class Images, int columns>
+__global__ void __launch_bounds__(kThreads, resident_window_blocks(sizeof(typename Images::Real) == 8, columns))
     windowed_lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
   const Share share = share_of(plan, static_cast<int>(blockIdx.x));
   if (plan.items[share.item].work == Work::kWindows) {
-    windows<Real, columns>(plan, share, shared);
+    windows<Images, columns>(plan, share, shared);
   } else {
-    plain_item_called(plan, share, shared);
+    other_item(plan, share, shared);
   }
   if (is_last_block(plan, shared)) finish(plan, shared);
 }
@@ -41,10 +41,10 @@ void allow_shared_memory(Kernel kernel, std::atomic<bool>* allowed, int device) 
   if (device < kDevices) allowed[device].store(true);
 }
 
-template <class Real, int columns>
+template <class Images, int columns>
 void launch(const Plan& plan, const Place& place) {
   static std::atomic<bool> allowed[64] = {};
-  const Kernel kernel = windowed_lagrangian_kernel<Real, columns>;
+  const Kernel kernel = windowed_lagrangian_kernel<Images, columns>;
   allow_shared_memory(kernel, allowed, place.device);
   const auto shared_bytes = static_cast<std::size_t>(window_memory(plan.strips, plan.window_count).end);
   GECO_LAUNCH(kernel, static_cast<unsigned>(plan.blocks), shared_bytes, place.stream, plan);
@@ -54,12 +54,14 @@ void launch(const Plan& plan, const Place& place) {
 
 void launch_windowed_lagrangian(const Plan& plan, const Place& place) {
   const int columns = plan.strips.columns;
-  if (plan.strips.is_double) return columns == 1 ? launch<double, 1>(plan, place) : launch<double, 2>(plan, place);
-  switch (columns) {
-    case 1: return launch<float, 1>(plan, place);
-    case 2: return launch<float, 2>(plan, place);
-    default: return launch<float, 4>(plan, place);
+  switch (plan.strips.images) {
+    case ImageTypes::kDouble: return launch<DoubleImages, 2>(plan, place);
+    case ImageTypes::kFloat:
+      return columns == 1 ? launch<FloatImages, 1>(plan, place) : launch<FloatImages, 4>(plan, place);
+    case ImageTypes::kFloat32: break;
   }
+  if (columns == 1) return launch<Float32Images, 1>(plan, place);
+  return columns == 2 ? launch<Float32Images, 2>(plan, place) : launch<Float32Images, 4>(plan, place);
 }
 
 }  // namespace geco::cuda

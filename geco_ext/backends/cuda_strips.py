@@ -25,11 +25,13 @@ def refuses_patches(request: Request, shared_bytes: int) -> str | None:
     channels, width = images[0].shape[1], images[0].shape[3]
     if channels > _MAX_CHANNELS and any(per_channel for _, _, per_channel in windows):
         return f"it takes the channels of at most {_MAX_CHANNELS} one by one, got {channels}"
-    is_double = any(t is not None and t.dtype == torch.float64 for t in images)
+    dtypes = {t.dtype for t in images if t is not None}
+    is_double = torch.float64 in dtypes
+    columns_of_lanes = (2,) if is_double else (1, 2, 4) if dtypes == {torch.float32} else (1, 4)
     largest = max(size for size, _, _ in windows)
     # Rules, coefficients and sums, at most; then the rings.
     fixed = 9216 + 8 * (13 * channels + 3 * program(request.terms, request.owners).constraints)
-    for columns_of_lane in (1, 2) if is_double else (1, 2, 4):
+    for columns_of_lane in columns_of_lanes:
         held = _LANES * columns_of_lane
         columns = -(-width // columns_of_lane) * columns_of_lane if width <= held else held
         row = _NUMBERS_OF_COLUMN * columns * (8 if is_double else 4)

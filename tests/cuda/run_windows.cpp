@@ -313,10 +313,13 @@ void traffic() {
   }
 }
 
-// Several blocks that take every kind of work: what ThreadSanitizer is to see.
+// Several blocks, all with windows: what ThreadSanitizer is to see.
 void races(bool broken) {
   scenario = "races";
-  Problem problem = everything(DataType::kFloat32, false);
+  Problem problem = images({3, 3, 10, 12});
+  add_both(problem, 4);
+  add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
+  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 3);
   const MultiplierUpdate update = update_rule();
   Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);
   std::vector<double> workspace;
