@@ -1,105 +1,16 @@
 // Runs windowed constraints through the shim and compares them with their definition.
-// Usage: run_windows all | memory | races [barrier|fence N]. Exits 1 at the first difference.
+// Usage: run_windows all | memory | limits | races [barrier|fence N]. Exits 1 at the first difference.
 
 #include <functional>
 
 #include "cuda/plan.h"
-#include "window_oracle.h"
+#include "windowed_problem.h"
 
 namespace {
 
-struct Tolerance {
-  double constraint = 1e-6;
-  double gradient = 1e-5;  // of the gradient's norm
-};
-
-constexpr Tolerance kDouble{1e-12, 1e-11};
-
-Problem images(const arrays::Sizes& sizes, DataType p = DataType::kFloat32, DataType t = DataType::kFloat32,
-               Layout of_prediction = Layout::kContiguous, Layout of_target = Layout::kContiguous) {
-  Problem problem;
-  problem.batch = sizes[0];
-  problem.image_elements = sizes[1] * sizes[2] * sizes[3];
-  problem.input(Array(p, sizes, of_prediction), Array(t, sizes, of_target));
-  problem.fill();
-  return problem;
-}
-
-void add_windowed(Problem& problem, TermKind kind, std::int64_t size, std::int64_t stride = 1, bool per_channel = false,
-                  double eps = 1e-3) {
-  const bool correlation = kind == TermKind::kPatchCorrelation;
-  problem.add(kind, correlation ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared, {0});
-  problem.terms.back().patches = {size, stride, eps, per_channel};
-}
-
-void add_both(Problem& problem, std::int64_t size, std::int64_t stride = 1, bool per_channel = false) {
-  add_windowed(problem, TermKind::kPatchCorrelation, size, stride, per_channel);
-  add_windowed(problem, TermKind::kLocalStatistics, size, stride, per_channel);
-}
-
-// All other terms as the kernels of the CPU compute them, windowed ones by definition: sums over the batch, gradients.
-Outputs expected_sums(const Problem& problem, const std::vector<double>& block, Layout layout) {
-  Outputs expected(problem, block, layout);
-  std::vector<Term> plain;
-  for (const Term& term : problem.terms) {
-    if (!geco::is_windowed(term.kind)) plain.push_back(term);
-  }
-  Call call = expected.call(problem, nullptr);
-  call.terms = &plain;
-  geco::cpu::constraint_sums(call, expected.sums.data());
-  for (const Term& term : problem.terms) {
-    if (!geco::is_windowed(term.kind)) continue;
-    const int row = term.first_row;
-    const oracle::Answer answer =
-        oracle::windowed(term, problem.predictions[0], problem.targets[0], call.state.at(Row::kKappa, row));
-    expected.sums[static_cast<std::size_t>(row)] = answer.constraint * static_cast<double>(problem.batch);
-    if (!problem.wants_gradients) continue;
-    const double multiplier =
-        std::exp(geco::log_multiplier(term.scale, call.state, row, geco::compared_elements(call, term)));
-    Array& gradient = expected.gradients[0];
-    for (std::int64_t i = 0; i < gradient.elements(); ++i) {
-      gradient.set(i, gradient.get(i) + multiplier * answer.gradient[static_cast<std::size_t>(i)]);
-    }
-  }
-  return expected;
-}
-
-double norm(const Array& array) {
-  double sum = 0;
-  for (std::int64_t i = 0; i < array.elements(); ++i) sum += array.get(i) * array.get(i);
-  return std::sqrt(sum);
-}
-
-void expect_gradients(const Outputs& got, const Outputs& expected, const Tolerance& tolerance) {
-  for (std::size_t k = 0; k < expected.gradients.size(); ++k) {
-    const Array &g = got.gradients[k], &e = expected.gradients[k];
-    double distance = 0;
-    for (std::int64_t i = 0; i < e.elements(); ++i) distance += std::pow(g.get(i) - e.get(i), 2);
-    if (std::sqrt(distance) <= tolerance.gradient * norm(e)) continue;
-    char text[100];
-    std::snprintf(text, sizeof text, "gradient %zu is %.2e of its norm off", k, std::sqrt(distance) / norm(e));
-    fail(text);
-  }
-  expect_close("gradient of kl", got.kl_gradient, expected.kl_gradient, 1e-6);
-}
-
-// Constraint vector and gradients; the same bits twice; one launch.
-void compare_sums(const Problem& problem, const Tolerance& tolerance = {}, Layout layout = Layout::kContiguous) {
-  const std::vector<double> block = new_block(problem.constraints);
-  const Outputs expected = expected_sums(problem, block, layout);
-  Outputs got(problem, block, layout), again = got;
-  std::vector<double> workspace;
-  const Place here = place(problem, workspace);
-  const long before = shim::launches;
-  geco::cuda::constraint_sums(got.call(problem, nullptr), here, got.sums.data());
-  if (shim::launches != before + 1) fail("expected one launch");
-  for (std::size_t i = 0; i < expected.sums.size(); ++i) {
-    expect_close("sum " + std::to_string(i), got.sums[i], expected.sums[i],
-                 tolerance.constraint * static_cast<double>(problem.batch));
-  }
-  expect_gradients(got, expected, tolerance);
-  geco::cuda::constraint_sums(again.call(problem, nullptr), here, again.sums.data());
-  if (std::memcmp(got.sums.data(), again.sums.data(), got.sums.size() * 8) != 0) fail("two runs differ");
+geco::cuda::DeviceSize device_size() {
+  const auto& settings = shim::settings;
+  return {settings.multiprocessors, settings.l2_bytes, settings.shared_bytes, settings.shared_bytes_of_block};
 }
 
 std::string name(DataType type) { return std::to_string(static_cast<int>(type)); }
@@ -313,6 +224,27 @@ void traffic() {
   }
 }
 
+// The largest patch that fits, for each type and width: one line each, for the Python side to compare its own rule
+// with.
+void limits() {
+  for (DataType type : kFloats) {
+    for (std::int64_t width : {20, 40, 64, 65, 130, 1000}) {
+      std::int64_t largest = 0;
+      for (std::int64_t patch = 1; patch <= std::min<std::int64_t>(width, 100); ++patch) {
+        Problem problem = images({1, 1, 100, width}, type, type);
+        add_windowed(problem, TermKind::kPatchCorrelation, patch);
+        Outputs outputs(problem, new_block(1), Layout::kContiguous);
+        try {
+          geco::cuda::plan_of(outputs.call(problem, nullptr), geco::cuda::Outcome::kSums, device_size());
+          largest = patch;
+        } catch (const std::invalid_argument&) {
+        }
+      }
+      std::printf("%d %d %d\n", static_cast<int>(type), static_cast<int>(width), static_cast<int>(largest));
+    }
+  }
+}
+
 // Several blocks, all with windows: what ThreadSanitizer is to see.
 void races(bool broken) {
   scenario = "races";
@@ -338,6 +270,9 @@ int main(int count, char** arguments) {
       (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
     }
     races(count > 3);
+  } else if (what == "limits") {
+    limits();
+    return 0;
   } else {
     sizes_and_strides();
     types_and_layouts();
