@@ -7,11 +7,12 @@ time). Each is a module of this package with the functions of :class:`Backend`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -21,8 +22,13 @@ from geco_ext.terms import Request, UpdateSettings
 
 NAMES = ("cpu", "cuda", "triton", "reference")
 
-# Best first.
-_PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+# Best first. PyTorch calls AMD's GPUs cuda too; the compiled kernels are NVIDIA's alone.
+_PREFERENCE = {
+    "cpu": ("cpu", "reference"),
+    "cuda": ("triton", "reference") if torch.version.hip else ("cuda", "triton", "reference"),
+}
+
+_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64})  # int64: labels
 
 ENVIRONMENT_VARIABLE = "GECO_EXT_BACKEND"
 
@@ -121,19 +127,61 @@ def use_backend(name: str) -> Iterator[None]:
         _forced[0] = previous
 
 
+class Choice(NamedTuple):
+    """The backend that serves a call, and why no better one does."""
+
+    name: str
+    passed_over: tuple[tuple[str, str], ...]  # (name, reason), best first
+
+
+def choose(request: Request) -> Choice:
+    """What serves a call where no backend is asked for."""
+    passed_over: list[tuple[str, str]] = []
+    for name in _PREFERENCE.get(request.block.device.type, ("reference",)):
+        reason = unavailable(name) or _refuses(name, request)
+        if reason is None:
+            return Choice(name, tuple(passed_over))
+        passed_over.append((name, " ".join(reason.split())))
+    return Choice("reference", tuple(passed_over))
+
+
 def select(request: Request) -> Backend:
-    """The backend that serves a call."""
-    forced = _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
+    """The backend that serves a call; where it is not the best one for the device, a warning has said why, once."""
+    forced = _asked_for()
     if forced:
         backend = load(_require(forced))
-        reason = backend.refuses(request)
+        reason = _refuses(forced, request)
         if reason is not None:
             raise RuntimeError(f"backend {forced!r} cannot serve this call: {reason}")
         return backend
-    for backend in _candidates(request.block.device.type):
-        if backend.refuses(request) is None:
-            return backend
-    return load("reference")
+    choice = choose(request)
+    if choice.passed_over and choice not in _warned:
+        _warn(choice)
+    return load(choice.name)
+
+
+def _asked_for() -> str | None:
+    return _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
+
+
+def _refuses(name: str, request: Request) -> str | None:
+    return load(name).refuses(request) or (None if name == "reference" else _refuses_dtypes(request))
+
+
+def _refuses_dtypes(request: Request) -> str | None:
+    for tensor in (*request.predictions, *request.targets, request.kl):
+        if tensor is not None and tensor.dtype not in _DTYPES:
+            return f"it takes float16, bfloat16, float32 and float64, got {tensor.dtype}"
+    return None
+
+
+_warned: set[Choice] = set()
+
+
+def _warn(choice: Choice) -> None:
+    reasons = "; ".join(f"backend {name!r} cannot serve it: {reason}" for name, reason in choice.passed_over)
+    warnings.warn(f"a GECO loss runs on backend {choice.name!r}, {reasons}", RuntimeWarning, stacklevel=2)
+    _warned.add(choice)
 
 
 def image_step(
@@ -161,19 +209,15 @@ def _cpu_kernels_cover(terms: str) -> bool:
 
 
 def select_for_scaling(device: torch.device) -> Backend:
-    """The backend that multiplies gradient buffers: a forced one that knows the device, or the best."""
-    if _forced[0] is not None and load(_forced[0]).refuses_device(device) is None:
-        return load(_forced[0])
+    """The backend that multiplies gradient buffers: one asked for that knows the device, or the best."""
+    forced = _asked_for()
+    if forced and unavailable(forced) is None and load(forced).refuses_device(device) is None:
+        return load(forced)
     return _best_for(device)
 
 
 @cache
 def _best_for(device: torch.device) -> Backend:
-    candidates = _candidates(device.type)
-    return next((b for b in candidates if b.refuses_device(device) is None), load("reference"))
-
-
-@cache
-def _candidates(device_type: str) -> tuple[Backend, ...]:
-    names = _PREFERENCE.get(device_type, ("reference",))
-    return tuple(load(name) for name in names if unavailable(name) is None)
+    names = _PREFERENCE.get(device.type, ("reference",))
+    can = (name for name in names if unavailable(name) is None and load(name).refuses_device(device) is None)
+    return load(next(can, "reference"))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from geco_ext.backends import Choice
 
 
 def info() -> int:
-    """Versions, backends and why one is missing, compiled CUDA architectures, threads."""
+    """Versions, backends and why one is missing, what serves which tensors, compiled CUDA architectures, threads."""
     import torch
 
     from geco_ext import backends
@@ -19,6 +27,9 @@ def info() -> int:
     print("backends:")
     for name, available, reason in backends.describe():
         print(f"  {name:<10} {'available' if available else 'not available'}: {' '.join(reason.split())}")
+    print("what serves a call:")
+    for line in _serving():
+        print(f"  {line}")
     for line in _compiled():
         print(line)
     return 0
@@ -38,6 +49,53 @@ def _devices() -> str:
         return "no GPU"
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return f"{'HIP' if torch.version.hip else 'CUDA'} {torch.version.hip or torch.version.cuda}, {', '.join(names)}"
+
+
+# Images of 16 x 16 pixels compared in the two ways there are.
+_WORK = {
+    "errors": "squared_error; squared_error",
+    "windows": "patch_ncc patch_size=8 eps=1e-05; local_statistics patch_size=8 eps=1e-05",
+}
+
+
+def _serving() -> Iterator[str]:
+    """For each device: which backend serves which types and constraints, and why no better one does."""
+    import torch
+
+    from geco_ext.backends import ENVIRONMENT_VARIABLE
+
+    asked = os.environ.get(ENVIRONMENT_VARIABLE)
+    if asked:
+        yield f"every call: {asked}, as {ENVIRONMENT_VARIABLE} asks (without it the following)"
+    for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
+        cases: dict[Choice, list[tuple[str, str]]] = {}
+        for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            for work in _WORK:
+                cases.setdefault(_choice(device, dtype, work), []).append((str(dtype).removeprefix("torch."), work))
+        for choice, served in cases.items():
+            reasons = "".join(f"; not {name}: {reason}" for name, reason in choice.passed_over)
+            yield f"{device}, {_of(served)}: {choice.name}{reasons}"
+
+
+def _of(served: list[tuple[str, str]]) -> str:
+    """Types and constraints, in words."""
+    dtypes = list(dict.fromkeys(dtype for dtype, _ in served))
+    works = list(dict.fromkeys(work for _, work in served))
+    if len(served) < len(dtypes) * len(works):
+        return ", ".join(f"{work} in {dtype}" for dtype, work in served)
+    return f"{' and '.join(works)} in {' '.join(dtypes)}"
+
+
+def _choice(device: str, dtype: torch.dtype, work: str) -> Choice:
+    import torch
+
+    from geco_ext.backends import choose
+    from geco_ext.state import new_block
+    from geco_ext.terms import IMAGE, Request
+
+    image = torch.empty(1, 1, 16, 16, dtype=dtype, device=device)
+    block = new_block(2, device=device)
+    return choose(Request([image], [image], None, block, _WORK[work], (IMAGE,), [None, None], 1, 256, None))
 
 
 def _compiled() -> list[str]:

@@ -1,0 +1,214 @@
+"""Which backend serves a call, and what is said where it is not the best one."""
+
+import types
+import warnings
+
+import pytest
+import torch
+
+import geco_ext
+from geco_ext import GECOLoss, PatchNCC, ReconstructionError, backends
+from geco_ext import functional as gf
+from geco_ext.backends import cuda, reference
+from geco_ext.cli import main
+
+has_cpu = pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch):
+    monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setattr(backends, "_PREFERENCE", dict(backends._PREFERENCE))
+
+
+@pytest.fixture
+def better(monkeypatch):
+    """Two backends before the reference, as on a GPU: why each cannot serve a call is the tests' to say."""
+    reasons = {"cuda": "patches of 99x99 pixels are too large", "triton": "no\n  compiler"}
+    fakes = {name: types.SimpleNamespace(refuses=lambda request, name=name: reasons[name]) for name in reasons}
+    load = backends.load
+    monkeypatch.setitem(backends._PREFERENCE, "cpu", ("cuda", "triton", "reference"))
+    monkeypatch.setattr(backends, "_cpu_kernels_cover", lambda terms: False)
+    monkeypatch.setattr(backends, "unavailable", lambda name: None)
+    monkeypatch.setattr(backends, "load", lambda name: fakes.get(name) or load(name))
+    monkeypatch.setattr(backends, "_best_for", lambda device: reference)
+    return reasons
+
+
+def step(criterion=None):
+    x_hat, x = torch.rand(2, 1, 8, 8, requires_grad=True), torch.rand(2, 1, 8, 8)
+    criterion = GECOLoss([ReconstructionError(0.1)]) if criterion is None else criterion
+    criterion(x_hat, x, torch.zeros(2)).backward()
+
+
+def said(run):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    assert all(warning.category is RuntimeWarning for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+def test_a_backend_that_is_passed_over_is_named_once_for_each_reason(better):
+    criterion = GECOLoss([ReconstructionError(0.1)])
+    (message,) = said(lambda: [step(criterion) for _ in range(3)])
+    assert message == (
+        "a GECO loss runs on backend 'reference', backend 'cuda' cannot serve it: patches of 99x99 pixels are too "
+        "large; backend 'triton' cannot serve it: no compiler"
+    )
+    assert said(step) == []
+    better["triton"] = "no device"
+    assert len(said(step)) == 1
+    assert int(criterion.steps) == 3
+
+
+def test_the_second_best_serves_where_it_can(better, monkeypatch):
+    better["triton"] = None
+    monkeypatch.setattr(backends.load("triton"), "lagrangian", reference.lagrangian, raising=False)
+    (message,) = said(lambda: [step(), step()])
+    assert "runs on backend 'triton'" in message
+    assert message.count("cannot serve") == 1
+
+
+def test_a_warning_that_is_an_error_leaves_the_state_as_it_is(better):
+    criterion = GECOLoss([ReconstructionError(0.1)])
+    before = criterion._block.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with pytest.raises(RuntimeWarning, match="'cuda' cannot serve it"):
+                step(criterion)
+    assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+
+
+def test_the_ordinary_order_is_silent():
+    expected = 0 if "cpu" in geco_ext.available_backends() else 1
+    assert len(said(lambda: step(GECOLoss([ReconstructionError(0.1), PatchNCC(0.9, 3)])))) == expected
+    with geco_ext.use_backend("reference"):
+        assert said(step) == []
+
+
+def test_a_missing_extension_is_said_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(backends, "unavailable", lambda name: "it was not compiled" if name == "cpu" else None)
+    monkeypatch.setattr(backends, "_cpu_kernels_cover", lambda terms: False)
+    (message,) = said(lambda: [step(), step()])
+    assert message == "a GECO loss runs on backend 'reference', backend 'cpu' cannot serve it: it was not compiled"
+
+
+def test_compiled_steps_have_no_graph_break_from_it(better):
+    torch._dynamo.reset()
+    criterion = GECOLoss([ReconstructionError(0.1)])
+    fast = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    messages = said(lambda: [step(fast) for _ in range(3)])
+    assert len([message for message in messages if "GECO loss" in message]) == 1
+    assert int(criterion.steps) == 3
+
+
+@has_cpu
+def test_a_patch_beyond_the_cuda_kernels(monkeypatch):
+    """Too large for the shared memory of a block: the next backend serves."""
+    limits = types.SimpleNamespace(MAX_INPUTS=24, MAX_TERMS=24, MAX_ROWS=1024, MAX_DIMENSIONS=8)
+    monkeypatch.setattr(cuda, "refuses_device", lambda device: None)
+    monkeypatch.setattr(cuda, "_kernels", lambda: limits)
+    monkeypatch.setattr(cuda, "_shared_bytes", lambda index: 99 << 10)
+    monkeypatch.setattr(backends, "unavailable", lambda name: None)
+    monkeypatch.setattr(backends, "_cpu_kernels_cover", lambda terms: False)
+    monkeypatch.setitem(backends._PREFERENCE, "cpu", ("cuda", "reference"))
+    image = torch.rand(1, 1, 200, 200)
+    (message,) = said(lambda: gf.patch_ncc(image, image, kappa=0.5, patch_size=150, stride=50))
+    assert "'cuda' cannot serve it: patches of 150x150 pixels need more shared memory" in message
+
+
+FLOAT8 = getattr(torch, "float8_e4m3fn", None)
+
+
+@has_cpu
+@pytest.mark.skipif(FLOAT8 is None, reason="a PyTorch without float8")
+def test_a_type_that_kernels_do_not_know():
+    image = torch.rand(2, 1, 4, 4).to(FLOAT8)
+    (message,) = said(lambda: gf.reconstruction_error(image, image, kappa=0.1))
+    assert "'cpu' cannot serve it: it takes float16, bfloat16, float32 and float64, got torch.float8_e4m3fn" in message
+    with geco_ext.use_backend("cpu"), pytest.raises(RuntimeError, match=r"'cpu' cannot serve this call: .*float8"):
+        gf.reconstruction_error(image, image, kappa=0.1)
+
+
+# Asking for a backend that cannot run names the reason.
+
+
+@pytest.fixture
+def extension(monkeypatch):
+    """What the cuda backend believes of the machine."""
+
+    def believe(architectures="80-real,90", problem="no kernel image is available", devices=1, error=None):
+        module = types.SimpleNamespace(
+            cuda_architectures=architectures,
+            cuda_version="13.0",
+            cuda=types.SimpleNamespace(device_problem=lambda index: problem),
+        )
+        monkeypatch.setattr(cuda, "extension", lambda: (None if error else module, error))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+        monkeypatch.setattr(torch.version, "hip", None)
+        for cached in (backends.unavailable, cuda._kernels, cuda._device_not_served):
+            cached.cache_clear()
+
+    yield believe
+    monkeypatch.undo()
+    for cached in (backends.unavailable, cuda._kernels, cuda._device_not_served):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        ({"error": "geco_ext._C cannot be imported"}, "geco_ext._C cannot be imported"),
+        ({"architectures": None}, "the extension was compiled without CUDA"),
+        ({"devices": 0}, "PyTorch finds no CUDA device"),
+        ({}, r"compiled with CUDA 13\.0 for architectures 80-real,90, do not run on cuda:0 \(no kernel image"),
+    ],
+    ids=["no extension", "no compiler", "no device", "architecture"],
+)
+def test_asking_for_cuda_where_it_cannot_run(extension, machine, reason):
+    extension(**machine)
+    with (
+        pytest.raises(RuntimeError, match=f"backend 'cuda' cannot run here: .*{reason}"),
+        geco_ext.use_backend("cuda"),
+    ):
+        pass
+
+
+def test_tensors_on_a_device_that_the_backend_does_not_serve():
+    for name, reason in {"cpu": "computes on the CPU", "cuda": "computes on NVIDIA GPUs"}.items():
+        assert reason in backends.load(name).refuses_device(torch.device("meta"))
+
+
+@pytest.mark.parametrize("asked", ["reference", "cpu"])
+def test_backward_runs_where_the_environment_asks(monkeypatch, asked):
+    if asked not in geco_ext.available_backends():
+        pytest.skip(f"{asked} cannot run here")
+    monkeypatch.setenv("GECO_EXT_BACKEND", asked)
+    assert backends.select_for_scaling(torch.device("cpu")) is backends.load(asked)
+
+
+def test_info_says_what_serves_and_why_not_the_better_ones(better, capsys):
+    assert main(["info"]) == 0
+    (line,) = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  cpu, ")]
+    assert line == (
+        "cpu, errors and windows in float32 float64 float16 bfloat16: reference; "
+        "not cuda: patches of 99x99 pixels are too large; not triton: no compiler"
+    )
+
+
+def test_info_tells_types_and_constraints_apart(better, monkeypatch, capsys):
+    def no_windows_in_double(request):
+        double = request.predictions[0].dtype == torch.float64
+        return "no windows in float64" if double and "patch_ncc" in request.terms else None
+
+    monkeypatch.setattr(backends.load("cuda"), "refuses", no_windows_in_double)
+    better["triton"] = None
+    monkeypatch.setenv("GECO_EXT_BACKEND", "reference")
+    assert main(["info"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "cpu, windows in float64: triton; not cuda: no windows in float64" in lines
+    assert "every call: reference, as GECO_EXT_BACKEND asks (without it the following)" in lines
