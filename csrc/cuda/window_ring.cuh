@@ -24,7 +24,9 @@ struct Ring {
     if (inside) {
 #pragma unroll
       for (int n = 0; n < kNumbers; ++n) {
-        fields[n] = bit_cast<Fields>(*reinterpret_cast<const FieldWords*>(numbers + (row * kNumbers + n) * width));
+        // A copy, or else the compiler takes the memory for unaligned and reads bytes.
+        const FieldWords words = *reinterpret_cast<const FieldWords*>(numbers + (row * kNumbers + n) * width);
+        fields[n] = bit_cast<Fields>(words);
       }
     }
 #pragma unroll
