@@ -1,4 +1,5 @@
 import os
+import zlib
 
 import pytest
 import torch
@@ -12,26 +13,45 @@ from geco_ext.terms import IMAGE, Request
 
 pytest.register_assert_rewrite("windows")  # the comparison that many tests share
 torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
+torch.backends.cudnn.allow_tf32 = False  # the networks of some constraints are compared with float64 too
 
+# Where each backend computes in the tests; the reference on a GPU as well where there is one.
 DEVICES = {"cpu": "cpu", "reference": "cpu", "cuda": "cuda", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
+if torch.cuda.is_available():
+    DEVICES["reference-gpu"] = "cuda"
 
 
 def backend_parameters() -> list:
     """Every backend of the package; one that cannot run here is skipped with its reason."""
     parameters = []
-    for name, available, reason in geco_ext.backends.describe():
-        marks = [pytest.mark.gpu] if DEVICES[name] == "cuda" else []
+    described = {name: (available, reason) for name, available, reason in geco_ext.backends.describe()}
+    for place, device in DEVICES.items():
+        name = place.split("-")[0]
+        available, reason = described[name]
+        marks = [pytest.mark.gpu] if device == "cuda" else []
         if not available:
             marks.append(pytest.mark.skip(reason=f"{name}: {reason}"))
-        parameters.append(pytest.param(name, marks=marks))
+        parameters.append(pytest.param(place, marks=marks))
     return parameters
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """``tests/gpu/run.py`` spreads the tests over processes: this one runs the k-th part of n (``k/n``)."""
+    part = os.environ.get("GECO_EXT_TEST_PART")
+    if part:
+        k, n = map(int, part.split("/"))
+        others = [item for item in items if zlib.crc32(item.nodeid.encode()) % n != k]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
 
 
 @pytest.fixture(params=backend_parameters())
 def backend(request):
     """Name of a backend that serves every call of the test."""
-    with geco_ext.use_backend(request.param):
-        yield request.param
+    name = request.param.split("-")[0]
+    with geco_ext.use_backend(name):
+        yield name
 
 
 def without_windows(name: str) -> str | None:
@@ -72,8 +92,8 @@ def slow(backend, device):
 
 
 @pytest.fixture
-def device(backend):
-    return torch.device(DEVICES[backend])
+def device(backend, request):
+    return torch.device(DEVICES[request.node.callspec.params["backend"]])
 
 
 @pytest.fixture(autouse=True)

@@ -15,33 +15,33 @@ def expected_gradient(x_hat, x):
     return 2 * (x_hat - x).detach() / x_hat.shape[0]
 
 
-def pair():
-    return torch.rand(2, 1, 8, 8, requires_grad=True), torch.rand(2, 1, 8, 8)
+def pair(device="cpu"):
+    return torch.rand(2, 1, 8, 8, device=device, requires_grad=True), torch.rand(2, 1, 8, 8, device=device)
 
 
-def test_backward_twice_on_a_retained_graph(backend):
-    x_hat, x = pair()
+def test_backward_twice_on_a_retained_graph(backend, device):
+    x_hat, x = pair(device)
     loss = loss_of(x_hat, x)
-    first = torch.autograd.grad(loss, x_hat, torch.tensor(3.0), retain_graph=True)[0]
+    first = torch.autograd.grad(loss, x_hat, torch.tensor(3.0, device=device), retain_graph=True)[0]
     kept = first.clone()
     first.zero_()  # what backward returned belongs to the caller
-    second = torch.autograd.grad(loss, x_hat, torch.tensor(2.0), retain_graph=True)[0]
+    second = torch.autograd.grad(loss, x_hat, torch.tensor(2.0, device=device), retain_graph=True)[0]
     third = torch.autograd.grad(loss, x_hat)[0]
     assert torch.allclose(kept, 3 * expected_gradient(x_hat, x))
     assert torch.allclose(second, 2 * expected_gradient(x_hat, x))
     assert torch.allclose(third, expected_gradient(x_hat, x))
 
 
-def test_backward_twice_without_keeping_the_graph_is_refused(backend):
-    x_hat, x = pair()
+def test_backward_twice_without_keeping_the_graph_is_refused(backend, device):
+    x_hat, x = pair(device)
     loss = loss_of(x_hat, x)
     loss.backward()
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
 
 
-def test_second_derivatives_are_refused(backend):
-    x_hat, x = pair()
+def test_second_derivatives_are_refused(backend, device):
+    x_hat, x = pair(device)
     (gradient,) = torch.autograd.grad(loss_of(x_hat, x), x_hat, create_graph=True)
     assert torch.allclose(gradient, expected_gradient(x_hat, x))
     for function_of_it in (gradient.sum, lambda: (gradient * x_hat).sum()):
@@ -49,15 +49,15 @@ def test_second_derivatives_are_refused(backend):
             function_of_it().backward(retain_graph=True)
 
 
-def test_gradients_accumulate_in_leaves(backend):
-    x_hat, x = pair()
+def test_gradients_accumulate_in_leaves(backend, device):
+    x_hat, x = pair(device)
     loss_of(x_hat, x).backward()
     loss_of(x_hat, x).backward()
     assert torch.allclose(x_hat.grad, 2 * expected_gradient(x_hat, x))
 
 
-def test_a_scaled_loss_scales_its_gradient(backend):
-    x_hat, x = pair()
+def test_a_scaled_loss_scales_its_gradient(backend, device):
+    x_hat, x = pair(device)
     (loss_of(x_hat, x) * 0.5).backward()
     assert torch.allclose(x_hat.grad, 0.5 * expected_gradient(x_hat, x))
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 import oracle
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from windows import FLOATS, GRADIENT, LAYOUTS, VALUE, Window, doubled, name_of, pair, power_of_two
 
 from geco_ext import GECOLoss, ReconstructionError
+
+hypothesis = pytest.importorskip("hypothesis")
+given, settings, st = hypothesis.given, hypothesis.settings, hypothesis.strategies
 
 
 class Problem(NamedTuple):
@@ -105,7 +106,9 @@ def reproducible(examples):
 
 @pytest.mark.slow
 def test_any_problem(window_backend, device, slow):
-    largest_side, examples = (12, 25) if slow else (28, 800)
+    largest_side, examples = (
+        (12, 25) if slow else (28, 30 if window_backend == "triton" else 800)
+    )  # it compiles for each
 
     @reproducible(examples)
     @given(problem=problems(largest_side))

@@ -120,16 +120,14 @@ def _reconstructed(x, noise):
 
 @functools.cache
 def _digits():
-    from sklearn.datasets import load_digits
-
-    return torch.from_numpy(load_digits().images / 16)
+    datasets = pytest.importorskip("sklearn.datasets")
+    return torch.from_numpy(datasets.load_digits().images / 16)
 
 
 @functools.cache
 def _photograph():
-    from sklearn.datasets import load_sample_image
-
-    return torch.from_numpy(load_sample_image("china.jpg") / 255).permute(2, 0, 1)
+    datasets = pytest.importorskip("sklearn.datasets")
+    return torch.from_numpy(datasets.load_sample_image("china.jpg") / 255).permute(2, 0, 1)
 
 
 # Memory layouts of the same numbers; an expanded tensor repeats its first example or channel instead.
