@@ -21,11 +21,11 @@ def refuses_patches(request: Request, shared_bytes: int) -> str | None:
     if not windows:
         return None
     image = request.owners.index(IMAGE)
-    images = [request.predictions[image], request.targets[image]]
-    channels, width = images[0].shape[1], images[0].shape[3]
+    x_hat, x = request.predictions[image], request.targets[image]
+    channels, width = x_hat.shape[1], x_hat.shape[3]
     if channels > _MAX_CHANNELS and any(per_channel for _, _, per_channel in windows):
         return f"it takes the channels of at most {_MAX_CHANNELS} one by one, got {channels}"
-    dtypes = {t.dtype for t in images if t is not None}
+    dtypes = {t.dtype for t in (x_hat, x) if t is not None}
     is_double = torch.float64 in dtypes
     columns_of_lanes = (2,) if is_double else (1, 2, 4) if dtypes == {torch.float32} else (1, 4)
     largest = max(size for size, _, _ in windows)
