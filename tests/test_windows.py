@@ -28,6 +28,17 @@ def test_pictures(device, slow, window, picture, dtype):
         assert_as_the_oracle(window, x_hat, x, gradient=5e-5 if picture in CANCELLING else 1e-5)
 
 
+@pytest.mark.parametrize("window", USUAL[:3], ids=name_of)
+def test_a_few_bright_pixels_spoil_no_others(device, slow, window):
+    """What is subtracted from an image to keep its digits is not theirs to decide."""
+    shape = (1, 2, 15, 19) if slow else (2, 3, 32, 32)
+    x_hat, x = pair("random", shape, device=device)
+    with torch.no_grad():
+        for image in (x_hat, x):
+            image[..., shape[2] // 8, shape[3] // 8] = image[..., shape[2] // 2, shape[3] // 2] = 1e4
+    assert_as_the_oracle(window, x_hat, x)
+
+
 # (shape, patch, stride): patch = image, single pixels, odd sizes, many channels, gaps between patches, long sides, and
 # patches far beyond what tiles are made for.
 GEOMETRIES = [

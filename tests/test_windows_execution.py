@@ -115,6 +115,29 @@ def test_memory_of_a_step(cpu_windows, threads, patch, images):
     assert int(result.stdout) <= threads * (2 << 20) + page_counting
 
 
+WITHOUT_MEMORY = """
+import resource, torch
+from geco_ext import PatchNCC, GECOLoss, use_backend
+
+torch.set_num_threads(2)
+criterion = GECOLoss([PatchNCC(0.9, patch_size=1000)])
+x_hat, x = torch.rand(2, 1, 1200, 1200, requires_grad=True), torch.rand(2, 1, 1200, 1200)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 40 * 2**20,) * 2)
+try:
+    with use_backend("cpu"):
+        criterion(x_hat, x, torch.zeros(2))
+except MemoryError:
+    print("refused", int(criterion.steps))
+"""
+
+
+def test_no_memory_is_an_error_of_the_call(cpu_windows):
+    """Also where other threads than the caller's find none."""
+    result = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True)
+    assert result.stdout.split() == ["refused", "0"], result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("window", kinds(4, 2), ids=name_of)
 def test_backward_again_on_a_retained_graph(window_backend, device, window):
     x_hat, x = pair("random", (2, 2, 9, 8), device=device)

@@ -43,6 +43,29 @@ def test_black_images_when_eps_is_below_the_range_of_float32(device, window):
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
+@windows_of_a_kind
+@pytest.mark.parametrize("eps", [1e20, 1e39])
+def test_an_eps_above_all_variances(device, window, eps):
+    """Beyond the range of float32 too: all patches count as flat."""
+    window = window._replace(eps=eps)
+    x_hat, x = pair("random", SHAPE, device=device)
+    value = window.functional(x_hat, x)
+    (gradient,) = torch.autograd.grad(value, x_hat)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    if window.kind == "ncc":
+        assert value.item() == pytest.approx(-1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("window", kinds(3), ids=name_of)
+@pytest.mark.parametrize("stride", [12, 10**6, 10**12, 2**70])
+def test_strides_beyond_the_image_leave_one_position(device, window, stride):
+    x_hat, x = pair("random", SHAPE, device=device)
+    assert_as_the_oracle(window, x_hat[:, :, :3, :3], x[:, :, :3, :3])
+    value = window._replace(stride=stride).functional(x_hat, x)
+    assert value.item() == pytest.approx(window.expected(x_hat[:, :, :3, :3], x[:, :, :3, :3]).item(), abs=1e-6)
+
+
 @correlations
 @pytest.mark.parametrize("picture", ["random", "photograph", "half_flat"])
 def test_nothing_pulls_at_equal_images(device, window, picture):

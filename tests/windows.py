@@ -109,8 +109,29 @@ def far_off(shape):
     return x_hat + 1000, x + 1000
 
 
-PICTURES = {p.__name__: p for p in (random, digits, photograph, ramp, half_flat, far_off)}
-CANCELLING = {"digits", "ramp", "half_flat"}  # (nearly) flat patches, far from the mean of the image
+def borders(shape):
+    """Parts that are black in both images, where 1/eps multiplies what must cancel."""
+    x_hat, x = (image.clone() for image in photograph(shape))
+    for image in (x_hat, x):
+        image[:, :, : shape[2] // 3] = 0
+        image[..., : shape[3] // 4] = 0
+    return x_hat, x
+
+
+def clamped_digits(shape):
+    """Backgrounds are as black in the reconstruction, as those of models are that end in a clamp."""
+    _, x = digits(shape)
+    return torch.where(x > 0, 0.9 * x + 0.05 * torch.randn_like(x), x).clamp(0, 1), x
+
+
+PICTURES = {p.__name__: p for p in (random, digits, photograph, ramp, half_flat, far_off, borders, clamped_digits)}
+CANCELLING = {
+    "digits",
+    "ramp",
+    "half_flat",
+    "borders",
+    "clamped_digits",
+}  # (nearly) flat patches, far from the mean of the image
 
 
 def _reconstructed(x, noise):

@@ -237,6 +237,10 @@ struct VectorMath {
 #endif
   }
 
+  template <class V>
+  static GECO_HD V unless_zero(V condition, V values) {
+    return condition == 0 ? V{} : values;
+  }
   template <class V, class Real>
   static GECO_HD V min(V values, Real limit) {
     return values > limit ? limit + V{} : values;

@@ -40,27 +40,34 @@ class ImageRow {
   const Real reference_hat_, reference_;
 };
 
-// Over the channels of each pixel of a vector.
+// Over the channels of each pixel of a vector, from what they differ from the first: equal channels vary by nothing.
 template <class Real, int kChannels, class Load>
 GECO_HD Moments<Vector<Real>> moments_of_pixels(const ImageRow<Real, kChannels>& row, const Load& load_numbers) {
   using V = Vector<Real>;
-  const auto x_hat = [&](std::int64_t c) { return load_numbers(row.prediction(c)) - row.reference_hat(); };
-  const auto x = [&](std::int64_t c) { return load_numbers(row.target(c)) - row.reference(); };
-  Moments<V> moments = {x_hat(0), x(0), V{}, V{}, V{}};
+  const V first_hat = load_numbers(row.prediction(0)), first = load_numbers(row.target(0));
+  Moments<V> moments = {first_hat - row.reference_hat(), first - row.reference(), V{}, V{}, V{}};
   if (row.channels() == 1) return moments;
-  for (std::int64_t c = 1; c < row.channels(); ++c) {
-    moments.mean_hat += x_hat(c);
-    moments.mean += x(c);
+  const auto rest_hat = [&](std::int64_t c) { return load_numbers(row.prediction(c)) - first_hat; };
+  const auto rest = [&](std::int64_t c) { return load_numbers(row.target(c)) - first; };
+  V mean_hat = rest_hat(1), mean = rest(1);
+  for (std::int64_t c = 2; c < row.channels(); ++c) {
+    mean_hat += rest_hat(c);
+    mean += rest(c);
   }
   const Real share = static_cast<Real>(1.0 / static_cast<double>(row.channels()));
-  moments.mean_hat *= share;
-  moments.mean *= share;
-  for (std::int64_t c = 0; c < row.channels(); ++c) {
-    const V rest_hat = x_hat(c) - moments.mean_hat, rest = x(c) - moments.mean;
-    moments.m2_hat += rest_hat * rest_hat;
-    moments.m2 += rest * rest;
-    moments.co += rest_hat * rest;
+  mean_hat *= share;
+  mean *= share;
+  moments.m2_hat = mean_hat * mean_hat;
+  moments.m2 = mean * mean;
+  moments.co = mean_hat * mean;
+  for (std::int64_t c = 1; c < row.channels(); ++c) {
+    const V gap_hat = rest_hat(c) - mean_hat, gap = rest(c) - mean;
+    moments.m2_hat += gap_hat * gap_hat;
+    moments.m2 += gap * gap;
+    moments.co += gap_hat * gap;
   }
+  moments.mean_hat += mean_hat;
+  moments.mean += mean;
   return moments;
 }
 
@@ -110,20 +117,20 @@ int short_levels(std::int64_t patch) {
   return -1;
 }
 
-template <class Real, int kChannels>
-void short_windows(int levels, const ImageRow<Real, kChannels>& row, std::int64_t pixels,
-                   const MergeWeights<Real>* weights, std::int64_t pitch, Real* out) {
+// Calls `function` with the levels of a short patch as a constant.
+template <class Real, class Function>
+void with_short_levels(int levels, const Function& function) {
   constexpr int kLanesHere = kLanesOf<Real>;
-  if (levels == 0) short_windows<0>(row, pixels, weights, pitch, out);
-  if (levels == 1) short_windows<1>(row, pixels, weights, pitch, out);
+  if (levels == 0) function(std::integral_constant<int, 0>());
+  if (levels == 1) function(std::integral_constant<int, 1>());
   if constexpr (kLanesHere >= 4) {
-    if (levels == 2) short_windows<2>(row, pixels, weights, pitch, out);
+    if (levels == 2) function(std::integral_constant<int, 2>());
   }
   if constexpr (kLanesHere >= 8) {
-    if (levels == 3) short_windows<3>(row, pixels, weights, pitch, out);
+    if (levels == 3) function(std::integral_constant<int, 3>());
   }
   if constexpr (kLanesHere >= 16) {
-    if (levels == 4) short_windows<4>(row, pixels, weights, pitch, out);
+    if (levels == 4) function(std::integral_constant<int, 4>());
   }
 }
 

@@ -30,7 +30,8 @@ class PixelRow {
     }
   }
 
-  ~PixelRow() {
+  // Hands over the sums of squares; to be called once, at the end.
+  void finish() {
     if constexpr (kChannels > 0) {
       for (int c = 0; c < kChannels; ++c) output_.squares[c] += folded(squares_[c]);
     }
@@ -96,7 +97,7 @@ struct CoverRows {
   const Real* rows[kMostLevels + 1];
   int count;
   std::int64_t columns;  // of patches; zeros follow up to a whole vector
-  std::int64_t lead;     // the column of the first pixel, in whole vectors
+  std::int64_t lead;     // the column of the first pixel: zero, or whole vectors and no less than a patch
 
   GECO_HD Vector<Real> at(std::int64_t i) const {
     Vector<Real> total = load(rows[0] + i);
@@ -145,23 +146,6 @@ void short_cover(const CoverRows<Real>& cover, std::int64_t pitch, std::int64_t 
   std::int64_t i = 0;
   for (; i + kWidth <= pixels; i += kWidth) out.write(i, sums_at(cover.lead + i));
   if (i < pixels) out.write_some(i, sums_at(cover.lead + i), pixels - i);
-}
-
-template <class Real, int kChannels>
-void short_cover(int levels, const CoverRows<Real>& cover, std::int64_t pitch, std::int64_t pixels,
-                 PixelRow<Real, kChannels>& out) {
-  constexpr int kLanesHere = kLanesOf<Real>;
-  if (levels == 0) short_cover<0>(cover, pitch, pixels, out);
-  if (levels == 1) short_cover<1>(cover, pitch, pixels, out);
-  if constexpr (kLanesHere >= 4) {
-    if (levels == 2) short_cover<2>(cover, pitch, pixels, out);
-  }
-  if constexpr (kLanesHere >= 8) {
-    if (levels == 3) short_cover<3>(cover, pitch, pixels, out);
-  }
-  if constexpr (kLanesHere >= 16) {
-    if (levels == 4) short_cover<4>(cover, pitch, pixels, out);
-  }
 }
 
 // Any cover, from the sums of its parts.

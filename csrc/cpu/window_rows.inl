@@ -17,7 +17,7 @@ constexpr int kMostLevels = 40;
 
 GECO_HD std::int64_t round_up(std::int64_t value, std::int64_t to) { return (value + to - 1) / to * to; }
 
-// Rows by number. A row is kept until the one `capacity` behind it is begun; numbers only grow.
+// Rows by number. A row is kept until the one `capacity` behind it is begun; a ring of one row takes any number next.
 template <class Real>
 class Ring {
  public:
@@ -26,7 +26,7 @@ class Ring {
       : rows_(rows), capacity_(capacity), row_size_(row_size) {}
 
   Real* begin(std::int64_t row) {
-    if (newest_ < 0 || row - newest_ >= capacity_) {
+    if (newest_ < 0 || row - newest_ >= capacity_ || capacity_ == 1) {
       slot_ = 0;
     } else {
       slot_ += row - newest_;

@@ -13,7 +13,7 @@ class Arena {
 
   template <class T>
   T* take(std::int64_t count) {
-    T* const taken = reinterpret_cast<T*>(memory_ + used_);
+    T* const taken = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
     used_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
     return taken;
   }
@@ -24,6 +24,9 @@ class Arena {
   std::int64_t used_ = 0;
 };
 
+// Copied rows are kept until their gradient is written, unless so many channels take more than this.
+constexpr std::int64_t kMostCopiedBytes = std::int64_t{1} << 19;
+
 template <class Real>
 struct Scratch {
   std::int64_t pitch;                    // from one map of a row to the next
@@ -31,11 +34,12 @@ struct Scratch {
   Ring<Real> coefficients[kMostLevels];  // of 2^k neighbouring patches of a column
   Real* along[kMostLevels];              // moments of 2^k neighbours of one row
   Real* cover[kMostLevels];              // coefficients of 2^k neighbours of one row, zeros on either side
-  Real* dense;                           // moments of all windows along a row where patches are strided
-  Real* values;                          // of a row of patches, for each rule
-  Ring<Real> prediction, target;         // copied rows, a map for each channel
-  Real* gradient;                        // the same
-  const Real** prediction_rows;          // of the row in work, by channel
+  Real* dense;                    // moments, later coefficients, of a row on their way to or from strided patches
+  Real* values;                   // of a row of patches, for each rule
+  Ring<Real> prediction, target;  // copied rows, a map for each channel
+  bool keeps_rows;                // or they are copied again
+  Real* gradient;                 // the same
+  const Real** prediction_rows;   // of the row in work, by channel
   const Real** target_rows;
   Real** gradient_rows;
   Doubles* value_sums;   // of the rows of a block, by rule
@@ -51,6 +55,8 @@ struct Scratch {
     const auto ring = [&](std::int64_t capacity, std::int64_t maps) {
       return Ring<Real>(arena.take<Real>(capacity * maps * pitch), capacity, maps * pitch);
     };
+    // A level gives back windows of its size that begin up to 2^k rows before the newest: to be doubled, or as a part,
+    // behind which less than 2^k rows of smaller parts remain (or one more part of the top level).
     for (int k = 0; k <= geometry.levels; ++k) {
       along[k] = arena.take<Real>(kMomentMaps * pitch);
       cover[k] = arena.take<Real>(kCoefficientMaps * pitch);
@@ -61,8 +67,11 @@ struct Scratch {
     }
     dense = geometry.stride > 1 ? arena.take<Real>(kMomentMaps * pitch) : nullptr;
     values = arena.take<Real>(sweep.rule_count * pitch);
-    if (!in_place.prediction) prediction = ring(geometry.patch + 1, sweep.channels);
-    if (!in_place.target) target = ring(geometry.patch + 1, sweep.channels);
+    const std::int64_t row_bytes = 2 * sweep.channels * pitch * static_cast<std::int64_t>(sizeof(Real));
+    keeps_rows = (geometry.patch + 1) * row_bytes <= kMostCopiedBytes;
+    const std::int64_t kept = keeps_rows ? geometry.patch + 1 : 1;
+    if (!in_place.prediction) prediction = ring(kept, sweep.channels);
+    if (!in_place.target) target = ring(kept, sweep.channels);
     gradient = in_place.gradient ? nullptr : arena.take<Real>(sweep.channels * pitch);
     prediction_rows = arena.take<const Real*>(sweep.channels);
     target_rows = arena.take<const Real*>(sweep.channels);

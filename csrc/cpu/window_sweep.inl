@@ -9,7 +9,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 
 #include "cpu/vectors.inl"
 #include "cpu/window_along.inl"
@@ -52,7 +51,7 @@ class TileSweep {
   void run() {
     std::int64_t next = sweep_.first_row;
     for (std::int64_t row = tile_.first_input_row; row < tile_.last_input_row; ++row) {
-      copy_row(row);
+      if (scratch_.keeps_rows) copy_row(row);
       const std::int64_t patch_row = row - patch_ + 1;
       if (tile_.measures(row, patch_)) {
         if (geometry_.needs(0, row)) windows_along(row);
@@ -79,8 +78,7 @@ class TileSweep {
     const double numbers = static_cast<double>(sweep_.channels * patch_ * patch_);
     PatchRule<Real> result;
     result.per_number = static_cast<Real>(1.0 / numbers);
-    // An eps that this type cannot hold would make flat patches divide by zero.
-    result.eps = std::max(static_cast<Real>(rule.eps), std::numeric_limits<Real>::min());
+    result.eps = representable_eps<Real>(rule.eps);
     result.reference_gap = static_cast<Real>(sweep_.reference_hat) - static_cast<Real>(sweep_.reference);
     result.factor = static_cast<Real>(rule.factor);
     return result;
@@ -96,6 +94,7 @@ class TileSweep {
 
   // Finds the channels of a row of both images, from `column` on.
   void find_rows(std::int64_t row, std::int64_t column) {
+    if (!scratch_.keeps_rows) copy_row(row);
     for (std::int64_t c = 0; c < sweep_.channels; ++c) {
       const std::int64_t copied = c * pitch_ + column - tile_.first_input;
       scratch_.prediction_rows[c] = in_place_.prediction ? numbers_at<Real>(sweep_.prediction, c, row, column)
@@ -127,7 +126,11 @@ class TileSweep {
   template <int kChannels>
   void dense_windows_along(Real* out) {
     const ImageRow<Real, kChannels> row = image_row<kChannels>();
-    if (short_levels_ >= 0) return short_windows(short_levels_, row, tile_.inputs, along_.weights, pitch_, out);
+    if (short_levels_ >= 0) {
+      with_short_levels<Real>(
+          short_levels_, [&](auto levels) { short_windows<levels()>(row, tile_.inputs, along_.weights, pitch_, out); });
+      return;
+    }
     short_windows<0>(row, tile_.inputs, along_.weights, pitch_, scratch_.along[0]);
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k;
@@ -300,8 +303,13 @@ class TileSweep {
     const PixelOutput<Real> output = {sweep_.gradient.data ? scratch_.gradient_rows : nullptr, sweep_.adds,
                                       sweep_.squared_error_coefficients, scratch_.square_sums};
     PixelRow<Real, kChannels> pixels(image_row<kChannels>(), output);
-    if (short_levels_ >= 0) return short_cover(short_levels_, cover_, pitch_, tile_.pixels, pixels);
-    long_cover(cover_parts_, pitch_, tile_.pixels, pixels);
+    if (short_levels_ >= 0) {
+      with_short_levels<Real>(short_levels_,
+                              [&](auto levels) { short_cover<levels()>(cover_, pitch_, tile_.pixels, pixels); });
+    } else {
+      long_cover(cover_parts_, pitch_, tile_.pixels, pixels);
+    }
+    pixels.finish();
   }
 
   const Sweep& sweep_;

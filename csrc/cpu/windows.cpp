@@ -53,20 +53,23 @@ struct Pass {
   std::vector<const Term*> terms;
   std::vector<WindowRule> rules;
 
-  Pass(const Patches& patches) : geometry(patches.size, patches.stride), per_channel(patches.per_channel) {}
+  Pass(const Patches& patches, std::int64_t stride)
+      : geometry(patches.size, stride), per_channel(patches.per_channel) {}
 };
 
 std::vector<std::unique_ptr<Pass>> passes_of(const Call& call, int input) {
   std::vector<std::unique_ptr<Pass>> passes;
+  const std::int64_t* sizes = call.inputs[input].prediction.sizes;
   for (const Term& term : *call.terms) {
     if (!is_windowed(term.kind) || term.inputs[0] != input) continue;
     const Patches& patches = term.patches;
-    const auto same = [&patches](const std::unique_ptr<Pass>& pass) {
-      return pass->geometry.patch == patches.size && pass->geometry.stride == patches.stride &&
+    const std::int64_t stride = std::min(patches.stride, std::max(sizes[2], sizes[3]));  // beyond: one position
+    const auto same = [&patches, stride](const std::unique_ptr<Pass>& pass) {
+      return pass->geometry.patch == patches.size && pass->geometry.stride == stride &&
              pass->per_channel == patches.per_channel && pass->terms.size() < kMostRules;
     };
     auto found = std::find_if(passes.begin(), passes.end(), same);
-    if (found == passes.end()) found = passes.insert(found, std::make_unique<Pass>(patches));
+    if (found == passes.end()) found = passes.insert(found, std::make_unique<Pass>(patches, stride));
     (*found)->terms.push_back(&term);
     const double multiplier =
         std::exp(log_multiplier(term.scale, call.state, term.first_row, compared_elements(call, term)));
@@ -87,28 +90,36 @@ Planes planes_of(const Tensor& tensor, std::int64_t example, std::int64_t channe
           tensor.strides[2], tensor.strides[3]};
 }
 
-// About the mean of some channels of an example: what is subtracted so that images far from zero keep their digits.
+// A usual number of some channels of an example: what is subtracted so that images far from zero keep their digits. The
+// median of a few, so that no outlier decides.
 template <class T>
-double mean_of_grid(const Tensor& images, std::int64_t offset, std::int64_t channels) {
-  constexpr std::int64_t kGrid = 4;
+double median_of_grid(const Tensor& images, std::int64_t offset, std::int64_t channels) {
+  constexpr std::int64_t kGrid = 4, kMostChannels = 4;
   const T* const data = static_cast<const T*>(images.data) + offset;
-  double sum = 0;
+  double samples[kGrid * kGrid * kMostChannels];
+  int count = 0;
+  const std::int64_t some = std::min(channels, kMostChannels);
   for (std::int64_t i = 0; i < kGrid * kGrid; ++i) {
     const std::int64_t row = (2 * (i / kGrid) + 1) * images.sizes[2] / (2 * kGrid);
     const std::int64_t column = (2 * (i % kGrid) + 1) * images.sizes[3] / (2 * kGrid);
     const T* const pixel = data + row * images.strides[2] + column * images.strides[3];
-    for (std::int64_t c = 0; c < channels; ++c) sum += static_cast<double>(to_float(pixel[c * images.strides[1]]));
+    for (std::int64_t c = 0; c < some; ++c) {
+      const double number = static_cast<double>(to_float(pixel[c * channels / some * images.strides[1]]));
+      if (std::isfinite(number)) samples[count++] = number;
+    }
   }
-  return sum / static_cast<double>(channels * kGrid * kGrid);
+  if (count == 0) return 0;
+  std::nth_element(samples, samples + count / 2, samples + count);
+  return samples[count / 2];
 }
 
 double reference_of(const Tensor& images, std::int64_t example, std::int64_t channel, std::int64_t channels) {
   const std::int64_t offset = example * images.strides[0] + channel * images.strides[1];
   switch (images.type) {
-    case DataType::kFloat32: return mean_of_grid<float>(images, offset, channels);
-    case DataType::kFloat64: return mean_of_grid<double>(images, offset, channels);
-    case DataType::kFloat16: return mean_of_grid<Half>(images, offset, channels);
-    default: return mean_of_grid<BFloat16>(images, offset, channels);
+    case DataType::kFloat32: return median_of_grid<float>(images, offset, channels);
+    case DataType::kFloat64: return median_of_grid<double>(images, offset, channels);
+    case DataType::kFloat16: return median_of_grid<Half>(images, offset, channels);
+    default: return median_of_grid<BFloat16>(images, offset, channels);
   }
 }
 
@@ -151,12 +162,12 @@ class ImageSweep {
       most_patch = std::max(most_patch, pass->geometry.patch);
       sweeps += pass->per_channel ? channels_ : 1;
     }
-    std::int64_t columns = kTileColumns;
-    do {
+    for (std::int64_t columns = kTileColumns;; columns /= 2) {
       strips_ = std::max<std::int64_t>(1, (width_ + columns / 2) / columns);
       strip_columns_ = (width_ + strips_ - 1) / strips_;
-      columns /= 2;
-    } while (columns >= std::max(kFewestColumns, 2 * most_patch) && scratch_bytes() > kMostScratch);
+      const bool narrowest = columns / 2 < std::max(kFewestColumns, 2 * most_patch);
+      if (narrowest || scratch_bytes() <= kMostScratch) break;
+    }
     strips_ = (width_ + strip_columns_ - 1) / strip_columns_;
     const std::int64_t tiles = call_.batch * strips_, wanted = call_.threads > 1 ? 4 * call_.threads : 1;
     std::int64_t bands = (wanted + tiles - 1) / tiles;
@@ -165,7 +176,8 @@ class ImageSweep {
       bands = std::max(bands, height_ * row_bytes / kTileBytes);
     }
     // A band of less than a few patches is mostly what its neighbours compute as well.
-    bands = std::clamp<std::int64_t>(height_ / (3 * most_patch), 1, std::max<std::int64_t>(1, bands));
+    const std::int64_t most_useful = std::max<std::int64_t>(1, height_ / (3 * most_patch));
+    bands = std::clamp<std::int64_t>(bands, 1, most_useful);
     band_rows_ = ((height_ + bands - 1) / bands + kBlockRows - 1) / kBlockRows * kBlockRows;
     bands_ = (height_ + band_rows_ - 1) / band_rows_;
   }

@@ -53,7 +53,7 @@ __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, co
   const double derivative = multiplier_of(plan, term, term.first_row) * weight;
   // A single number correlates with any other: no gradient, where rounding would leave some.
   const double of_correlation = numbers == 1 ? 0.0 : -derivative;
-  return {static_cast<Real>(1.0 / numbers), max(static_cast<Real>(window.eps), kLeastEps<Real>), 0,
+  return {static_cast<Real>(1.0 / numbers), max(representable_eps<Real>(window.eps), kLeastEps<Real>), 0,
           static_cast<Real>(term.kind() == TermKind::kPatchCorrelation ? of_correlation : derivative)};
 }
 

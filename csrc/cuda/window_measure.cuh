@@ -18,7 +18,10 @@ struct DeviceMath {
   }
   static __device__ __forceinline__ double inverse_sqrt(double value) { return 1.0 / sqrt(value); }
 
-  // Not a number stays that.
+  template <class Real>
+  static __device__ __forceinline__ Real unless_zero(Real condition, Real value) {
+    return condition == 0 ? Real{0} : value;
+  }
   template <class Real>
   static __device__ __forceinline__ Real max(Real value, Real least) {
     return value < least ? least : value;

@@ -20,9 +20,24 @@ struct Strip {
   References<Real> reference;
 };
 
-// Means of both images in the middle row of the strip: what is far off in all of it need not be squared.
+// Of the lanes' finite values; zero if there is none.
+__device__ __forceinline__ double warp_median(double value, bool counts) {
+  counts = counts && value - value == 0;
+  int rank = 0, count = 0;
+#pragma unroll 1
+  for (int other = 0; other < kWarpSize; ++other) {
+    const double theirs = __shfl_sync(kWholeWarp, value, other);
+    if (!__shfl_sync(kWholeWarp, static_cast<int>(counts), other)) continue;
+    ++count;
+    if (theirs < value || (theirs == value && other < lane())) ++rank;
+  }
+  return warp_sum(counts && rank == count / 2 ? value : 0.0);
+}
+
+// A usual number of each image, from the middle row of the strip: what is far off in all of it need not be squared. The
+// median, so that no outlier decides.
 template <class Images, int columns, class Real>
-__device__ __forceinline__ References<Real> references(const Strip<Real>& strip, int width) {
+__device__ __forceinline__ References<Real> references(const Strip<Real>& strip) {
   const int row = (strip.first_row + strip.end_row) / 2;
   double hat = 0, x = 0;
   for (int some = strip.first_channel; some < strip.end_channel; some += kChannelsAtOnce<Images, columns>) {
@@ -37,10 +52,10 @@ __device__ __forceinline__ References<Real> references(const Strip<Real>& strip,
       }
     }
   }
-  const int first = strip.column - lane() * columns;
-  const double numbers = static_cast<double>(min(width - first, kWarpSize * columns)) *
+  const bool inside = strip.planes.inside > 0;
+  const double numbers = static_cast<double>(max(min(strip.planes.inside, columns), 1)) *
                          static_cast<double>(strip.end_channel - strip.first_channel);
-  return {static_cast<Real>(warp_sum(hat) / numbers), static_cast<Real>(warp_sum(x) / numbers)};
+  return {static_cast<Real>(warp_median(hat / numbers, inside)), static_cast<Real>(warp_median(x / numbers, inside))};
 }
 
 template <class Images, int columns>
@@ -87,7 +102,7 @@ __device__ __forceinline__ Strip<typename Images::Real> strip_of(const Plan& pla
       plane(item.target, &Dimension::target, item.type_of_target(), strips.target_in_vectors),
       min(width - strip.column, columns)};
   strip.gradient = plane(item.gradient, &Dimension::gradient, of_gradient, strips.gradient_in_vectors);
-  strip.reference = references<Images, columns>(strip, width);
+  strip.reference = references<Images, columns>(strip);
   return strip;
 }
 

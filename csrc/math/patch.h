@@ -1,8 +1,9 @@
 // Windowed statistics and the constraints made of them (Table 1 of "Taming VAEs": pNCC and local image statistics).
 //
-// Everything is written for a number type N that may be a vector of numbers; Math::inverse_sqrt knows its square root.
-// A gradient is, with box() the sum over the patches that cover pixel j, and both images shifted by any reference of
-// their own (the same for statistics and gradient),
+// Everything is written for a number type N that may be a vector of numbers; Math knows its square root, its limits,
+// and `unless_zero(condition, value)`: zero where the condition is. All three leave NaN what it is. A gradient is, with
+// box() the sum over the patches that cover pixel j, and both images shifted by any reference of their own (the same
+// for statistics and gradient),
 //
 //   d constraint / d x_hat[j] = x[j] * box(a)[j] - x_hat[j] * box(b)[j] + box(d)[j].
 #pragma once
@@ -52,6 +53,14 @@ struct PatchRule {
   Real factor;         // of the derivative: multiplier * weight * sign / (batch * numbers of a patch)
 };
 
+// An eps beyond what this type can hold, or divide by, counts as the next one that it can.
+template <class Real>
+GECO_HD Real representable_eps(double eps) {
+  const double smallest = sizeof(Real) == sizeof(double) ? 0x1p-1022 : 0x1p-126;
+  const double largest = sizeof(Real) == sizeof(double) ? 0x1p1020 : 0x1p124;
+  return static_cast<Real>(eps < smallest ? smallest : eps > largest ? largest : eps);
+}
+
 // psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps)); its coefficients are added to `c`.
 template <class Math, class N, class Real>
 GECO_HD N patch_correlation(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
@@ -59,7 +68,9 @@ GECO_HD N patch_correlation(const Moments<N>& moments, const PatchRule<Real>& ru
   const N inverse = Math::inverse_sqrt(moments.m2 * rule.per_number + rule.eps);
   const N correlation = (moments.co * rule.per_number + rule.eps) * inverse_hat * inverse;
   const N scaled_hat = inverse_hat * rule.factor;
-  const N a = scaled_hat * inverse, b = scaled_hat * inverse_hat * correlation;
+  // Where an image is flat its coefficient, some 1/eps, multiplies a difference that is zero: it would only round.
+  const N a = Math::unless_zero(moments.m2, scaled_hat * inverse);
+  const N b = Math::unless_zero(moments.m2_hat, scaled_hat * inverse_hat * correlation);
   c.a += a;
   c.b += b;
   c.d += b * moments.mean_hat - a * moments.mean;
@@ -74,7 +85,7 @@ GECO_HD N local_statistics(const Moments<N>& moments, const PatchRule<Real>& rul
   const N mean_gap = moments.mean_hat - moments.mean + rule.reference_gap;
   // d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
   const N deviation_gap = (var_hat - var) / (var_hat * inverse_hat + var * inverse);
-  const N b = deviation_gap * inverse_hat * -rule.factor;
+  const N b = Math::unless_zero(moments.m2_hat, deviation_gap * inverse_hat * -rule.factor);
   c.b += b;
   c.d += mean_gap * rule.factor + b * moments.mean_hat;
   return (mean_gap * mean_gap + deviation_gap * deviation_gap) * static_cast<Real>(0.5);

@@ -17,6 +17,7 @@ SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 VIOLATIONS = {"log": 0, "relative": 1, "raw": 2}
 
 MAX_RANK = 8
+MAX_STRIDE = 1 << 40  # beyond any image: one position
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +52,7 @@ def program(terms: str, owners: tuple[int, ...]) -> Program:
             term.from_logits,
             SCALE_RULES[term.scale_rule],
             term.patch_size,
-            term.stride,
+            min(term.stride, MAX_STRIDE),
             term.eps,
             term.per_channel,
         )
