@@ -1,4 +1,4 @@
-# make demo | make test | make sanitize | make bench | make lint | make clean
+# make demo | make test | make sanitize | make bench | make gpu | make lint | make clean
 # (PYTHON=... chooses the interpreter, 3.10 or newer)
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test sanitize bench lint typecheck format clean
+.PHONY: demo test sanitize bench gpu lint typecheck format clean
 
 # Installed in place: a change to a Python file needs nothing, a change to a source of the extension builds it again.
 $(VENV)/train.installed: $(SOURCES)
@@ -39,6 +39,18 @@ sanitize: $(VENV)/test.installed
 bench: $(VENV)/test.installed
 	@$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 	@$(BIN)/python bench/ratios.py
+
+# On an NVIDIA machine that has PyTorch, the build tools and pytest, without network: built into the environment of
+# PYTHON itself, tested there, measured, results/gpu.json and the README's table written.
+gpu:
+	$(eval missing := $(shell $(PYTHON) tests/gpu/machine.py))$(if $(missing),$(error make gpu: $(missing)))
+	@echo "Building geco_ext with its CUDA kernels (some minutes)"
+	@CUDACXX="$${CUDACXX:-$$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}" CMAKE_ARGS="-DGECO_EXT_CUDA=ON $$CMAKE_ARGS" \
+	  CMAKE_BUILD_PARALLEL_LEVEL="$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)}" PIP_BREAK_SYSTEM_PACKAGES=1 $(PYTHON) -m pip \
+	  --disable-pip-version-check install --quiet --no-build-isolation --no-deps --no-index --editable .
+	@$(PYTHON) -c "from geco_ext.commands.info import info; info()"
+	@$(PYTHON) tests/gpu/run.py
+	@$(PYTHON) bench/ratios.py --device cuda --write
 
 lint: $(VENV)/dev.installed typecheck
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +108,43 @@ class PlainPaperGECO(PlainGECO):
     def _update(self, average: Tensor) -> None:
         self.log_multiplier = (self.log_multiplier + self.lr * average).clamp(math.log(1e-10), math.log(1e10))
         self.average = average
+
+
+class GECOWithItem(PlainGECO):
+    """As public implementations do it: averages and multipliers are Python numbers, every constraint is read."""
+
+    def __init__(self, constraints: PlainConstraints, shape: Sequence[int], device: torch.device):
+        super().__init__(constraints, shape, device)
+        self.state = [
+            _Multiplier(*(v.item() for v in values))
+            for values in zip(
+                *(torch.as_tensor(v).reshape(-1) for v in (self.log_multiplier, self.scale, self.low, self.high)),
+                strict=True,
+            )
+        ]
+
+    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor:
+        loss = kl.mean()
+        for c_hat, state in zip(self.constraints(x_hat, x).reshape(-1).unbind(), self.state, strict=True):
+            value = c_hat.item()
+            state.average = value if state.average is None else self.alpha * state.average + (1 - self.alpha) * value
+            loss = loss + math.exp(state.log_multiplier) * (c_hat + (state.average - c_hat.detach()))
+            violation = min(max(math.log1p(state.average / state.scale), -1.0), 1.0)
+            previous = violation if state.violation is None else state.violation
+            change = self.lr * violation + self.proportional * (violation - previous)
+            state.log_multiplier = min(max(state.log_multiplier + change, state.low), state.high)
+            state.violation = violation
+        return loss
+
+
+@dataclass
+class _Multiplier:
+    log_multiplier: float
+    scale: float
+    low: float
+    high: float
+    average: float | None = None
+    violation: float | None = None
 
 
 class Compiled:

@@ -6,10 +6,11 @@ the fastest form of that family.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 
 import torch
-from baselines import Compiled, PlainConstraints, PlainGECO, PlainPaperGECO
+from baselines import Compiled, GECOWithItem, PlainConstraints, PlainGECO, PlainPaperGECO
 from scenarios import Scenario
 from torch import Tensor
 from window_forms import (
@@ -90,9 +91,30 @@ def steps(scenario: Scenario, device: torch.device, compiler: str | None = "indu
         plain = (PlainPaperGECO if scenario.paper else PlainGECO)(constraints, scenario.shape, device)
         if "eager" in name:
             result[name] = Step(plain, images, None)
-        elif compiler is not None:
+        elif compiler is not None and scenario.compiled:
             result[name] = Step(Compiled(plain, compiler), images, None)
-    return result
+    if device.type == "cuda" and _serves("triton", scenario, device):
+        result["triton"] = Step(_ours(scenario, device), images, "triton")
+    return result | _others(scenario, device, images)
+
+
+def _serves(backend: str, scenario: Scenario, device: torch.device) -> bool:
+    available = backend in geco_ext.available_backends()
+    return available and geco_ext.backends.load(backend).refuses(_request(scenario, device)) is None
+
+
+def _others(scenario: Scenario, device: torch.device, images: Images) -> dict[str, Step]:
+    """GECO as it is found: multipliers as Python numbers; the machinery of Cooper, where it is installed."""
+    constraints = scenario.constraints()
+    forms = PlainConstraints(constraints, pooled(rows_then_columns))
+    if not scenario.paper:
+        return {"item": Step(GECOWithItem(forms, scenario.shape, device), images, None)}
+    if importlib.util.find_spec("cooper") is None:
+        return {}
+    from cooper_geco import CooperGECO, Problem
+
+    problem = Problem(forms, len(constraints), device)
+    return {"cooper": Step(CooperGECO(problem, PlainPaperGECO.lr), images, None)}
 
 
 def own_step(scenario: Scenario, device: torch.device) -> Step:
@@ -102,9 +124,14 @@ def own_step(scenario: Scenario, device: torch.device) -> Step:
 
 def operator(scenario: Scenario, device: torch.device) -> Call:
     """The fused operator alone, into buffers allocated as the floor's are: constraint, gradient, update, loss."""
+    request = _request(scenario, device)
+    return lambda: ops.lagrangian(request)
+
+
+def _request(scenario: Scenario, device: torch.device) -> Request:
     images = Images(scenario, device)
     criterion = _ours(scenario, device)
-    request = Request(
+    return Request(
         predictions=[images.x_hat],
         targets=[images.x],
         kl=images.kl,
@@ -116,7 +143,31 @@ def operator(scenario: Scenario, device: torch.device) -> Call:
         image_elements=images.x[0].numel(),
         update=criterion._settings,
     )
-    return lambda: ops.lagrangian(request)
+
+
+def comparable_losses(scenario: Scenario, device: torch.device) -> dict[str, Call]:
+    """Losses of other packages that look through the same windows, forward and backward: no constraint, no update."""
+    windows = PlainConstraints(scenario.constraints()).windows
+    if device.type != "cuda" or importlib.util.find_spec("fused_ssim") is None:
+        return {}
+    if [(window.patch, window.per_channel) for window in windows] != [(11, True)] or scenario.dtype != torch.float32:
+        return {}
+    from fused_ssim import fused_ssim
+
+    images = Images(scenario, device)
+    x_hat = images.x_hat.requires_grad_()
+
+    def step() -> None:
+        x_hat.grad = None
+        fused_ssim(x_hat, images.x, padding="valid").backward()
+
+    return {"fused_ssim": step}
+
+
+def copy(scenario: Scenario, device: torch.device) -> Call:
+    """One tensor of the scenario's size read, one written."""
+    y, z = (torch.rand(scenario.shape, device=device).to(scenario.dtype) for _ in range(2))
+    return lambda: z.copy_(y)
 
 
 def floor(scenario: Scenario, device: torch.device) -> Call:

@@ -3,67 +3,97 @@
 python bench/ratios.py                          # everything, on the screen
 python bench/ratios.py --only 'pNCC 8, 64x3x64' --threads 1 2
 python bench/ratios.py --write                  # on an idle machine: keep it, and write the tables
+python bench/ratios.py --device cuda --quick    # on a GPU: what the README shows
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
+import time
 from pathlib import Path
 
 import torch
 from agreement import check_agreement
-from bars import judge
-from candidates import floor, operator, steps
-from report import RESULT, write_tables
+from bars import judge, place
+from candidates import comparable_losses, copy, floor, operator, steps
+from footprint import launches, peak_bytes
+from report import REPORTS
 from results import Result, Row, machine
-from scenarios import SCENARIOS, Scenario
+from scenarios import GPU_SCENARIOS, SCENARIOS, Scenario
 from timing import measure
 
 
 def compare(scenario: Scenario, seconds: float, turn_seconds: float, device: torch.device) -> Row:
-    """All candidates of a scenario, on the threads that PyTorch uses now."""
+    """All candidates of a scenario, on the GPU or on the threads that PyTorch uses now."""
     candidates = steps(scenario, device)
     check_agreement(candidates)
-    calls = {**candidates, "operator": operator(scenario, device), "floor": floor(scenario, device)}
-    return Row.of(scenario, torch.get_num_threads(), measure(calls, seconds, turn_seconds, device))
+    calls = {**candidates, **comparable_losses(scenario, device), "operator": operator(scenario, device)}
+    counted = launches(calls, device), peak_bytes(calls, device)
+    calls["floor"] = floor(scenario, device)
+    threads = torch.get_num_threads()
+    if device.type == "cuda":
+        calls["copy"] = copy(scenario, device)
+        threads = 0
+    return Row.of(scenario, threads, measure(calls, seconds, turn_seconds, device), *counted)
 
 
 def main() -> None:
     arguments = _arguments()
-    rows = []
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for scenario in SCENARIOS:
-            if re.search(arguments.only, scenario.label):
-                rows.append(compare(scenario, arguments.seconds, arguments.turn, torch.device("cpu")))
-                print(_line(rows[-1]), flush=True)
-    result = Result(machine(), arguments.turn, rows)
+    device = torch.device(arguments.device)
+    on_gpu = device.type == "cuda"
+    of_machine = machine(device)
+    rows: list[Row] = []
+    end = time.monotonic() + arguments.limit
+    for threads in [0] if on_gpu else arguments.threads:
+        if threads:
+            torch.set_num_threads(threads)
+        for scenario in GPU_SCENARIOS if on_gpu else SCENARIOS:
+            if not re.search(arguments.only, scenario.label) or (arguments.quick and not scenario.in_readme):
+                continue
+            if time.monotonic() > end:
+                print(f"{scenario.label}: left out, {arguments.limit:g} s have passed", flush=True)
+                continue
+            rows.append(compare(scenario, arguments.seconds, arguments.turn, device))
+            print(_line(rows[-1]), flush=True)
+            if on_gpu:
+                torch.cuda.empty_cache()
+    result = Result(of_machine, arguments.turn, rows)
     print("\n".join(judge(rows)[0]))
     if arguments.json:
         result.save(arguments.json)
     if arguments.write:
-        result.save(RESULT)
-        write_tables()
+        report = REPORTS[device.type]
+        result.save(report.result)
+        report.write()
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=6.0, help="measuring time of a scenario")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--seconds", type=float, help="measuring time of a scenario; 6, on a GPU 2")
     parser.add_argument("--turn", type=float, default=0.02, help="seconds a candidate runs before the next one does")
     parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="one pass for each")
     parser.add_argument("--only", default="", metavar="REGEX", help="scenarios whose label matches")
+    parser.add_argument("--quick", action="store_true", help="only what the README's table shows")
+    parser.add_argument("--limit", type=float, help="start no scenario after so many seconds; on a GPU 270")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the result there")
     parser.add_argument("--write", action="store_true", help="keep the result: bench/results and the README's table")
     arguments = parser.parse_args()
     if arguments.write and arguments.only:
         parser.error("--write keeps a whole run, --only measures part of one; use --json")
+    on_gpu = arguments.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        parser.error("--device cuda: there is no GPU here that PyTorch can use")
+    arguments.seconds = arguments.seconds or (2.0 if on_gpu else 6.0)
+    arguments.limit = arguments.limit or (270.0 if on_gpu else math.inf)
     return arguments
 
 
 def _line(row: Row) -> str:
     shown = [f"{name} {seconds * 1e3:.3g}" for name, seconds in row.seconds.items()]
-    return f"{row.label} ({row.threads} threads), ms: {', '.join(shown)}"
+    return f"{row.label} ({place(row.threads)}), ms: {', '.join(shown)}"
 
 
 if __name__ == "__main__":

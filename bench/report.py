@@ -1,24 +1,53 @@
-"""Tables from ``results/cpu.json``: ``python bench/report.py`` writes ``results/cpu.md`` and the project's README."""
+"""Tables and plots from ``results/*.json``.
+
+``python bench/report.py`` writes ``results/*.md``, ``results/*.svg`` and the tables of the project's README.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+from bars import place
+from plots import plot
 from results import Result, Row
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
-RESULT, FULL_TABLE = HERE / "results" / "cpu.json", HERE / "results" / "cpu.md"
-BEGIN, END = "<!-- benchmark table: python bench/ratios.py --write -->", "<!-- end of benchmark table -->"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a device's result is kept and shown."""
+
+    name: str
+    title: str
+    begin: str
+    end: str
+    table: Callable[[list[Row]], str]
+
+    @property
+    def result(self) -> Path:
+        return HERE / "results" / f"{self.name}.json"
+
+    def write(self) -> None:
+        """Everything that shows the committed result; nothing where there is none."""
+        if not self.result.exists():
+            return
+        result = Result.load(self.result)
+        self.result.with_suffix(".md").write_text(full_page(result, self.title))
+        plot(result, self.result.with_suffix(".svg"))
+        before, rest = README.read_text().split(self.begin)
+        README.write_text(
+            before + self.begin + "\n" + self.table(result.rows) + "\n" + self.end + rest.split(self.end)[1]
+        )
 
 
 def write_tables() -> None:
-    """All tables that show the committed result."""
-    result = Result.load(RESULT)
-    FULL_TABLE.write_text(full_page(result))
-    before, rest = README.read_text().split(BEGIN)
-    README.write_text(before + BEGIN + "\n" + readme_table(result.rows) + "\n" + END + rest.split(END)[1])
+    """All tables and plots that show a committed result."""
+    for report in REPORTS.values():
+        report.write()
 
 
 def readme_table(rows: Iterable[Row]) -> str:
@@ -38,21 +67,40 @@ def readme_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def full_page(result: Result) -> str:
+def gpu_readme_table(rows: Iterable[Row]) -> str:
+    """A row for each claim: what others take, what is launched, and how much memory a step needs for a while."""
+    lines = [
+        "| forward, backward, update | geco_ext, ms | eager takes | `torch.compile` takes | with `.item()` takes "
+        "| Triton takes | launches, eager's | peak memory, eager's | step / floor |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.label} | {_milliseconds(row, 'geco_ext')} | {_times(row, 'eager')} | {_times(row, 'compile')} "
+        f"| {_times(row, 'item')} | {_times(row, 'triton')} | {_beside_eager(row, row.launches, str)} "
+        f"| {_beside_eager(row, row.peak_bytes, _mebibytes)} | {_step_to_floor(row)} |"
+        for row in rows
+        if row.in_readme
+    ]
+    return "\n".join(lines)
+
+
+def full_page(result: Result, title: str) -> str:
     """Every row, then every candidate's time."""
     machine = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.machine.items())
     parts = [
-        "# All results on the CPU",
+        f"# {title}",
         f"Written by `python bench/ratios.py --write`; what the columns mean: [README](../README.md). {machine}; "
         f"turns of {result.turn_seconds * 1e3:g} ms.",
     ]
     for threads in sorted({row.threads for row in result.rows}, reverse=True):
         rows = [row for row in result.rows if row.threads == threads]
-        parts += [f"## {threads} {'thread' if threads == 1 else 'threads'}", _ratio_table(rows)]
+        parts += [f"## {place(threads)}", _ratio_table(rows)]
         parts += [
             "Every candidate, ms; in brackets those timed ten times or less: slow, or far behind.",
             _time_table(rows),
         ]
+        if any(row.launches or row.peak_bytes for row in rows):
+            parts += ["Launches and peak memory of a step.", _footprint_table(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -85,6 +133,29 @@ def _time_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def _footprint_table(rows: Iterable[Row]) -> str:
+    lines = ["| | launches | peak memory |", "|---|---|---|"]
+    for row in rows:
+        launches = ", ".join(f"{name} {count}" for name, count in row.launches.items())
+        peaks = ", ".join(f"{name} {_mebibytes(count)}" for name, count in row.peak_bytes.items())
+        lines.append(f"| {row.label} | {launches or '-'} | {peaks or '-'} |")
+    return "\n".join(lines)
+
+
+def _beside_eager(row: Row, counts: dict[str, int], shown: Callable[[int], str]) -> str:
+    """Ours and those of the fastest eager form."""
+    eager = f"eager: {row.won.get('eager')}"
+    return f"{shown(counts['geco_ext'])}, {shown(counts[eager])}" if {"geco_ext", eager} <= counts.keys() else "-"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:.3g} MiB"
+
+
+def _step_to_floor(row: Row) -> str:
+    return "-" if row.seconds["floor"] < 2e-5 else f"{row.takes('geco_ext', unit='floor'):.2f}x"
+
+
 def _milliseconds(row: Row, name: str) -> str:
     milliseconds = row.seconds[name] * 1e3
     return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
@@ -103,6 +174,23 @@ def _to_floor(row: Row) -> str:
         return "-"
     return f"{row.takes('operator', unit='floor'):.2f}x, {row.takes('geco_ext', unit='floor'):.2f}x"
 
+
+REPORTS = {
+    "cpu": Report(
+        "cpu",
+        "All results on the CPU",
+        "<!-- benchmark table: python bench/ratios.py --write -->",
+        "<!-- end of benchmark table -->",
+        readme_table,
+    ),
+    "cuda": Report(
+        "gpu",
+        "All results on a GPU",
+        "<!-- GPU benchmark table: make gpu -->",
+        "<!-- end of GPU benchmark table -->",
+        gpu_readme_table,
+    ),
+}
 
 if __name__ == "__main__":
     write_tables()

@@ -1,14 +1,18 @@
-"""What was measured, as it is kept: ``results/cpu.json``."""
+"""What was measured, as it is kept: ``results/cpu.json``, ``results/gpu.json``."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from footprint import copy_rate
 from scenarios import Scenario
 from timing import Timing, family
 
@@ -17,7 +21,7 @@ import geco_ext
 
 @dataclass(frozen=True)
 class Row:
-    """The times of a scenario's candidates on so many threads."""
+    """The times of a scenario's candidates on so many threads of a CPU, or on a GPU: none."""
 
     label: str
     threads: int
@@ -25,14 +29,34 @@ class Row:
     seconds: dict[str, float]  # medians
     times: dict[str, int]  # of how many they are the medians; ten or less: a form that was slow, or far behind
     won: dict[str, str]  # family -> its fastest form
+    elements: int = 0  # of an image tensor
+    launches: dict[str, int] = field(default_factory=dict)  # of a step on a GPU
+    peak_bytes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scenario: Scenario, threads: int, timings: Mapping[str, Timing]) -> Row:
+    def of(
+        cls,
+        scenario: Scenario,
+        threads: int,
+        timings: Mapping[str, Timing],
+        launches: Mapping[str, int] | None = None,
+        peak_bytes: Mapping[str, int] | None = None,
+    ) -> Row:
         seconds = {name: timing.seconds for name, timing in timings.items()}
         ordered = sorted((name for name in seconds if ": " in name), key=lambda name: -seconds[name])
         won = {family(name): name.split(": ")[1] for name in ordered}  # the fastest comes last
         times = {name: timing.times for name, timing in timings.items()}
-        return cls(scenario.label, threads, scenario.in_readme, seconds, times, won)
+        return cls(
+            scenario.label,
+            threads,
+            scenario.in_readme,
+            seconds,
+            times,
+            won,
+            math.prod(scenario.shape),
+            dict(launches or {}),
+            dict(peak_bytes or {}),
+        )
 
     def best(self, *families: str) -> float | None:
         """Seconds of the fastest form of these families; None where none takes part."""
@@ -61,14 +85,46 @@ class Result:
         return cls(content["machine"], content["turn_seconds"], [Row(**row) for row in content["rows"]])
 
 
-def machine() -> dict[str, object]:
-    """Of the CPU, with the versions that ran on it."""
+def machine(device: torch.device) -> dict[str, object]:
+    """The processor, with the versions that ran on it."""
+    if device.type == "cuda":
+        return _gpu(device)
     return {
         "processor": _processor(),
         "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),
         "torch": torch.__version__,
         "geco_ext": geco_ext.__version__,
     }
+
+
+def _gpu(device: torch.device) -> dict[str, object]:
+    extension = geco_ext.backends.native.extension()[0]
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "triton": _triton(),
+        "geco_ext": geco_ext.__version__,
+        "compiled_architectures": extension and extension.cuda_architectures,
+        "copy_rate_in_gigabytes": round(copy_rate(device) / 1e9),
+    }
+
+
+def _driver() -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "unknown"
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    return lines[0].strip() if lines else "unknown"
+
+
+def _triton() -> str | None:
+    try:
+        import triton
+    except ImportError:
+        return None
+    return str(triton.__version__)
 
 
 def _processor() -> str:

@@ -13,13 +13,15 @@ from geco_ext.constraints import Constraint
 
 Shape = tuple[int, int, int, int]
 
-TINY, SMALL, MEDIUM, LARGE, SINGLE = (
+TINY, SMALL, MEDIUM, LARGE, SINGLE, HUGE = (
     (1, 1, 8, 8),
     (64, 3, 32, 32),
     (64, 3, 64, 64),
     (16, 3, 256, 256),
     (1, 3, 1024, 1024),
+    (16, 3, 1024, 1024),
 )
+STREAM, STREAM_OF_HALVES = (64, 1, 1024, 1024), (128, 1, 1024, 1024)  # 256 MiB a tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Scenario:
     paper: bool = False  # the paper's update on both sides instead of the default's
     record: bool = False  # every plain form we know, beside those that a claim is measured against
     in_readme: bool = False
+    compiled: bool = True  # torch.compile takes part
 
     @property
     def label(self) -> str:
@@ -52,6 +55,10 @@ def _re() -> list[Constraint]:
 
 def _re_and_ncc(patch: int, stride: int = 1, per_channel: bool = False) -> list[Constraint]:
     return [*_re(), PatchNCC(0.9, patch, stride, per_channel=per_channel)]
+
+
+def _ncc_per_channel(patch: int) -> list[Constraint]:
+    return [PatchNCC(0.9, patch, per_channel=True)]
 
 
 def _statistics() -> list[Constraint]:
@@ -85,4 +92,30 @@ SCENARIOS = (
     Scenario("RE + pNCC 8, per channel", MEDIUM, partial(_re_and_ncc, 8, per_channel=True)),
     Scenario("local statistics 8", MEDIUM, _statistics),
     Scenario("RE + pNCC 4 + pNCC 8 + local statistics 8", MEDIUM, _combination, in_readme=True),
+)
+
+_COMBINATION = "RE + pNCC 4 + pNCC 8 + local statistics 8"
+
+# On a GPU, what matters most first: a run of limited time leaves out the end.
+GPU_SCENARIOS = (
+    Scenario("RE", STREAM, _re, in_readme=True),
+    _ncc_8(HUGE, in_readme=True),
+    Scenario(_COMBINATION, SMALL, _combination, in_readme=True),
+    Scenario("pNCC 11, per channel", HUGE, partial(_ncc_per_channel, 11), in_readme=True, compiled=False),
+    Scenario("RE", TINY, _re, in_readme=True),
+    Scenario("RE, the paper's update", TINY, _re, paper=True, in_readme=True),
+    _ncc_8(MEDIUM, in_readme=True),
+    _ncc_8(LARGE, in_readme=True),
+    Scenario("RE", LARGE, _re, in_readme=True),
+    Scenario("RE", SMALL, _re, compiled=False),
+    Scenario("RE", MEDIUM, _re, compiled=False),
+    Scenario("RE", HUGE, _re, compiled=False),
+    *(Scenario("RE", STREAM_OF_HALVES, _re, dtype) for dtype in _HALF_TYPES),
+    *(_ncc_8(HUGE, dtype=dtype, compiled=False) for dtype in _HALF_TYPES),
+    Scenario("RE + pNCC 4", TINY, partial(_re_and_ncc, 4), compiled=False),
+    _ncc_8(SMALL, compiled=False),
+    Scenario(_COMBINATION, HUGE, _combination, compiled=False),
+    Scenario("local statistics 8", HUGE, _statistics, compiled=False),
+    Scenario("RE + pNCC 16", HUGE, partial(_re_and_ncc, 16), compiled=False),
+    Scenario("RE + pNCC 8, stride 4", HUGE, partial(_re_and_ncc, 8, 4), compiled=False),
 )

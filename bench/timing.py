@@ -14,6 +14,7 @@ import torch
 
 Call = Callable[[], object]
 
+GROUP_SECONDS = {"cpu": 2e-4, "cuda": 5e-3}  # the clock is read, and the GPU waited for, this often
 SLOW = 0.3  # seconds of a call above which three calls have to do
 BEHIND = 1.5  # a form that takes so many times as long as the best of its family leaves its turns to the others
 
@@ -46,7 +47,7 @@ def _in_turns(
     # Long turns show each candidate in a steady state of its own (caches and allocator change hands with every turn,
     # and the median leaves those first calls out), short ones show it among others; bench/README.md has both. The
     # shortest calls are timed in groups, so that reading the clock does not count.
-    group = {name: max(1, round(2e-4 / fastest[name])) for name in calls}
+    group = {name: max(1, round(GROUP_SECONDS[device.type] / fastest[name])) for name in calls}
     turn = {name: max(1, round(turn_seconds / (fastest[name] * group[name]))) for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds

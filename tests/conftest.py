@@ -7,10 +7,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 
+import interpreter
+
 import geco_ext
 from geco_ext.state import new_block
 from geco_ext.terms import IMAGE, Request
 
+interpreter.round_as_devices_do()
 pytest.register_assert_rewrite("windows")  # the comparison that many tests share
 torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 torch.backends.cudnn.allow_tf32 = False  # the networks of some constraints are compared with float64 too
@@ -35,9 +38,15 @@ def backend_parameters() -> list:
     return parameters
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-case", action="store_true", help="of windowed constraints, interpreted kernels too")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """``tests/gpu/run.py`` spreads the tests over processes: this one runs the k-th part of n (``k/n``)."""
+    if interpreter.IS_USED and not config.getoption("--every-case"):
+        interpreter.leave_out_cases(config, items)
     part = os.environ.get("GECO_EXT_TEST_PART")
     if part:
         k, n = map(int, part.split("/"))

@@ -10,12 +10,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import bars
+import footprint
+import plots
 import report
 from agreement import check_agreement
 from candidates import Images, Step, floor, operator, steps
 from ratios import compare
 from results import Result, Row
-from scenarios import SCENARIOS
+from scenarios import GPU_SCENARIOS, SCENARIOS
 from timing import Timing, measure
 
 CPU = torch.device("cpu")
@@ -64,10 +66,25 @@ def test_a_candidate_with_another_window_is_found_out():
         check_agreement(candidates)
 
 
-def test_labels_tell_scenarios_apart_and_bars_name_some():
-    labels = [scenario.label for scenario in SCENARIOS]
+@pytest.mark.parametrize(("scenarios", "promised"), [(SCENARIOS, bars.BARS), (GPU_SCENARIOS, bars.GPU_BARS)])
+def test_labels_tell_scenarios_apart_and_bars_name_some(scenarios, promised):
+    labels = [scenario.label for scenario in scenarios]
     assert len(set(labels)) == len(labels)
-    assert {bar.label for bar in bars.BARS} <= set(labels)
+    assert {bar.label for bar in promised} <= set(labels)
+    compared = {bar.label for bar in promised if bar.claim.startswith("torch.compile")}
+    assert all(scenario.compiled for scenario in scenarios if scenario.label in compared)
+
+
+@pytest.mark.parametrize("scenario", [s for s in GPU_SCENARIOS if s.label not in map(label, SCENARIOS)], ids=label)
+def test_all_candidates_of_a_gpu_scenario_compute_the_same(scenario):
+    """Rehearsed on the CPU, in small."""
+    check_agreement(steps(scenario.shrunken(), CPU, compiler=None))
+
+
+def test_others_take_part():
+    assert "item" in steps(TINY, CPU, compiler=None)
+    pytest.importorskip("cooper")
+    assert "cooper" in steps(replace(TINY, paper=True), CPU, compiler=None)
 
 
 def test_a_form_far_behind_leaves_its_turns_to_the_others():
@@ -112,10 +129,64 @@ def test_results_survive_their_file_and_make_tables(tmp_path):
     result.save(tmp_path / "result.json")
     assert Result.load(tmp_path / "result.json") == result
     assert report.readme_table(result.rows).count("RE, 1x1x8x8") == 1
-    page = report.full_page(result)
+    page = report.full_page(result, "Results")
     assert "## 2 threads" in page
     assert "## 1 thread\n" in page
     assert "4.00x (b)" in page
+
+
+def gpu_row(**milliseconds):
+    counts = {"geco_ext": 3, "eager: a": 50, "eager: b": 40}
+    times = {"geco_ext": 1, "reference": 9, "triton": 1.25, "copy": 0.6, "floor": 0.9, "operator": 0.9}
+    times |= {"eager_form_a": 5, "eager_form_b": 4}
+    scenario = GPU_SCENARIOS[0]
+    return Row.of(scenario, 0, timings(**(times | milliseconds)), counts, {name: n << 20 for name, n in counts.items()})
+
+
+def test_bars_of_a_gpu():
+    lines, passed = bars.judge([gpu_row()])
+    assert not passed
+    assert lines[0] == "GPU"
+    assert any("0.90x pass" in line and "share of the copy rate" in line for line in lines)
+    assert any("0.80x MISS" in line and "Triton" in line for line in lines)
+
+
+def test_launches_are_counted_by_candidate():
+    gpu, cpu = torch.autograd.DeviceType.CUDA, torch.autograd.DeviceType.CPU
+    events = [
+        ("candidate a", cpu, 0.0, 10.0),
+        ("candidate a", gpu, 1.0, 2.0),
+        ("kernel", gpu, 1.0, 2.0),
+        ("Memset", gpu, 9.0, 9.5),
+        ("candidate b", cpu, 20.0, 30.0),
+        ("aten::add", cpu, 21.0, 22.0),
+        ("kernel", gpu, 25.0, 28.0),
+    ]
+    assert footprint.count_launches(events) == {"a": 2, "b": 1}
+    assert footprint.count_launches(events[:1]) == {}
+    assert footprint.launches({"a": lambda: None}, CPU) == footprint.peak_bytes({"a": lambda: None}, CPU) == {}
+
+
+def test_the_table_and_plot_of_a_gpu(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    readme = tmp_path / "README.md"
+    gpu_report = report.REPORTS["cuda"]
+    readme.write_text(f"before\n{gpu_report.begin}\nold\n{gpu_report.end}\nafter\n")
+    monkeypatch.setattr(report, "HERE", tmp_path)
+    monkeypatch.setattr(report, "README", readme)
+    report.write_tables()  # nothing measured yet
+    assert "old" in readme.read_text()
+    row = gpu_row()
+    Result({"device": "a GPU"}, 0.02, [row, replace(row, elements=row.elements * 4)]).save(gpu_report.result)
+    report.write_tables()
+    text = readme.read_text()
+    assert text.startswith(f"before\n{gpu_report.begin}\n| forward")
+    assert "| 1.25x | 3, 40 | 3 MiB, 40 MiB |" in text
+    assert text.endswith(f"{gpu_report.end}\nafter\n")
+    assert "## GPU" in gpu_report.result.with_suffix(".md").read_text()
+    pytest.importorskip("matplotlib")
+    assert "<svg" in gpu_report.result.with_suffix(".svg").read_text()
+    assert plots.curve([row], "RE", 0, "triton") == [(row.elements, pytest.approx(1.25 / 0.9))]
 
 
 def test_a_whole_comparison_runs(monkeypatch):

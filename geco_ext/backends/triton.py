@@ -17,15 +17,17 @@ from torch import Tensor
 
 from geco_ext.backends import reference
 from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.triton_kernels import window_plan
+from geco_ext.backends.triton_kernels.window_plan import WINDOWED
+from geco_ext.backends.windows import positions
 from geco_ext.state import COUNTERS
-from geco_ext.terms import Request, inputs_of_terms, parse_terms
+from geco_ext.terms import Request, Term, inputs_of_terms, parse_terms
 
 OLDEST = (3, 3)  # tuples of tensors as arguments
 MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
 MAX_ROWS = 1024
 MAX_INPUTS = 24
 
-_KINDS = ("squared_error", "class_probability", "scalar")
 _RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 
 
@@ -55,7 +57,7 @@ def refuses(request: Request) -> str | None:
         return reason
     if len(request.predictions) > MAX_INPUTS:
         return f"it compares at most {MAX_INPUTS} tensors in a call, got {len(request.predictions)}"
-    return _refuses_terms(request.terms) or _refuses_classes(request)
+    return _refuses_rows(request.terms) or _refuses_sizes(request)
 
 
 def lagrangian(request: Request) -> Tensor:
@@ -110,6 +112,9 @@ _TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, fo
 _SMALL_TILE = 1024
 _WARPS = 8
 _PROGRAMS_PER_MULTIPROCESSOR = 32
+_WINDOWED_PROGRAMS_PER_MULTIPROCESSOR = 16
+_CELLS = 4096  # of a tile of windowed constraints, as long as patches are small enough
+_CELLS_OF_DOUBLE = 2048
 
 
 class _Item(NamedTuple):
@@ -131,7 +136,9 @@ class _Plan(NamedTuple):
     constraints: int
     first_programs: tuple[int, ...]
     programs: tuple[int, ...]
+    partials_of_windows: int
     tile: int
+    warps: int
 
 
 def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
@@ -162,7 +169,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             tuple(item.per_example for item in plan.items),
             block,
             block[-len(COUNTERS) :].view(torch.int64),
-            block.new_empty(launched),
+            block.new_empty(launched + plan.partials_of_windows),
             sums,
             loss,
             request.batch,
@@ -172,7 +179,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             _power_of_two(plan.constraints),
             None if request.update is None else tuple(request.update),
             plan.tile,
-            num_warps=_WARPS,
+            num_warps=plan.warps,
         )
 
 
@@ -213,9 +220,11 @@ def _plan(
     for index in range(len(owners)):
         readers = tuple(t for t, of_term in enumerate(inputs) if index in of_term)
         kinds = {terms[t].kind for t in readers}
-        if kinds == {"squared_error"}:
+        compute = tl.float64 if geometry[index].is_double else tl.float32
+        if kinds & WINDOWED:
+            items.append(_windowed_item(geometry[index], terms, readers, compute))
+        elif kinds == {"squared_error"}:
             per_channel = any(terms[t].rows > 1 for t in readers)
-            compute = tl.float64 if geometry[index].is_double else tl.float32
             items.append(_squared_error_item(geometry[index], per_channel, readers, compute))
         elif kinds == {"class_probability"}:
             items.append(_class_item(geometry[index], readers, terms[readers[0]].from_logits))
@@ -227,23 +236,40 @@ def _plan(
     first_row = 0
     described = []
     compared = []
-    for term, of_term in zip(terms, inputs, strict=True):
-        described.append((term.kind, first_row, term.rows, _RULES[term.scale_rule], term.mean, tuple(of_term)))
+    for t, (term, of_term) in enumerate(zip(terms, inputs, strict=True)):
+        slots = window_plan.slots_of_terms(terms, items[of_term[0]].readers)
+        windows = (term.patch_size, term.stride, term.per_channel) if term.kind in WINDOWED else None
+        rule = _RULES[term.scale_rule]
+        described.append((term.kind, first_row, term.rows, rule, term.mean, tuple(of_term), (slots[t], windows)))
         first_row += term.rows
-        elements = {"squared_error": sum(items[i].per_example for i in of_term), "class_probability": image_elements}
+        elements = {
+            "squared_error": sum(items[i].per_example for i in of_term),
+            "class_probability": image_elements,
+            "patch_ncc": image_elements,
+        }
+        if term.kind == "local_statistics":
+            height, width = geometry[of_term[0]].shape[-2:]
+            elements[term.kind] = 2 * positions(height, term) * positions(width, term)
         compared.append(elements.get(term.kind, 1))
 
     measured = sum(item.channels * item.elements for item in items if item.kind == "squared_error")
     tile = _TILE if measured >= 2 * multiprocessors * _TILE else _SMALL_TILE
     programs = tuple(_programs(item, tile, measured, multiprocessors) for item in items)
     starts = _starts([item.channels * count for item, count in zip(items, programs, strict=True)])
-    return _Plan(tuple(items), tuple(compared), tuple(described), first_row, starts, programs, tile)
+    windowed = [(item, count) for item, count in zip(items, programs, strict=True) if item.kind == "windowed"]
+    partials_of_windows = sum(item.setting.slots * count for item, count in windowed)
+    warps = max((_warps_of_windows(item.setting.tile) for item, _ in windowed), default=_WARPS)
+    return _Plan(
+        tuple(items), tuple(compared), tuple(described), first_row, starts, programs, partials_of_windows, tile, warps
+    )
 
 
 def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> int:
     """Programs of a channel of an item; squared errors share the device by size."""
     if item.kind == "scalar":
         return 1
+    if item.kind == "windowed":
+        return min(item.elements, _WINDOWED_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors)
     if item.kind == "class_probability":
         return min(item.elements, 4 * multiprocessors)
     most = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
@@ -274,6 +300,22 @@ def _squared_error_item(geometry: _Geometry, per_channel: bool, readers: tuple[i
         elements *= size
     layout = (elements, of_channels, *innermost_first)
     return _Item("squared_error", readers, compute, layout, channels, elements, elements * channels // shape[0])
+
+
+def _windowed_item(geometry: _Geometry, terms: tuple[Term, ...], readers: tuple[int, ...], compute: Any) -> _Item:
+    """Its elements are tiles, of all channels."""
+    batch, channels, height, width = geometry.shape
+    largest = max(terms[t].patch_size for t in readers)
+    tile = window_plan.best_tile(height, width, largest, _CELLS_OF_DOUBLE if geometry.is_double else _CELLS)
+    slots = _power_of_two(window_plan.slots_needed(terms, readers))
+    setting = window_plan.constants(terms, readers, channels, tile, compute, slots)
+    layout = tuple(zip(*geometry[:4], strict=True))
+    return _Item("windowed", readers, setting, layout, 1, batch * tile.number(height, width), channels * height * width)
+
+
+def _warps_of_windows(tile: window_plan.Tile) -> int:
+    """A thread holds few numbers of a tile: there are many tensors of it."""
+    return min(max(tile.shape[0] * tile.shape[1] // 256, 4), 16)
 
 
 def _class_item(geometry: _Geometry, readers: tuple[int, ...], from_logits: bool) -> _Item:
@@ -319,17 +361,19 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _refuses_terms(terms: str) -> str | None:
-    unknown = sorted({term.kind for term in parse_terms(terms)} - set(_KINDS))
-    if unknown:
-        return f"it has no kernel for {', '.join(unknown)} yet"
+def _refuses_rows(terms: str) -> str | None:
     rows = sum(term.rows for term in parse_terms(terms))
     return f"it takes at most {MAX_ROWS} constraints, got {rows}" if rows > MAX_ROWS else None
 
 
-def _refuses_classes(request: Request) -> str | None:
+def _refuses_sizes(request: Request) -> str | None:
     terms = parse_terms(request.terms)
-    for owner, prediction in zip(request.owners, request.predictions, strict=True):
-        if owner >= 0 and terms[owner].kind == "class_probability" and prediction.shape[1] > MAX_CLASSES:
-            return f"it takes at most {MAX_CLASSES} classes, got {prediction.shape[1]}"
+    for term, inputs in zip(terms, inputs_of_terms(terms, request.owners), strict=True):
+        for shape in (request.predictions[index].shape for index in inputs):
+            if term.kind == "class_probability" and shape[1] > MAX_CLASSES:
+                return f"it takes at most {MAX_CLASSES} classes, got {shape[1]}"
+            if term.kind in WINDOWED:
+                reason = window_plan.refuses_patch(term.patch_size, shape[2], shape[3])
+                if reason is not None:
+                    return reason
     return None

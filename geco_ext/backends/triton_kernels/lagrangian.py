@@ -23,6 +23,7 @@ from geco_ext.backends.triton_kernels.state import (
     float64,
     log_multiplier,
 )
+from geco_ext.backends.triton_kernels.windows import windowed
 
 
 @triton.jit
@@ -51,8 +52,10 @@ def lagrangian_kernel(
     """Programs take shares of the items, in turn; the last one to finish adds up, moves the state and writes the loss.
 
     ``ITEMS[i]``: (kind, reading terms, setting); kl, if there is one, is the last and belongs to no term. A setting
-    is the type to compute in, the class probability's (from_logits, padded classes), or None.
-    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items).
+    is the type to compute in, the class probability's (from_logits, padded classes), the constants of ``windowed``, or
+    None.
+    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, windows). The last is the first
+    slot of a term of a windowed item and, of a windowed term, (patch size, stride, whether of each channel), or None.
     ``compared[t]``: the numbers of an example that a term compares. ``per_example[i]``: those of an input.
     """
     program = tl.program_id(0)
@@ -63,7 +66,7 @@ def lagrangian_kernel(
             share = (program - first_programs[i]) % programs[i]
             channel = (program - first_programs[i]) // programs[i]
             coefficient = tl.full((), 0.0, tl.float64)
-            if gradients[i] is not None:
+            if (gradients[i] is not None) & (ITEMS[i][0] != "windowed"):
                 coefficient = _coefficient(block, channel, compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS)
             if ITEMS[i][0] == "squared_error":
                 total = squared_error(
@@ -74,6 +77,15 @@ def lagrangian_kernel(
                 total = class_probability(
                     predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], coefficient,
                     ITEMS[i][2][0], ITEMS[i][2][1],
+                )  # fmt: skip
+            elif ITEMS[i][0] == "windowed":
+                coefficients = _coefficients_of_slots(
+                    block, layouts[i], compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS
+                )
+                windowed(
+                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], coefficients,
+                    partials + first_programs[len(ITEMS)], ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2],
+                    ITEMS[i][2][3], ITEMS[i][2][4], ITEMS[i][2][5],
                 )  # fmt: skip
             else:
                 total = mean(predictions[i], gradients[i], layouts[i], coefficient, 256)
@@ -140,6 +152,64 @@ def _coefficient_of_term(block, channel, compared, per_example, batch, term: tl.
 
 
 @triton.jit
+def _coefficients_of_slots(
+    block,
+    layout,
+    compared,
+    per_example,
+    batch,
+    i: tl.constexpr,
+    ITEMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+):
+    """The same for each sum of a windowed item."""
+    slot = tl.arange(0, ITEMS[i][2][1])
+    coefficients = tl.zeros((ITEMS[i][2][1],), tl.float64)
+    for reader in tl.static_range(len(ITEMS[i][1])):
+        coefficients += _of_slots_of_term(
+            block, slot, layout, compared[ITEMS[i][1][reader]], per_example[i], batch, TERMS[ITEMS[i][1][reader]],
+            CONSTRAINTS,
+        )  # fmt: skip
+    return coefficients
+
+
+@triton.jit
+def _of_slots_of_term(block, slot, layout, compared, per_example, batch, term: tl.constexpr, CONSTRAINTS: tl.constexpr):
+    if term[6][1] is not None:
+        here = slot == term[6][0]
+        row = term[1] + slot * 0
+    elif term[2] > 1:
+        here = (slot >= term[6][0]) & (slot < term[6][0] + term[2])
+        row = term[1] + slot - term[6][0]
+    else:
+        here = slot >= term[6][0]
+        row = term[1] + slot * 0
+    elements = float64(compared) / term[2]
+    multiplier = tl.exp(log_multiplier(block, row, here, term[3], elements, CONSTRAINTS))
+    if term[0] == "squared_error":
+        result = 2.0 * multiplier * _weight(per_example, term) / batch
+    else:
+        numbers = float64(term[6][1][0] * term[6][1][0])
+        if not term[6][1][2]:
+            numbers = numbers * layout[1][0]
+        result = multiplier / (_values(layout, term) * numbers * batch)
+        if term[0] == "patch_ncc":
+            result = -result
+    return tl.where(here, result, 0.0)
+
+
+@triton.jit
+def _values(layout, term: tl.constexpr):
+    """How many numbers a windowed term averages for each example."""
+    of_channel = float64((layout[2][0] - term[6][1][0]) // term[6][1][1] + 1)
+    of_channel = of_channel * ((layout[3][0] - term[6][1][0]) // term[6][1][1] + 1)
+    if term[6][1][2]:
+        of_channel = of_channel * layout[1][0]
+    return of_channel
+
+
+@triton.jit
 def _finish(
     first_programs,
     programs,
@@ -169,8 +239,8 @@ def _finish(
         elements = tl.where(in_term, float64(compared[t]) / TERMS[t][2], elements)
         for r in tl.static_range(len(TERMS[t][5])):
             measured = _measured(
-                first_programs[TERMS[t][5][r]], first_programs[TERMS[t][5][r] + 1], programs[TERMS[t][5][r]],
-                per_example[TERMS[t][5][r]], partials, row - TERMS[t][1], in_term, batch, TERMS[t], ROWS,
+                first_programs, programs[TERMS[t][5][r]], per_example[TERMS[t][5][r]], layouts[TERMS[t][5][r]],
+                partials, row - TERMS[t][1], in_term, batch, TERMS[t][5][r], ITEMS, TERMS[t], ROWS,
             )  # fmt: skip
             c_hat += tl.where(in_term, measured, 0.0)
     kappa = tl.load(block + KAPPA * CONSTRAINTS + row, mask=inside, other=0.0)
@@ -197,28 +267,37 @@ def _finish(
 
 @triton.jit
 def _measured(
-    first_program,
-    end_program,
+    first_programs,
     programs,
     per_example,
+    layout,
     partials,
     channel,
     in_term,
     batch,
+    i: tl.constexpr,
+    ITEMS: tl.constexpr,
     term: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     """What an item adds to the rows of a term that reads it."""
+    first = first_programs[i]
+    count = first_programs[i + 1] - first
+    if ITEMS[i][0] == "windowed":  # behind what the programs of all items have left
+        first = first_programs[len(ITEMS)] + term[6][0] * programs
+        count = programs
+        if (term[0] == "squared_error") & (ITEMS[i][2][3][1] == 2):
+            count = programs * layout[1][0]
     if term[2] > 1:
-        of_rows = sums_of_channels(partials, first_program, programs, channel, in_term, ROWS, 64)
+        of_rows = sums_of_channels(partials, first, programs, channel, in_term, ROWS, 64)
     else:
-        of_rows = sum_of_partials(partials, first_program, end_program - first_program, 512) + tl.zeros(
-            (ROWS,), tl.float64
-        )
+        of_rows = sum_of_partials(partials, first, count, 512) + tl.zeros((ROWS,), tl.float64)
     if term[0] == "squared_error":
         of_rows = of_rows * _weight(per_example, term) / batch
     elif term[0] == "class_probability":
         of_rows = of_rows / batch
+    elif ITEMS[i][0] == "windowed":
+        of_rows = of_rows / (_values(layout, term) * batch)
     else:
         of_rows = of_rows / per_example
     return of_rows

@@ -1,0 +1,122 @@
+# ruff: noqa: N803 (constants of a compilation are in capitals, as everywhere in Triton)
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+"""Windows over a tile that a program holds: moments of both images, and sums (``csrc/math/patch.h`` in Triton).
+
+Moments are the means, variances and covariance of both images, in this order. Raw sums of squares would cancel where
+a patch is far brighter than it varies, so windows are merged in pairs. Their lengths double: a step needs each number
+of the tile and its neighbour some places further, and finds that by ``tl.gather`` along the side. The compiler makes
+of it shuffles within a warp, for it lays the side along the lanes; only between the two sides of the tile do numbers
+go through shared memory. What could have been instead:
+
+- shifted loads: size^2 of them for each image, and the gradient needs shifted sums of numbers that were never stored;
+- products with banded matrices on the tensor cores: exact for sums (values split into three bfloat16 numbers), but a
+  window's variance is no sum of products about anything that windows share, and about what a tile shares it cancels.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+MAX_DIGITS = tl.constexpr(8)  # of a window's length, in binary
+
+
+@triton.jit
+def windows(mean_hat, mean, var_hat, var, cov, LENGTH: tl.constexpr, AXIS: tl.constexpr):
+    """Moments of the windows of ``LENGTH`` neighbours that begin at each place, around the edge of the tile.
+
+    The binary digits of the length are merged, from the lowest on.
+    """
+    all_hat, all_, all_var_hat, all_var, all_cov = mean_hat, mean, var_hat, var, cov
+    for digit in tl.static_range(MAX_DIGITS):
+        if LENGTH & (1 << digit):
+            if LENGTH & ((1 << digit) - 1):
+                all_hat, all_, all_var_hat, all_var, all_cov = _merged_with_next(
+                    all_hat, all_, all_var_hat, all_var, all_cov, mean_hat, mean, var_hat, var, cov,
+                    LENGTH & ((1 << digit) - 1), 1 << digit, AXIS,
+                )  # fmt: skip
+            else:
+                all_hat, all_, all_var_hat, all_var, all_cov = mean_hat, mean, var_hat, var, cov
+        if (2 << digit) <= LENGTH:
+            mean_hat, mean, var_hat, var, cov = _merged_with_next(
+                mean_hat, mean, var_hat, var, cov, mean_hat, mean, var_hat, var, cov, 1 << digit, 1 << digit, AXIS
+            )
+    return all_hat, all_, all_var_hat, all_var, all_cov
+
+
+@triton.jit
+def sums_of_cover(numbers, LENGTH: tl.constexpr, AXIS: tl.constexpr):
+    """Sum over the ``LENGTH`` places that end at each place, around the edge of the tile."""
+    total = numbers
+    for digit in tl.static_range(MAX_DIGITS):
+        if LENGTH & (1 << digit):
+            if LENGTH & ((1 << digit) - 1):
+                total += rolled(numbers, -(LENGTH & ((1 << digit) - 1)), AXIS)
+            else:
+                total = numbers
+        if (2 << digit) <= LENGTH:
+            numbers += rolled(numbers, -(1 << digit), AXIS)
+    return total
+
+
+@triton.jit
+def rolled(tile, PLACES: tl.constexpr, AXIS: tl.constexpr):
+    """What is ``PLACES`` further along a side, around the edge of the tile."""
+    place = (tl.arange(0, tile.shape[AXIS]) + PLACES) & (tile.shape[AXIS] - 1)
+    return tl.gather(tile, tl.broadcast_to(tl.expand_dims(place, 1 - AXIS), tile.shape), AXIS)
+
+
+@triton.jit
+def _merged_with_next(
+    mean_hat,
+    mean,
+    var_hat,
+    var,
+    cov,
+    next_hat,
+    next_,
+    next_var_hat,
+    next_var,
+    next_cov,
+    LENGTH: tl.constexpr,
+    NEXT: tl.constexpr,
+    AXIS: tl.constexpr,
+):
+    """Windows of ``LENGTH``, each with the one of length ``NEXT`` behind it (Chan, Golub and LeVeque, 1979)."""
+    share: tl.constexpr = NEXT / (LENGTH + NEXT)
+    weight: tl.constexpr = LENGTH * NEXT / ((LENGTH + NEXT) * (LENGTH + NEXT))
+    gap_hat = rolled(next_hat, LENGTH, AXIS) - mean_hat
+    gap = rolled(next_, LENGTH, AXIS) - mean
+    weighted_hat = gap_hat * weight
+    return (
+        mean_hat + gap_hat * share,
+        mean + gap * share,
+        var_hat + (rolled(next_var_hat, LENGTH, AXIS) - var_hat) * share + weighted_hat * gap_hat,
+        var + (rolled(next_var, LENGTH, AXIS) - var) * share + gap * weight * gap,
+        cov + (rolled(next_cov, LENGTH, AXIS) - cov) * share + weighted_hat * gap,
+    )
+
+
+@triton.jit
+def patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
+    """psi(x)^T psi(x_hat), and its coefficients a, b, d: ``factor`` is what the derivative is multiplied by."""
+    inverse_hat = tl.rsqrt(var_hat + eps)
+    inverse = tl.rsqrt(var + eps)
+    correlation = (cov + eps) * inverse_hat * inverse
+    a = inverse_hat * factor * inverse
+    b = inverse_hat * factor * inverse_hat * correlation
+    # Rounding goes beyond; a NaN is neither above nor below.
+    clamped = tl.where(correlation > 1.0, 1.0, tl.where(correlation < -1.0, -1.0, correlation))
+    return clamped, a, b, b * mean_hat - a * mean
+
+
+@triton.jit
+def local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
+    """[(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps), and its coefficients b and d."""
+    inverse_hat = tl.rsqrt(var_hat + eps)
+    inverse = tl.rsqrt(var + eps)
+    mean_gap = mean_hat - mean + reference_gap
+    # d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
+    deviation_gap = (var_hat - var) / ((var_hat + eps) * inverse_hat + (var + eps) * inverse)
+    b = -deviation_gap * inverse_hat * factor
+    return (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5, b, mean_gap * factor + b * mean_hat

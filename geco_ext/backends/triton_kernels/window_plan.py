@@ -1,0 +1,112 @@
+"""Which tiles windowed constraints are measured in, and the constants that their kernel is compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from geco_ext.terms import Term
+
+WINDOWED = frozenset({"patch_ncc", "local_statistics"})
+LARGEST_SIDE = 128  # of a tile
+MAX_PATCH = 48  # where an image is larger than a tile can be
+_SIDES = (8, 16, 32, 64, LARGEST_SIDE)
+_LANES = 32
+_ALIGNED = 8  # columns: 16 bytes of the smallest numbers
+_SMALLEST_EPS = 2.0**-126  # float32 knows no smaller one
+
+
+class Tile(NamedTuple):
+    """Rows and columns of a tile, of the halo before what it owns, and of what it owns."""
+
+    shape: tuple[int, int]
+    before: tuple[int, int]
+    owned: tuple[int, int]
+
+    def number(self, height: int, width: int) -> int:
+        """Tiles of an image."""
+        return -(-height // self.owned[0]) * -(-width // self.owned[1])
+
+
+def refuses_patch(patch: int, height: int, width: int) -> str | None:
+    """Why no tile serves, or None."""
+    if patch <= MAX_PATCH or max(height, width) <= LARGEST_SIDE:
+        return None
+    return (
+        f"in images of more than {LARGEST_SIDE} rows or columns it takes patches of a patch_size of at most "
+        f"{MAX_PATCH}, got {patch}"
+    )
+
+
+def best_tile(height: int, width: int, patch: int, cells: int) -> Tile:
+    """The tile with the least work, of at most so many ``cells`` if one serves.
+
+    A side longer than the lanes of a warp costs a shuffle more for each number that is moved along it.
+    """
+
+    def work(tile: Tile) -> int:
+        rows, columns = tile.shape
+        rounds = -(-rows // _LANES) + -(-columns // _LANES)
+        return tile.number(height, width) * rows * columns * (rounds + 1)
+
+    tiles = [
+        Tile((rows, columns), (above, left), (down, across))
+        for rows in _SIDES
+        for columns in _SIDES
+        for above, down in [_owned(height, rows, patch, 1)]
+        for left, across in [_owned(width, columns, patch, _ALIGNED)]
+        if down > 0 and across > 0
+    ]
+    return min(tiles, key=lambda tile: (max(tile.shape[0] * tile.shape[1], cells), work(tile)))
+
+
+def _owned(extent: int, side: int, patch: int, aligned: int) -> tuple[int, int]:
+    """Along one side of a tile: the halo before what it owns, and that. A tile that holds all has no halo."""
+    if extent <= side:
+        return 0, side
+    before = -(-(patch - 1) // aligned) * aligned
+    return before, (side - before - (patch - 1)) // aligned * aligned
+
+
+class Constants(NamedTuple):
+    """See ``windows.windowed``."""
+
+    compute: Any
+    slots: int
+    tile: Tile
+    errors: tuple[int, int]
+    joint: tuple[Any, ...]
+    separate: tuple[Any, ...]
+
+
+def slots_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> dict[int, int]:
+    """The first slot of each term that reads a windowed item: squared errors share what lies behind the others."""
+    windowed = [t for t in readers if terms[t].kind in WINDOWED]
+    return {t: windowed.index(t) if t in windowed else len(windowed) for t in readers}
+
+
+def constants(
+    terms: Sequence[Term], readers: Sequence[int], channels: int, tile: Tile, compute: Any, slots: int
+) -> Constants:
+    """Terms of one size and stride share their statistics; those of a single channel are those of all channels."""
+    geometries: dict[tuple[int, int, bool], list[tuple[str, int, float]]] = {}
+    of_terms = slots_of_terms(terms, readers)
+    for t, slot in of_terms.items():
+        if terms[t].kind in WINDOWED:
+            joint = channels == 1 or not terms[t].per_channel
+            measured = (terms[t].kind, slot, max(terms[t].eps, _SMALLEST_EPS))
+            geometries.setdefault((terms[t].patch_size, terms[t].stride, joint), []).append(measured)
+    described: dict[bool, list[Any]] = {True: [], False: []}
+    for (size, stride, joint), measured_terms in geometries.items():
+        correlates = any(kind == "patch_ncc" for kind, *_ in measured_terms)
+        described[joint].append((size, stride, correlates, tuple(measured_terms)))
+    errors = [t for t in readers if terms[t].kind not in WINDOWED]
+    kind = max((2 if terms[t].rows > 1 else 1 for t in errors), default=0)
+    first_error = len(of_terms) - len(errors)
+    return Constants(compute, slots, tile, (first_error, kind), tuple(described[True]), tuple(described[False]))
+
+
+def slots_needed(terms: Sequence[Term], readers: Sequence[int]) -> int:
+    """One for each windowed term, and one for squared errors or one for each channel."""
+    errors = [terms[t].rows for t in readers if terms[t].kind not in WINDOWED]
+    return len(readers) - len(errors) + max(errors, default=0)

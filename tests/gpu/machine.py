@@ -1,0 +1,50 @@
+"""What ``make gpu`` needs and this machine lacks, in one line; nothing where it has everything.
+
+Standard library first: whatever is missing has to be said, not raised.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+
+MODULES = {
+    "pip": "pip",
+    "setuptools": "setuptools",
+    "scikit_build_core": "scikit-build-core",
+    "pybind11": "pybind11",
+    "numpy": "numpy",
+    "pytest": "pytest",
+}
+
+
+def problem() -> str | None:
+    """Why GPU tests cannot be built and run here, or None."""
+    if not _has("torch"):
+        return f"PyTorch is needed, {sys.executable} has none (PYTHON=... chooses another)"
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"there is no GPU here that PyTorch {torch.__version__} can use"
+    if torch.version.hip is not None:
+        return "an NVIDIA GPU is needed, this PyTorch is built for AMD's"
+    missing = [name for module, name in MODULES.items() if not _has(module)]
+    if not (shutil.which("cmake") or _has("cmake")):
+        missing.append("cmake")
+    if not (shutil.which("ninja") or _has("ninja") or shutil.which("make")):
+        missing.append("ninja")
+    if not (os.environ.get("CUDACXX") or shutil.which("nvcc") or os.access("/usr/local/cuda/bin/nvcc", os.X_OK)):
+        missing.append("nvcc (in PATH or CUDACXX)")
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))):
+        missing.append("a C++ compiler")
+    return f"to build and test, {sys.executable} still needs {', '.join(missing)}" if missing else None
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+if __name__ == "__main__":
+    print(problem() or "", end="")

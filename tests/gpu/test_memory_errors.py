@@ -1,0 +1,58 @@
+"""compute-sanitizer on a small run: no access outside a tensor, no race in shared memory."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import geco_ext
+
+PROGRAM = """
+import sys
+import torch, geco_ext
+from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError
+
+device = sys.argv[1]
+with geco_ext.use_backend(sys.argv[2]):
+    for dtype in (torch.float32, torch.float16, torch.float64):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            for constraints in (
+                [ReconstructionError(0.1), ReconstructionError(0.2, channels=3, name="channel")],
+                [ReconstructionError(0.1), PatchNCC(0.9, 4), LocalStatistics(0.1, 3, stride=2)],
+                [PatchNCC(0.9, 5, per_channel=True)],
+            ):
+                torch.manual_seed(0)
+                criterion = GECOLoss(constraints).to(device)
+                x = torch.rand(2, 3, 37, 41, device=device, dtype=dtype).contiguous(memory_format=layout)
+                x_hat = torch.rand_like(x).requires_grad_()
+                for _ in range(2):
+                    criterion(x_hat, x, torch.rand(2, device=device)).backward()
+                assert int(criterion.steps) == 2
+print("done")
+"""
+
+
+def test_the_program_itself():
+    result = subprocess.run([sys.executable, "-c", PROGRAM, "cpu", "reference"], capture_output=True, text=True)
+    assert result.stdout == "done\n", result.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("cuda" not in geco_ext.available_backends(), reason="no GPU that the compiled kernels serve")
+@pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not installed")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_compute_sanitizer(tool):
+    """Of our kernels; every tensor is an allocation of its own, so that none reaches into the next unseen."""
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=geco"]
+    result = subprocess.run(
+        [*command, sys.executable, "-c", PROGRAM, "cuda", "cuda"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert "done" in result.stdout
