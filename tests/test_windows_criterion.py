@@ -173,7 +173,7 @@ def test_one_process_of_several(window_backend, device):
 @pytest.mark.parametrize("window", kinds(3, 2, eps=1e-2), ids=name_of)
 def test_gradcheck_of_a_functional(window_backend, device, slow, window):
     x_hat, x = pair("random", (1, 2, 3, 4) if slow else (2, 2, 5, 4), torch.float64, device)
-    assert gradcheck(functools.partial(window.functional, kappa=0.3), (x_hat, x.requires_grad_()))
+    assert gradcheck(functools.partial(window.functional, kappa=0.3), (x_hat, x.requires_grad_()), fast_mode=slow)
 
 
 def test_gradcheck_of_the_evaluation_loss(window_backend, device, slow):
@@ -182,7 +182,7 @@ def test_gradcheck_of_the_evaluation_loss(window_backend, device, slow):
     weights = multipliers(len(expected_vector(*doubled(x_hat, x), parts)))
     criterion = GECOLoss(constraints(parts), multiplier_init=weights).to(device).eval()
     kl = torch.rand(len(x), dtype=torch.float64, device=device, requires_grad=True)
-    assert gradcheck(lambda a, k: criterion(a, x, k), (x_hat, kl))
+    assert gradcheck(lambda a, k: criterion(a, x, k), (x_hat, kl), fast_mode=slow)
 
 
 MISFITS = {

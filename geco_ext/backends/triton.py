@@ -222,7 +222,7 @@ def _plan(
         kinds = {terms[t].kind for t in readers}
         compute = tl.float64 if geometry[index].is_double else tl.float32
         if kinds & WINDOWED:
-            items.append(_windowed_item(geometry[index], terms, readers, compute))
+            items.append(_windowed_item(geometry[index], terms, readers, compute, multiprocessors))
         elif kinds == {"squared_error"}:
             per_channel = any(terms[t].rows > 1 for t in readers)
             items.append(_squared_error_item(geometry[index], per_channel, readers, compute))
@@ -302,11 +302,14 @@ def _squared_error_item(geometry: _Geometry, per_channel: bool, readers: tuple[i
     return _Item("squared_error", readers, compute, layout, channels, elements, elements * channels // shape[0])
 
 
-def _windowed_item(geometry: _Geometry, terms: tuple[Term, ...], readers: tuple[int, ...], compute: Any) -> _Item:
+def _windowed_item(
+    geometry: _Geometry, terms: tuple[Term, ...], readers: tuple[int, ...], compute: Any, multiprocessors: int
+) -> _Item:
     """Its elements are tiles, of all channels."""
     batch, channels, height, width = geometry.shape
     largest = max(terms[t].patch_size for t in readers)
-    tile = window_plan.best_tile(height, width, largest, _CELLS_OF_DOUBLE if geometry.is_double else _CELLS)
+    cells = _CELLS_OF_DOUBLE if geometry.is_double else _CELLS
+    tile = window_plan.best_tile(batch, height, width, largest, cells, multiprocessors)
     slots = _power_of_two(window_plan.slots_needed(terms, readers))
     setting = window_plan.constants(terms, readers, channels, tile, compute, slots)
     layout = tuple(zip(*geometry[:4], strict=True))

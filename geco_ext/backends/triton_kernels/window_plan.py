@@ -11,7 +11,6 @@ WINDOWED = frozenset({"patch_ncc", "local_statistics"})
 LARGEST_SIDE = 128  # of a tile
 MAX_PATCH = 48  # where an image is larger than a tile can be
 _SIDES = (8, 16, 32, 64, LARGEST_SIDE)
-_LANES = 32
 _ALIGNED = 8  # columns: 16 bytes of the smallest numbers
 _SMALLEST_EPS = 2.0**-126  # float32 knows no smaller one
 
@@ -38,16 +37,17 @@ def refuses_patch(patch: int, height: int, width: int) -> str | None:
     )
 
 
-def best_tile(height: int, width: int, patch: int, cells: int) -> Tile:
-    """The tile with the least work, of at most so many ``cells`` if one serves.
+def best_tile(batch: int, height: int, width: int, patch: int, cells: int, multiprocessors: int) -> Tile:
+    """The tile with the least work for the busiest multiprocessor, of at most so many ``cells`` if one serves.
 
-    A side longer than the lanes of a warp costs a shuffle more for each number that is moved along it.
+    Work goes by cells: at patches of 8 a tile of 64x64 costs half the instructions for each of its own pixels that
+    one of 32x32 does.
     """
 
-    def work(tile: Tile) -> int:
-        rows, columns = tile.shape
-        rounds = -(-rows // _LANES) + -(-columns // _LANES)
-        return tile.number(height, width) * rows * columns * (rounds + 1)
+    def work(tile: Tile) -> tuple[int, int, int]:
+        size = tile.shape[0] * tile.shape[1]
+        tiles = batch * tile.number(height, width)
+        return max(size, cells), -(-tiles // multiprocessors) * size, tiles * size
 
     tiles = [
         Tile((rows, columns), (above, left), (down, across))
@@ -57,7 +57,7 @@ def best_tile(height: int, width: int, patch: int, cells: int) -> Tile:
         for left, across in [_owned(width, columns, patch, _ALIGNED)]
         if down > 0 and across > 0
     ]
-    return min(tiles, key=lambda tile: (max(tile.shape[0] * tile.shape[1], cells), work(tile)))
+    return min(tiles, key=work)
 
 
 def _owned(extent: int, side: int, patch: int, aligned: int) -> tuple[int, int]:
