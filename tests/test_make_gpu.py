@@ -36,10 +36,13 @@ def test_missing_tools_are_named(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.delenv("CUDACXX", raising=False)
-    monkeypatch.setattr(machine, "_has", lambda module: module in ("torch", "pip", "setuptools", "numpy"))
+    monkeypatch.setattr(machine, "_has", lambda module: module == "torch")
+    found = {"setuptools": (65, 5), "scikit-build-core": (0, 11), "pip": (24, 0), "numpy": (2, 1), "pytest": (8, 4)}
+    monkeypatch.setattr(machine, "_release", lambda name: found.get(name, ()))
     problem = machine.problem()
     assert problem.endswith(
-        "still needs scikit-build-core, pybind11, pytest, cmake, ninja, nvcc (in PATH or CUDACXX), a C++ compiler"
+        "still needs setuptools>=77 (found 65.5), pybind11>=2.13 (found none), cmake, ninja, nvcc (in PATH or CUDACXX), "
+        "a C++ compiler"
     )
     assert "\n" not in problem
 
@@ -49,7 +52,13 @@ def test_nothing_is_said_where_nothing_is_missing(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
     monkeypatch.setattr(machine, "_has", lambda module: True)
+    monkeypatch.setattr(machine, "_release", lambda name: (99,))
     assert machine.problem() is None
+
+
+def test_releases_are_read():
+    assert machine._release("pytest") >= (7,)
+    assert machine._release("no such distribution") == ()
 
 
 def test_pytorch_and_amd(monkeypatch):

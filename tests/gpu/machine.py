@@ -9,14 +9,16 @@ import importlib.util
 import os
 import shutil
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
-MODULES = {
-    "pip": "pip",
-    "setuptools": "setuptools",
-    "scikit_build_core": "scikit-build-core",
-    "pybind11": "pybind11",
-    "numpy": "numpy",
-    "pytest": "pytest",
+# Distributions and the release from which on they do (pyproject.toml says the same of the first three).
+NEEDED = {
+    "setuptools": (77,),
+    "scikit-build-core": (0, 10),
+    "pybind11": (2, 13),
+    "pip": (21, 3),
+    "numpy": (1, 26),
+    "pytest": (7,),
 }
 
 
@@ -30,7 +32,7 @@ def problem() -> str | None:
         return f"there is no GPU here that PyTorch {torch.__version__} can use"
     if torch.version.hip is not None:
         return "an NVIDIA GPU is needed, this PyTorch is built for AMD's"
-    missing = [name for module, name in MODULES.items() if not _has(module)]
+    missing = [_shown(name, least) for name, least in NEEDED.items() if _release(name) < least]
     if not (shutil.which("cmake") or _has("cmake")):
         missing.append("cmake")
     if not (shutil.which("ninja") or _has("ninja") or shutil.which("make")):
@@ -44,6 +46,20 @@ def problem() -> str | None:
 
 def _has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
+
+
+def _release(distribution: str) -> tuple[int, ...]:
+    """Its first two numbers; () where it is not installed."""
+    try:
+        parts = version(distribution).split(".")[:2]
+    except PackageNotFoundError:
+        return ()
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)
+
+
+def _shown(distribution: str, least: tuple[int, ...]) -> str:
+    found = ".".join(map(str, _release(distribution))) or "none"
+    return f"{distribution}>={'.'.join(map(str, least))} (found {found})"
 
 
 if __name__ == "__main__":
