@@ -28,7 +28,7 @@ def test_pictures(device, slow, window, picture, dtype):
         assert_as_the_oracle(window, x_hat, x, gradient=5e-5 if picture in CANCELLING else 1e-5)
 
 
-@pytest.mark.parametrize("window", USUAL[:3], ids=name_of)
+@pytest.mark.parametrize("window", [*USUAL[:2], Window("ncc", 4, per_channel=True)], ids=name_of)
 def test_a_few_bright_pixels_spoil_no_others(device, slow, window):
     """What is subtracted from an image to keep its digits is not theirs to decide."""
     shape = (1, 2, 15, 19) if slow else (2, 3, 32, 32)
