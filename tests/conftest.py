@@ -1,4 +1,5 @@
 import os
+import time
 import zlib
 
 import pytest
@@ -42,17 +43,31 @@ def pytest_addoption(parser):
     parser.addoption("--every-case", action="store_true", help="of windowed constraints, interpreted kernels too")
 
 
+PART = os.environ.get("GECO_EXT_TEST_PART")
+SECONDS = float(os.environ.get("GECO_EXT_TEST_SECONDS", "inf"))
+_started = time.monotonic()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """``tests/gpu/run.py`` spreads the tests over processes: this one runs the k-th part of n (``k/n``)."""
+    """``tests/gpu/run.py`` spreads the tests over processes: this one runs the k-th part of n (``k/n``).
+
+    First what is particular to GPUs, then the others in an order of no meaning: where time runs out, some of every kind
+    have run.
+    """
     if interpreter.IS_USED and not config.getoption("--every-case"):
         interpreter.leave_out_cases(config, items)
-    part = os.environ.get("GECO_EXT_TEST_PART")
-    if part:
-        k, n = map(int, part.split("/"))
-        others = [item for item in items if zlib.crc32(item.nodeid.encode()) % n != k]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in set(others)]
+    if PART:
+        k, n = map(int, PART.split("/"))
+        number = {item: zlib.crc32(item.nodeid.encode()) for item in items}
+        config.hook.pytest_deselected(items=[item for item in items if number[item] % n != k])
+        mine = [item for item in items if number[item] % n == k]
+        items[:] = sorted(mine, key=lambda item: (item.path.parent.name != "gpu", number[item]))
+
+
+def pytest_runtest_setup(item):
+    if time.monotonic() - _started > SECONDS:
+        pytest.skip(f"left out: {SECONDS:g} s have passed")
 
 
 @pytest.fixture(params=backend_parameters())

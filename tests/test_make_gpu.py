@@ -41,8 +41,8 @@ def test_missing_tools_are_named(monkeypatch):
     monkeypatch.setattr(machine, "_release", lambda name: found.get(name, ()))
     problem = machine.problem()
     assert problem.endswith(
-        "still needs setuptools>=77 (found 65.5), pybind11>=2.13 (found none), cmake, ninja, nvcc (in PATH or CUDACXX), "
-        "a C++ compiler"
+        "still needs setuptools>=77 (found 65.5), pybind11>=2.13 (found none), cmake, ninja, "
+        "nvcc (in PATH or CUDACXX), a C++ compiler"
     )
     assert "\n" not in problem
 
@@ -59,6 +59,19 @@ def test_nothing_is_said_where_nothing_is_missing(monkeypatch):
 def test_releases_are_read():
     assert machine._release("pytest") >= (7,)
     assert machine._release("no such distribution") == ()
+
+
+def test_parts_of_the_tests_make_the_whole():
+    """As ``tests/gpu/run.py`` splits them; what no time is left for is skipped."""
+    collected, skipped = [], []
+    for part in range(3):
+        environment = _environment() | {"GECO_EXT_TEST_PART": f"{part}/3", "GECO_EXT_TEST_SECONDS": "0"}
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(ROOT / "tests/test_autograd.py")]
+        lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment).stdout.splitlines()
+        collected += [line.split(" ")[0] for line in lines if "::" in line and "%]" in line]
+        skipped += [line for line in lines if "left out: 0 s have passed" in line]
+    assert len(collected) == len(set(collected)) > 20
+    assert skipped
 
 
 def test_pytorch_and_amd(monkeypatch):
