@@ -20,7 +20,7 @@ CONSTRAINTS = {
 class TrainingStep:
     """A model of a scale and a shift for each channel, its optimiser and a criterion: one call, one step."""
 
-    def __init__(self, kind: str, device: torch.device, shape: tuple[int, ...] = (4, 3, 16, 13), seed: int = 0):
+    def __init__(self, kind: str, device: torch.device, shape: tuple[int, ...] = (2, 3, 12, 11), seed: int = 0):
         generator = torch.Generator().manual_seed(seed)
         self.x = torch.rand(shape, generator=generator).to(device)
         self.criterion = GECOLoss(CONSTRAINTS[kind]()).to(device)
