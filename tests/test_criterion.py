@@ -430,9 +430,10 @@ def test_a_criterion_made_without_memory_is_whole_once_it_has_some():
 
 @pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
 def test_a_refused_first_call_does_not_count_as_training():
-    criterion = GECOLoss([geco_ext.PatchNCC(0.9, patch_size=3)])
+    criterion = criterion_of(0.1)
+    image = torch.rand([1] * 9)  # of more dimensions than the kernels take
     with geco_ext.use_backend("cpu"), pytest.raises(RuntimeError, match="cannot serve"):
-        step(criterion)
+        criterion(image, image, torch.zeros(()))
     with pytest.raises(RuntimeError, match="training"):
         step(criterion.eval())
 
