@@ -66,12 +66,14 @@ def test_the_sum_of_the_parts(window_backend, device, parts, training, dtype):
     vector = expected_vector(y_hat, y, parts)
     weights = multipliers(len(vector))
     criterion = GECOLoss(constraints(parts), multiplier_init=weights).to(device)
-    try:
-        loss = criterion.train(training)(x_hat, x, torch.full((3,), 2.0, device=device))
-    except RuntimeError as error:  # a table of limited size: refused before anything moved
-        assert parts is MANY and "it takes at most" in str(error)
+    criterion.train(training)
+    kl = torch.full((3,), 2.0, device=device)
+    if parts is MANY and window_backend == "cuda":  # its tables are of limited size; nothing moves
+        with pytest.raises(RuntimeError, match="it takes at most"):
+            criterion(x_hat, x, kl)
         assert int(criterion.steps) == 0
         return
+    loss = criterion(x_hat, x, kl)
     (gradient,) = torch.autograd.grad(loss, x_hat)
     expected_loss = 2.0 + (torch.tensor(weights, dtype=torch.float64) * vector).sum()
     (expected_gradient,) = torch.autograd.grad(expected_loss, y_hat)
