@@ -100,8 +100,22 @@ def test_kernels_compile_to_wide_accesses():
     )
     assert result.returncode == 0, result.stderr
     kernels = re.split(r"^=== ", result.stdout, flags=re.MULTILINE)[1:]
-    assert len(kernels) == 7
-    of_float32 = next(kernel for kernel in kernels if kernel.startswith("lagrangian_kernel torch.float32"))
+    assert len(kernels) == 18
+    of_step = {kernel.split(":")[0]: kernel for kernel in kernels}
+    of_float32 = of_step["lagrangian_kernel torch.float32"]
     assert of_float32.count("ld.global.v4.b32") == 8  # 4 of x_hat, 4 of x in flight for each thread
     assert of_float32.count("st.global.v4.b32") == 4
     assert of_float32.count("atom.global.gpu.acq_rel") == 1
+
+    # A thread has 8 numbers of a tile: 32 bytes (64) of each image, for moments and again for the gradient.
+    wide = {"torch.float32": (".v4.b32", 8, ".v4.b32", 2), "torch.float64": (".v2.b64", 16, ".v2.b64", 4)}
+    for dtype, (load, loads, store, stores) in wide.items():
+        windows = of_step[f"lagrangian_kernel windows {dtype}"]
+        assert windows.count(f"ld.global{load}") == loads
+        assert windows.count(f"st.global{store}") == stores
+    assert of_step["lagrangian_kernel windows torch.float16"].count("ld.global.v4.b32") == 4  # 8 numbers at once
+    # Statistics and coefficients of patches stay in registers.
+    for step in ("torch.float32", "torch.float16", "torch.float64", "large"):
+        windows = of_step[f"lagrangian_kernel windows {step}"]
+        assert " 0 bytes spilled" in windows.splitlines()[0]
+        assert windows.count("atom.global.gpu.acq_rel") == 1

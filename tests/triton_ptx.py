@@ -3,7 +3,12 @@
 Each launch is replaced by a compilation for its arguments. Must run without ``TRITON_INTERPRET``.
 """
 
+import functools
+import re
+import subprocess
 import sys
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 import triton
@@ -84,6 +89,26 @@ def reconstruction_error(dtype):
     criterion(x_hat, x, torch.rand(64)).backward()
 
 
+def windows(dtype, patch, channels_last=False):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x_hat, x = (torch.rand(16, 3, 256, 256, dtype=dtype).to(memory_format=layout) for _ in range(2))
+    criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1), geco_ext.PatchNCC(0.9, patch)])
+    criterion(x_hat.requires_grad_(), x, torch.rand(16)).backward()
+
+
+def many_windows():
+    x_hat, x = torch.rand(4, 3, 64, 64, requires_grad=True), torch.rand(4, 3, 64, 64)
+    criterion = geco_ext.GECOLoss(
+        [
+            geco_ext.ReconstructionError(0.1, channels=3),
+            geco_ext.PatchNCC(0.9, 8),
+            geco_ext.PatchNCC(0.9, 5, stride=3, per_channel=True, name="per channel"),
+            geco_ext.LocalStatistics(0.1, 8),
+        ]
+    )
+    criterion(x_hat, x, torch.rand(4))
+
+
 def everything():
     x_hat, x = torch.rand(4, 3, 9, 7, requires_grad=True), torch.rand(4, 3, 7, 9).transpose(2, 3)
     classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(189, 10))
@@ -105,12 +130,32 @@ def everything():
     criterion(x_hat, x, torch.rand(4), labels=torch.tensor([1, 2, 3, 4]))
 
 
+def resources(kernel):
+    """Registers of a thread and bytes that it spills, as the assembler chose them."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, spilled = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
+    return f"{registers} registers {spilled} bytes spilled"
+
+
 if __name__ == "__main__":
     architecture = int(sys.argv[1])
-    for dtype in (torch.float32, torch.float16, torch.float64):
-        for kernel in compiled(architecture, lambda dtype=dtype: reconstruction_error(dtype)):
-            print(f"=== {kernel.metadata.name} {dtype} {kernel.metadata.shared} bytes shared")
+    FLOATS = (torch.float32, torch.float16, torch.float64)
+    steps = {
+        **{str(dtype): functools.partial(reconstruction_error, dtype) for dtype in FLOATS},
+        "everything": everything,
+        **{f"windows {dtype}": functools.partial(windows, dtype, 8) for dtype in FLOATS},
+        "windows channels_last": functools.partial(windows, torch.float32, 8, channels_last=True),
+        "windows large": functools.partial(windows, torch.float32, 16),
+        "windows many": many_windows,
+    }
+    for name, step in steps.items():
+        for kernel in compiled(architecture, step):
+            title = f"=== {kernel.metadata.name} {name}"
+            print(
+                f"{title}: {kernel.metadata.num_warps} warps {kernel.metadata.shared} bytes shared {resources(kernel)}"
+            )
             print(kernel.asm["ptx"])
-    for kernel in compiled(architecture, everything):
-        print(f"=== {kernel.metadata.name} everything {kernel.metadata.shared} bytes shared")
-        print(kernel.asm["ptx"])

@@ -238,7 +238,9 @@ def _plan(
     compared = []
     for t, (term, of_term) in enumerate(zip(terms, inputs, strict=True)):
         slots = window_plan.slots_of_terms(terms, items[of_term[0]].readers)
-        windows = (term.patch_size, term.stride, term.per_channel) if term.kind in WINDOWED else None
+        windows = (
+            (term.patch_size, window_plan.clamped_stride(term), term.per_channel) if term.kind in WINDOWED else None
+        )
         rule = _RULES[term.scale_rule]
         described.append((term.kind, first_row, term.rows, rule, term.mean, tuple(of_term), (slots[t], windows)))
         first_row += term.rows
@@ -311,7 +313,7 @@ def _windowed_item(
     cells = _CELLS_OF_DOUBLE if geometry.is_double else _CELLS
     tile = window_plan.best_tile(batch, height, width, largest, cells, multiprocessors)
     slots = _power_of_two(window_plan.slots_needed(terms, readers))
-    setting = window_plan.constants(terms, readers, channels, tile, compute, slots)
+    setting = window_plan.constants(terms, readers, channels, tile, compute, geometry.is_double, slots)
     layout = tuple(zip(*geometry[:4], strict=True))
     return _Item("windowed", readers, setting, layout, 1, batch * tile.number(height, width), channels * height * width)
 

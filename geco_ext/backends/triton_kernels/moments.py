@@ -103,8 +103,9 @@ def patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
     inverse_hat = tl.rsqrt(var_hat + eps)
     inverse = tl.rsqrt(var + eps)
     correlation = (cov + eps) * inverse_hat * inverse
-    a = inverse_hat * factor * inverse
-    b = inverse_hat * factor * inverse_hat * correlation
+    # Where an image is flat its coefficient, some 1/eps, multiplies a difference that is zero: it would only round.
+    a = tl.where(var == 0.0, 0.0, inverse_hat * factor * inverse)
+    b = tl.where(var_hat == 0.0, 0.0, inverse_hat * factor * inverse_hat * correlation)
     # Rounding goes beyond; a NaN is neither above nor below.
     clamped = tl.where(correlation > 1.0, 1.0, tl.where(correlation < -1.0, -1.0, correlation))
     return clamped, a, b, b * mean_hat - a * mean
@@ -118,5 +119,5 @@ def local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
     mean_gap = mean_hat - mean + reference_gap
     # d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
     deviation_gap = (var_hat - var) / ((var_hat + eps) * inverse_hat + (var + eps) * inverse)
-    b = -deviation_gap * inverse_hat * factor
+    b = tl.where(var_hat == 0.0, 0.0, -deviation_gap * inverse_hat * factor)
     return (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5, b, mean_gap * factor + b * mean_hat

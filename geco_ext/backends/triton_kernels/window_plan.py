@@ -12,7 +12,9 @@ LARGEST_SIDE = 128  # of a tile
 MAX_PATCH = 48  # where an image is larger than a tile can be
 _SIDES = (8, 16, 32, 64, LARGEST_SIDE)
 _ALIGNED = 8  # columns: 16 bytes of the smallest numbers
-_SMALLEST_EPS = 2.0**-126  # float32 knows no smaller one
+_LONGEST_STRIDE = 1 << 30  # beyond any image: one position
+# An eps beyond what a type can hold, or divide by, counts as the next one that it can.
+_EPS = {False: (2.0**-126, 2.0**124), True: (2.0**-1022, 2.0**1020)}
 
 
 class Tile(NamedTuple):
@@ -86,7 +88,7 @@ def slots_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> dict[int, i
 
 
 def constants(
-    terms: Sequence[Term], readers: Sequence[int], channels: int, tile: Tile, compute: Any, slots: int
+    terms: Sequence[Term], readers: Sequence[int], channels: int, tile: Tile, compute: Any, is_double: bool, slots: int
 ) -> Constants:
     """Terms of one size and stride share their statistics; those of a single channel are those of all channels."""
     geometries: dict[tuple[int, int, bool], list[tuple[str, int, float]]] = {}
@@ -94,8 +96,10 @@ def constants(
     for t, slot in of_terms.items():
         if terms[t].kind in WINDOWED:
             joint = channels == 1 or not terms[t].per_channel
-            measured = (terms[t].kind, slot, max(terms[t].eps, _SMALLEST_EPS))
-            geometries.setdefault((terms[t].patch_size, terms[t].stride, joint), []).append(measured)
+            smallest, largest = _EPS[is_double]
+            measured = (terms[t].kind, slot, min(max(terms[t].eps, smallest), largest))
+            geometry = (terms[t].patch_size, clamped_stride(terms[t]), joint)
+            geometries.setdefault(geometry, []).append(measured)
     described: dict[bool, list[Any]] = {True: [], False: []}
     for (size, stride, joint), measured_terms in geometries.items():
         correlates = any(kind == "patch_ncc" for kind, *_ in measured_terms)
@@ -104,6 +108,11 @@ def constants(
     kind = max((2 if terms[t].rows > 1 else 1 for t in errors), default=0)
     first_error = len(of_terms) - len(errors)
     return Constants(compute, slots, tile, (first_error, kind), tuple(described[True]), tuple(described[False]))
+
+
+def clamped_stride(term: Term) -> int:
+    """A stride that fits into 32 bits and leaves the same positions."""
+    return min(term.stride, _LONGEST_STRIDE)
 
 
 def slots_needed(terms: Sequence[Term], readers: Sequence[int]) -> int:

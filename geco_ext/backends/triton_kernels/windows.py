@@ -14,6 +14,8 @@ import triton.language as tl
 
 from geco_ext.backends.triton_kernels.moments import local_statistics, patch_correlation, sums_of_cover, windows
 
+SAMPLES = tl.constexpr(32)
+
 
 @triton.jit
 def windowed(
@@ -80,9 +82,6 @@ def _tile(
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     owned = inside & (in_tile_row >= TILE[1][0]) & (in_tile_row < TILE[1][0] + TILE[2][0])
     owned = owned & (in_tile_column >= TILE[1][1]) & (in_tile_column < TILE[1][1] + TILE[2][1])
-    pixels = (tl.minimum(height - first_row, shape[0]) + tl.minimum(first_row, 0)) * (
-        tl.minimum(width - first_column, shape[1]) + tl.minimum(first_column, 0)
-    )
     of_prediction = prediction + _offset(layout, example, row, column, 1)
     of_target = target + _offset(layout, example, row, column, 2)
     of_gradient = of_target
@@ -95,15 +94,15 @@ def _tile(
     reference_hat = tl.full((), 0.0, COMPUTE)
     reference = tl.full((), 0.0, COMPUTE)
     if len(JOINT) > 0:
-        # Digits are kept by what images are compared with, here and in the gradient: the mean of a channel.
-        reference_hat = tl.sum(tl.load(of_prediction, mask=inside, other=0.0).to(COMPUTE)) / pixels
-        reference = tl.sum(tl.load(of_target, mask=inside, other=0.0).to(COMPUTE)) / pixels
+        # What is subtracted from all channels of an image, here and in the gradient, so that it keeps its digits.
+        reference_hat = _reference(prediction, layout, example, 0, first_row, first_column, 1, shape, COMPUTE)
+        reference = _reference(target, layout, example, 0, first_row, first_column, 2, shape, COMPUTE)
         mean_hat, mean, var_hat, var, cov = _moments_of_pixels(
             of_prediction, of_target, layout, inside, reference_hat, reference, shape, COMPUTE
         )
         for g in tl.static_range(len(JOINT)):
             totals, a, b, d = _geometry(
-                mean_hat, mean, var_hat, var, cov, layout[1][0], reference_hat - reference, row, column, height,
+                mean_hat, mean, var_hat, var, cov, reference_hat - reference, row, column, height,
                 width, owned, coefficients, totals, a, b, d, COMPUTE, shape, JOINT[g], gradient is not None,
             )  # fmt: skip
 
@@ -114,13 +113,13 @@ def _tile(
         x = tl.load(of_target + c * layout[1][2], mask=inside, other=0.0).to(COMPUTE)
         derivative = (x - reference) * a - (x_hat - reference_hat) * b + d
         if len(SEPARATE) > 0:
-            own_hat = tl.sum(x_hat) / pixels
-            own = tl.sum(x) / pixels
+            own_hat = _reference(prediction, layout, example, c, first_row, first_column, 1, shape, COMPUTE)
+            own = _reference(target, layout, example, c, first_row, first_column, 2, shape, COMPUTE)
             none = tl.zeros(shape, COMPUTE)
             own_a, own_b, own_d = none, none, none
             for g in tl.static_range(len(SEPARATE)):
                 totals, own_a, own_b, own_d = _geometry(
-                    x_hat - own_hat, x - own, none, none, none, 1, own_hat - own, row, column, height, width, owned,
+                    x_hat - own_hat, x - own, none, none, none, own_hat - own, row, column, height, width, owned,
                     coefficients, totals, own_a, own_b, own_d, COMPUTE, shape, SEPARATE[g], gradient is not None,
                 )  # fmt: skip
             derivative += (x - own) * own_a - (x_hat - own_hat) * own_b + own_d
@@ -141,6 +140,33 @@ def _offset(layout, example, row, column, WHOSE: tl.constexpr):
     """Of the pixels of an example's first channel."""
     of_example = tl.cast(example, tl.int64) * layout[0][WHOSE]
     return of_example + row.to(tl.int64) * layout[2][WHOSE] + column.to(tl.int64) * layout[3][WHOSE]
+
+
+@triton.jit
+def _reference(
+    image,
+    layout,
+    example,
+    channel,
+    first_row,
+    first_column,
+    WHOSE: tl.constexpr,
+    SHAPE: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    """The median of pixels on the diagonal of a tile, as far as the image goes: a few bright ones do not move it."""
+    sample = tl.arange(0, SAMPLES)
+    top = tl.maximum(first_row, 0)
+    left = tl.maximum(first_column, 0)
+    row = top + sample * (tl.minimum(layout[2][0], first_row + SHAPE[0]) - top) // SAMPLES
+    column = left + sample * (tl.minimum(layout[3][0], first_column + SHAPE[1]) - left) // SAMPLES
+    of_channel = image + tl.cast(channel, tl.int64) * layout[1][WHOSE]
+    pixels = tl.load(of_channel + _offset(layout, example, row, column, WHOSE)).to(COMPUTE)
+    before = (pixels[None, :] < pixels[:, None]) | (
+        (pixels[None, :] == pixels[:, None]) & (sample[None, :] < sample[:, None])
+    )
+    rank = tl.sum(before.to(tl.int32), axis=1)
+    return tl.sum(tl.where(rank == SAMPLES // 2, pixels, 0.0))
 
 
 @triton.jit
@@ -176,7 +202,6 @@ def _geometry(
     var_hat,
     var,
     cov,
-    channels,
     reference_gap,
     row,
     column,
@@ -212,8 +237,6 @@ def _geometry(
         factor = tl.sum(tl.where(which, coefficients, 0.0)).to(COMPUTE)
         eps = tl.full((), GEOMETRY[3][t][2], COMPUTE)
         if GEOMETRY[3][t][0] == "patch_ncc":
-            # A single number always correlates fully.
-            factor = tl.where(size * size * channels > 1, factor, 0.0)
             value, term_a, term_b, term_d = patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor)
             patch_a += term_a
         else:
