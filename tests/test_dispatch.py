@@ -10,6 +10,7 @@ import geco_ext
 from geco_ext import GECOLoss, PatchNCC, ReconstructionError, backends
 from geco_ext import functional as gf
 from geco_ext.backends import cuda, reference
+from geco_ext.backends import triton as triton_backend
 from geco_ext.cli import main
 
 has_cpu = pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
@@ -176,6 +177,19 @@ def test_asking_for_cuda_where_it_cannot_run(extension, machine, reason):
         geco_ext.use_backend("cuda"),
     ):
         pass
+
+
+@pytest.mark.parametrize("compiler", [None, "gcc"])
+def test_triton_where_there_is_no_c_compiler(monkeypatch, compiler):
+    """It would fail at its first launch, too late for another backend to serve the call."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(triton_backend.shutil, "which", lambda name: name if name == compiler else None)
+    assert (triton_backend.unavailable() is None) == (compiler is not None)
+    if compiler is None:
+        assert "no C compiler" in triton_backend.unavailable()
 
 
 def test_tensors_on_a_device_that_the_backend_does_not_serve():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
@@ -37,10 +38,16 @@ def unavailable() -> str | None:
         return "triton is not installed"
     if not _is_interpreted() and not torch.cuda.is_available():
         return "PyTorch finds no GPU (TRITON_INTERPRET=1 runs it on the CPU, slowly)"
+    if not _is_interpreted() and not _has_compiler():
+        return "Triton finds no C compiler (gcc, clang, or the one that CC names) to build its launchers with"
     import triton
 
     major, minor = map(int, triton.__version__.split(".")[:2])
     return None if (major, minor) >= OLDEST else f"it needs Triton {OLDEST[0]}.{OLDEST[1]}, found {triton.__version__}"
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CC", ""), "clang", "gcc") if name)
 
 
 def refuses_device(device: torch.device) -> str | None:
