@@ -102,13 +102,20 @@ def _statistics(x_hat: Tensor, x: Tensor, patch: int, stride: int, per_channel: 
         )
         pixels = _Moments(mean_hat, mean, m2_hat, m2, co, x.shape[1])
     patches = _windows(_windows(pixels, patch, 2), patch, 3)
+    stride = _within(x.shape, stride)
     kept = [t[:, :, ::stride, ::stride] for t in patches.tensors]
     return _Statistics(kept[0], kept[1], *(t / patches.numbers for t in kept[2:]))
+
+
+def _within(shape: torch.Size, stride: int) -> int:
+    """The stride, as far as it matters: beyond the image there is one position, and slices take 64 bits only."""
+    return min(stride, max(shape[-2:]))
 
 
 def _cover_sum(coefficients: Tensor, shape: torch.Size, patch: int, stride: int) -> Tensor:
     """For each pixel the sum of the coefficients of the patches that cover it."""
     height, width = shape[-2:]
+    stride = _within(shape, stride)
     dense = coefficients.new_zeros(*coefficients.shape[:2], height - patch + 1, width - patch + 1)
     dense[:, :, ::stride, ::stride] = coefficients
     padded = F.pad(dense, (patch - 1,) * 4)
