@@ -49,8 +49,7 @@ gpu:
 	  CMAKE_BUILD_PARALLEL_LEVEL="$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)}" PIP_BREAK_SYSTEM_PACKAGES=1 $(PYTHON) -m pip \
 	  --disable-pip-version-check install --quiet --no-build-isolation --no-deps --no-index --editable .
 	@$(PYTHON) -c "from geco_ext.commands.info import info; info()"
-	@$(PYTHON) tests/gpu/run.py
-	@$(PYTHON) bench/ratios.py --device cuda --write
+	@status=0; $(PYTHON) tests/gpu/run.py || status=1; $(PYTHON) bench/ratios.py --device cuda --write || status=1; exit $$status
 
 lint: $(VENV)/dev.installed typecheck
 	@$(BIN)/ruff check .
