@@ -1,0 +1,54 @@
+"""The CUDA kernels as nvcc compiles them, where it is: 16-byte accesses, no spilled registers. No GPU is needed."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+
+def cuobjdump() -> str | None:
+    """The toolkit's, or the one that Triton brings along."""
+    triton = importlib.util.find_spec("triton")
+    folder = Path(triton.origin).parent / "backends" / "nvidia" / "bin" if triton and triton.origin else None
+    return shutil.which("cuobjdump") or (folder and shutil.which("cuobjdump", path=str(folder)))
+
+
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None or cuobjdump() is None, reason="needs nvcc and cuobjdump")
+
+
+@pytest.fixture(scope="module", params=["lagrangian", "windowed_lagrangian"])
+def compiled(request, tmp_path_factory):
+    """What ptxas says of the kernels of a file, and their machine code."""
+    cubin = tmp_path_factory.mktemp("cubin") / "kernels.cubin"
+    command = ["nvcc", "-std=c++17", "-O3", "-arch=sm_90", "-Xptxas", "-v", f"-I{CSRC}", "-cubin", "-o", str(cubin)]
+    source = CSRC / "cuda" / f"{request.param}.cu"
+    said = subprocess.run([*command, str(source)], capture_output=True, text=True, check=True).stderr
+    code = subprocess.run([cuobjdump(), "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
+    functions = re.split(r"\n\s*Function : ", code)[1:]
+    return request.param, said, {f.split("\n", 1)[0].strip(): f for f in functions}
+
+
+def test_no_register_is_spilled(compiled):
+    _, said, functions = compiled
+    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    assert len(spills) >= len(functions) > 0
+    assert set(spills) == {("0", "0")}
+
+
+def test_dense_images_move_16_bytes_at_a_time(compiled):
+    """float32: loads of both images and stores of the gradient."""
+    name, _, functions = compiled
+    dense = [
+        code
+        for function, code in functions.items()
+        if (name == "lagrangian" and "lagrangian_kernel" in function) or "Float32ImagesELi4" in function
+    ]
+    assert dense
+    for code in dense:
+        assert re.search(r"LDG\.E[.\w]*\.128", code)
+        assert re.search(r"STG\.E[.\w]*\.128", code)
