@@ -11,8 +11,6 @@ if not torch.cuda.is_available():
 import interpreter
 
 import geco_ext
-from geco_ext.state import new_block
-from geco_ext.terms import IMAGE, Request
 
 interpreter.round_as_devices_do()
 pytest.register_assert_rewrite("windows")  # the comparison that many tests share
@@ -78,33 +76,11 @@ def backend(request):
         yield name
 
 
-def without_windows(name: str) -> str | None:
-    """Why a backend has no kernels for windowed constraints yet, or None. Whatever else it refuses, a test must see."""
-    images = [torch.zeros(1, 1, 4, 4, device=DEVICES[name])]
-    block = new_block(2, device=images[0].device)
-    terms = "patch_ncc patch_size=3 eps=1e-05; local_statistics patch_size=3 eps=1e-05"
-    request = Request(images, images, None, block, terms, (IMAGE,), [None, None], 1, 16, None)
-    reason = geco_ext.backends.load(name).refuses(request)
-    return reason if reason is not None and "has no kernel for" in reason else None
-
-
-@pytest.fixture
-def window_backend(backend):
-    """As ``backend``, of those with kernels for windowed constraints."""
-    reason = without_windows(backend)
-    if reason is not None:
-        pytest.skip(f"{backend}: {reason}")
-    return backend
-
-
 @pytest.fixture
 def cpu_windows():
     """The C++ kernels serve every call of the test."""
     if "cpu" not in geco_ext.available_backends():
         pytest.skip("the C++ kernels are not built")
-    reason = without_windows("cpu")
-    if reason is not None:
-        pytest.skip(f"cpu: {reason}")
     with geco_ext.use_backend("cpu"):
         yield
 

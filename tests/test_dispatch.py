@@ -30,7 +30,7 @@ def better(monkeypatch):
     fakes = {name: types.SimpleNamespace(refuses=lambda request, name=name: reasons[name]) for name in reasons}
     load = backends.load
     monkeypatch.setitem(backends._PREFERENCE, "cpu", ("cuda", "triton", "reference"))
-    monkeypatch.setattr(backends, "_cpu_kernels_cover", lambda terms: False)
+    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
     monkeypatch.setattr(backends, "unavailable", lambda name: None)
     monkeypatch.setattr(backends, "load", lambda name: fakes.get(name) or load(name))
     monkeypatch.setattr(backends, "_best_for", lambda device: reference)
@@ -92,7 +92,7 @@ def test_the_ordinary_order_is_silent():
 
 def test_a_missing_extension_is_said_on_the_cpu(monkeypatch):
     monkeypatch.setattr(backends, "unavailable", lambda name: "it was not compiled" if name == "cpu" else None)
-    monkeypatch.setattr(backends, "_cpu_kernels_cover", lambda terms: False)
+    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
     (message,) = said(lambda: [step(), step()])
     assert message == "a GECO loss runs on backend 'reference', backend 'cpu' cannot serve it: it was not compiled"
 
@@ -114,7 +114,7 @@ def test_a_patch_beyond_the_cuda_kernels(monkeypatch):
     monkeypatch.setattr(cuda, "_kernels", lambda: limits)
     monkeypatch.setattr(cuda, "_shared_bytes", lambda index: 99 << 10)
     monkeypatch.setattr(backends, "unavailable", lambda name: None)
-    monkeypatch.setattr(backends, "_cpu_kernels_cover", lambda terms: False)
+    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
     monkeypatch.setitem(backends._PREFERENCE, "cpu", ("cuda", "reference"))
     image = torch.rand(1, 1, 200, 200)
     (message,) = said(lambda: gf.patch_ncc(image, image, kappa=0.5, patch_size=150, stride=50))

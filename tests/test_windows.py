@@ -5,7 +5,7 @@ import torch
 import windows
 from windows import CANCELLING, FLOATS, HALVES, LAYOUTS, PICTURES, Window, assert_as_the_oracle, kinds, name_of, pair
 
-pytestmark = pytest.mark.usefixtures("window_backend")
+pytestmark = pytest.mark.usefixtures("backend")
 
 USUAL = [
     Window("ncc", 8),

@@ -60,7 +60,7 @@ def close(got, expected, tolerance):
     ids=["all", "same geometry", "per channel", "one", "many"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_sum_of_the_parts(window_backend, device, parts, training, dtype):
+def test_the_sum_of_the_parts(backend, device, parts, training, dtype):
     x_hat, x = pair("random", SHAPE, dtype, device)
     y_hat, y = doubled(x_hat, x)
     vector = expected_vector(y_hat, y, parts)
@@ -68,7 +68,7 @@ def test_the_sum_of_the_parts(window_backend, device, parts, training, dtype):
     criterion = GECOLoss(constraints(parts), multiplier_init=weights).to(device)
     criterion.train(training)
     kl = torch.full((3,), 2.0, device=device)
-    if parts is MANY and window_backend == "cuda":  # its tables are of limited size; nothing moves
+    if parts is MANY and backend == "cuda":  # its tables are of limited size; nothing moves
         with pytest.raises(RuntimeError, match="it takes at most"):
             criterion(x_hat, x, kl)
         assert int(criterion.steps) == 0
@@ -87,7 +87,7 @@ def test_the_sum_of_the_parts(window_backend, device, parts, training, dtype):
 
 
 @pytest.mark.parametrize("window", kinds(5, 2), ids=name_of)
-def test_one_constraint_alone(window_backend, device, window):
+def test_one_constraint_alone(backend, device, window):
     """Without a reconstruction error that would write the gradient first."""
     x_hat, x = pair("random", SHAPE, device=device)
     criterion = GECOLoss([window.constraint(0.5)], multiplier_init=3.0).to(device)
@@ -98,7 +98,7 @@ def test_one_constraint_alone(window_backend, device, window):
     close(x_hat.grad, 3 * torch.autograd.grad(expected, y_hat)[0], 1e-5)
 
 
-def test_beside_one_reconstruction_error_of_all_channels(window_backend, device):
+def test_beside_one_reconstruction_error_of_all_channels(backend, device):
     x_hat, x = pair("random", SHAPE, device=device)
     criterion = GECOLoss([ReconstructionError(0.1), PatchNCC(0.9, 5, per_channel=True)], multiplier_init=2.0).to(device)
     criterion(x_hat, x, torch.zeros((), device=device)).backward()
@@ -108,7 +108,7 @@ def test_beside_one_reconstruction_error_of_all_channels(window_backend, device)
     close(x_hat.grad, 2 * torch.autograd.grad(sum(parts), y_hat)[0], 1e-5)
 
 
-def test_no_gradient_wanted(window_backend, device):
+def test_no_gradient_wanted(backend, device):
     """The same constraints, without a buffer."""
     x_hat, x = pair("random", SHAPE, device=device)
     kl = torch.rand(3, device=device)
@@ -122,7 +122,7 @@ def test_no_gradient_wanted(window_backend, device):
         assert criterion.last_constraint.tolist() == pytest.approx(criteria[0].last_constraint.tolist(), abs=1e-6)
 
 
-def test_multipliers_start_at_the_natural_ones(window_backend, device):
+def test_multipliers_start_at_the_natural_ones(backend, device):
     """lambda* = D / (2 s): D the image elements for correlations, two numbers a patch for local statistics."""
     x_hat, x = pair("random", SHAPE, device=device)
     criterion = GECOLoss(
@@ -134,7 +134,7 @@ def test_multipliers_start_at_the_natural_ones(window_backend, device):
     assert loss.item() == pytest.approx(sum(n * c for n, c in terms), rel=1e-6)
 
 
-def test_a_kappa_that_changes(window_backend, device):
+def test_a_kappa_that_changes(backend, device):
     criterion = GECOLoss([PatchNCC(0.9, 4), LocalStatistics(0.1, 4)], multiplier_init=1.0).to(device)
     x_hat, x = pair("random", SHAPE, device=device)
     criterion(x_hat, x, torch.zeros((), device=device))
@@ -146,7 +146,7 @@ def test_a_kappa_that_changes(window_backend, device):
     assert change == pytest.approx([0.7 - 0.9, 0.1**2 - 0.3**2], abs=1e-12)
 
 
-def test_a_batch_that_is_not_finite_is_skipped(window_backend, device):
+def test_a_batch_that_is_not_finite_is_skipped(backend, device):
     criterion = GECOLoss(constraints()).to(device)
     x_hat, x = pair("random", SHAPE, device=device)
     criterion(x_hat, x, torch.zeros(3, device=device))
@@ -159,7 +159,7 @@ def test_a_batch_that_is_not_finite_is_skipped(window_backend, device):
         assert torch.equal(criterion.state_dict()[name], value), name
 
 
-def test_one_process_of_several(window_backend, device):
+def test_one_process_of_several(backend, device):
     """Sums over the batch, to be added up over processes."""
     x_hat, x = pair("random", SHAPE, device=device)
     parts = [(0.9, Window("ncc", 8)), (0.5, Window("ncc", 3, 2)), (0.2, Window("local", 5))]
@@ -173,12 +173,12 @@ def test_one_process_of_several(window_backend, device):
 
 
 @pytest.mark.parametrize("window", kinds(3, 2, eps=1e-2), ids=name_of)
-def test_gradcheck_of_a_functional(window_backend, device, slow, window):
+def test_gradcheck_of_a_functional(backend, device, slow, window):
     x_hat, x = pair("random", (1, 2, 3, 4) if slow else (2, 2, 5, 4), torch.float64, device)
     assert gradcheck(functools.partial(window.functional, kappa=0.3), (x_hat, x.requires_grad_()), fast_mode=slow)
 
 
-def test_gradcheck_of_the_evaluation_loss(window_backend, device, slow):
+def test_gradcheck_of_the_evaluation_loss(backend, device, slow):
     parts = [(kappa, w._replace(patch=2 + w.patch % 2, eps=1e-2)) for kappa, w in WINDOWS[:6]]
     x_hat, x = pair("random", (1, 2, 3, 4) if slow else (2, 2, 5, 4), torch.float64, device)
     weights = multipliers(len(expected_vector(*doubled(x_hat, x), parts)))
@@ -215,7 +215,7 @@ def assert_refused(case, training, device):
 
 
 @misfits
-def test_images_that_do_not_fit(window_backend, device, case, training):
+def test_images_that_do_not_fit(backend, device, case, training):
     assert_refused(case, training, device)
 
 

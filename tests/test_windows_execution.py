@@ -42,7 +42,7 @@ def assert_same_bits(first, *others):
             assert torch.equal(a, b)
 
 
-def test_the_same_bits_every_time(window_backend, device, slow):
+def test_the_same_bits_every_time(backend, device, slow):
     shape = (2, 2, 19, 23) if slow else (5, 3, 45, 37)
     assert_same_bits(*(steps(shape, device) for _ in range(3)))
 
@@ -139,7 +139,7 @@ def test_no_memory_is_an_error_of_the_call(cpu_windows):
 
 
 @pytest.mark.parametrize("window", kinds(4, 2), ids=name_of)
-def test_backward_again_on_a_retained_graph(window_backend, device, window):
+def test_backward_again_on_a_retained_graph(backend, device, window):
     x_hat, x = pair("random", (2, 2, 9, 8), device=device)
     (expected,) = torch.autograd.grad(window.functional(x_hat, x), x_hat)
     value = window.functional(x_hat, x)
@@ -151,7 +151,7 @@ def test_backward_again_on_a_retained_graph(window_backend, device, window):
 
 
 @pytest.mark.parametrize("window", kinds(4, 2), ids=name_of)
-def test_grad_scaler_loses_nothing_in_half_precision(window_backend, device, window):
+def test_grad_scaler_loses_nothing_in_half_precision(backend, device, window):
     """A decoder that gives float16, parameters in float32, as under autocast."""
     scale = 2.0**12
     x_hat, x = pair("random", (2, 3, 24, 25), torch.float16, device)
@@ -168,13 +168,13 @@ def test_grad_scaler_loses_nothing_in_half_precision(window_backend, device, win
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("operator", ["training_loss", "evaluation_loss", "constraint_sums"])
-def test_opcheck(window_backend, device, operator, dtype):
+def test_opcheck(backend, device, operator, dtype):
     arguments = operator_arguments(PARTS, *pair("random", (2, 3, 9, 8), dtype, device, "channels_last"))
     update = (0.99, 0.05, 5.0, "log", 1.0, 1) if operator == "training_loss" else ()
     opcheck(getattr(torch.ops.geco_ext, operator).default, (*arguments, *update))
 
 
-def test_a_step_compiles_without_graph_breaks(window_backend, device):
+def test_a_step_compiles_without_graph_breaks(backend, device):
     eager, compiled = criterion(device), criterion(device)
     decoder = torch.nn.Conv2d(3, 3, 3, padding=1).to(device)
     torch._dynamo.reset()
@@ -191,7 +191,7 @@ def test_a_step_compiles_without_graph_breaks(window_backend, device):
     assert torch.allclose(eager.log_multiplier, compiled.log_multiplier, rtol=1e-6)
 
 
-def test_evaluation_compiles(window_backend, device):
+def test_evaluation_compiles(backend, device):
     geco = GECOLoss([PatchNCC(0.9, 4), LocalStatistics(0.1, 3)], multiplier_init=2.0).to(device).eval()
     x_hat, x = pair("random", (2, 1, 8, 8), device=device)
     kl = torch.zeros((), device=device)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from windows import FLOATS, Window, assert_as_the_oracle, kinds, name_of, pair
 
-pytestmark = pytest.mark.usefixtures("window_backend")
+pytestmark = pytest.mark.usefixtures("backend")
 
 windows_of_a_kind = pytest.mark.parametrize("window", [*kinds(4), Window("ncc", 3, stride=2)], ids=name_of)
 correlations = pytest.mark.parametrize("window", [*kinds(4)[:2], Window("ncc", 8), Window("ncc", 1)], ids=name_of)

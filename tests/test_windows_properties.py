@@ -105,10 +105,8 @@ def reproducible(examples):
 
 
 @pytest.mark.slow
-def test_any_problem(window_backend, device, slow):
-    largest_side, examples = (
-        (12, 25) if slow else (28, 30 if window_backend == "triton" else 800)
-    )  # it compiles for each
+def test_any_problem(backend, device, slow):
+    largest_side, examples = (12, 25) if slow else (28, 30 if backend == "triton" else 800)  # it compiles for each
 
     @reproducible(examples)
     @given(problem=problems(largest_side))

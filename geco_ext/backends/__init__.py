@@ -17,7 +17,6 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
-from geco_ext.backends.native import refuses_terms
 from geco_ext.terms import Request, UpdateSettings
 
 NAMES = ("cpu", "cuda", "triton", "reference")
@@ -195,17 +194,12 @@ def image_step(
     plain = type(x_hat) in _PLAIN and type(x) in _PLAIN and type(kl) in _PLAIN
     if not plain or _forced[0] is not None or ENVIRONMENT_VARIABLE in os.environ:
         return None
-    if not _cpu_kernels_cover(terms) or torch._C._len_torch_dispatch_stack() > 0:
+    if unavailable("cpu") is not None or torch._C._len_torch_dispatch_stack() > 0:
         return None
     return load("cpu").image_step(terms, update, x_hat, x, kl, block)  # type: ignore[attr-defined, no-any-return]
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-
-
-@cache
-def _cpu_kernels_cover(terms: str) -> bool:
-    return unavailable("cpu") is None and refuses_terms(terms, load("cpu").MISSING) is None  # type: ignore[attr-defined]
 
 
 def select_for_scaling(device: torch.device) -> Backend:

@@ -13,8 +13,6 @@ from geco_ext.backends.allocation import new_loss
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import IMAGE, Request, UpdateSettings
 
-MISSING: frozenset[str] = frozenset()
-
 
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None."""
@@ -28,7 +26,7 @@ def refuses_device(device: torch.device) -> str | None:
 
 def refuses(request: Request) -> str | None:
     """Why this backend cannot serve the request, or None."""
-    return refuses_device(request.block.device) or refuses_call(request, MISSING)
+    return refuses_device(request.block.device) or refuses_call(request)
 
 
 @lru_cache(maxsize=1)

@@ -14,8 +14,6 @@ from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import Request, parse_terms
 
-MISSING: frozenset[str] = frozenset()
-
 
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None."""
@@ -115,7 +113,7 @@ def _workspace_words(index: int) -> int:
 
 def _refuses_work(request: Request) -> str | None:
     return (
-        refuses_call(request, MISSING)
+        refuses_call(request)
         or _beyond_the_tables(request)
         or refuses_patches(request, _shared_bytes(request.block.device.index))
     )

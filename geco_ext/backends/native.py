@@ -88,16 +88,9 @@ def arguments(request: Request) -> tuple[Any, ...]:
     )
 
 
-@lru_cache(maxsize=1024)
-def refuses_terms(terms: str, missing: frozenset[str]) -> str | None:
-    """Why a backend cannot compute these terms, or None."""
-    unknown = sorted({term.kind for term in parse_terms(terms)} & missing)
-    return f"it has no kernel for {', '.join(unknown)} yet" if unknown else None
-
-
-def refuses_call(request: Request, missing: frozenset[str]) -> str | None:
+def refuses_call(request: Request) -> str | None:
     """Why the extension cannot serve the request, or None."""
     for prediction in request.predictions:
         if prediction.dim() > MAX_RANK:
             return f"it takes tensors of at most {MAX_RANK} dimensions, got {prediction.dim()}"
-    return refuses_terms(request.terms, missing)
+    return None

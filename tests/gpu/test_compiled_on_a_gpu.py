@@ -7,9 +7,7 @@ from torch._dynamo.utils import counters
 
 
 @pytest.fixture(params=CONSTRAINTS)
-def kind(request, backend):
-    if request.param == "windows":
-        request.getfixturevalue("window_backend")
+def kind(request):
     return request.param
 
 

@@ -23,10 +23,8 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture(params=CONSTRAINTS)
-def kind(request, backend):
-    """Which constraints; windows where the backend has kernels for them."""
-    if request.param == "windows":
-        request.getfixturevalue("window_backend")
+def kind(request):
+    """Which constraints."""
     return request.param
 
 
