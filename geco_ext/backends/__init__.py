@@ -159,6 +159,23 @@ def select(request: Request) -> Backend:
     return load(choice.name)
 
 
+def select_for(device: torch.device, dtype: torch.dtype) -> str:
+    """Name of the backend that serves calls on tensors like that which every backend knows: kernels of models.
+
+    Raises:
+        RuntimeError: the backend asked for cannot.
+    """
+    forced = _asked_for()
+    if not forced:
+        return _best_name(device) if dtype in _DTYPES else "reference"
+    reason = load(_require(forced)).refuses_device(device)
+    if reason is None and forced != "reference" and dtype not in _DTYPES:
+        reason = f"it takes float16, bfloat16, float32 and float64, got {dtype}"
+    if reason is not None:
+        raise RuntimeError(f"backend {forced!r} cannot serve this call: {reason}")
+    return forced
+
+
 def _asked_for() -> str | None:
     return _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
 
@@ -210,8 +227,12 @@ def select_for_scaling(device: torch.device) -> Backend:
     return _best_for(device)
 
 
-@cache
 def _best_for(device: torch.device) -> Backend:
+    return load(_best_name(device))
+
+
+@cache
+def _best_name(device: torch.device) -> str:
     names = _PREFERENCE.get(device.type, ("reference",))
     can = (name for name in names if unavailable(name) is None and load(name).refuses_device(device) is None)
-    return load(next(can, "reference"))
+    return next(can, "reference")
