@@ -102,8 +102,8 @@ double* doubles_of(py::handle tensor) { return static_cast<double*>(address_of(t
 // What a criterion computes, read once: its terms in the order of their rows.
 class Program {
  public:
-  void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, ScaleRule scale,
-           const geco::Patches& patches) {
+  void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
+           ScaleRule scale, const geco::Patches& patches) {
     Term term;
     term.kind = kind;
     term.first_row = constraints_;
@@ -111,6 +111,7 @@ class Program {
     term.inputs = std::move(inputs);
     term.mean = mean;
     term.from_logits = from_logits;
+    term.log_gradient = log_gradient;
     term.scale = scale;
     term.patches = patches;
     constraints_ += rows;
@@ -362,8 +363,9 @@ PYBIND11_MODULE(_C, module) {
   py::class_<Program>(module, "Program")
       .def(py::init<>())
       .def("add", [](Program& program, int kind, int rows, std::vector<int> inputs, bool mean, bool from_logits,
-                     int scale, std::int64_t patch_size, std::int64_t stride, double eps, bool per_channel) {
-        program.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits,
+                     bool log_gradient, int scale, std::int64_t patch_size, std::int64_t stride, double eps,
+                     bool per_channel) {
+        program.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits, log_gradient,
                     static_cast<ScaleRule>(scale), {patch_size, stride, eps, per_channel});
       });
 

@@ -46,6 +46,7 @@ struct Term {
   std::vector<int> inputs;      // several: a mean over feature maps
   bool mean = true;             // squared error: mean or sum over the elements of an example
   bool from_logits = true;      // class probability: softmax first
+  bool log_gradient = false;    // class probability: the gradient is that of the logarithm
   ScaleRule scale = ScaleRule::kOwn;
   Patches patches;  // patch correlation and local statistics; they read one input, the images
 };

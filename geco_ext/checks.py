@@ -69,6 +69,13 @@ def check_class_scores(scores: Tensor, batch: int, name: str) -> None:
         raise ValueError(f"{name}: got shape {tuple(scores.shape)}, expected [{batch}, classes]")
 
 
+def check_class_gradient(gradient: str) -> str:
+    """Whose gradient a class probability has."""
+    if gradient not in ("probability", "log_probability"):
+        raise ValueError(f"gradient: got {gradient!r}, expected 'probability' or 'log_probability'")
+    return gradient
+
+
 def check_labels(labels: Tensor | None, scores: Tensor) -> Tensor:
     """Integers [B] on the scores' device, as int64; on the CPU also within range (a GPU would have to wait)."""
     batch, classes = scores.shape

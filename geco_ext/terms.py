@@ -32,6 +32,7 @@ class Term:
     on_image: bool = True
     mean: bool = True
     from_logits: bool = True
+    log_gradient: bool = False
     patch_size: int = 1
     stride: int = 1
     eps: float = 0.0

@@ -129,6 +129,40 @@ def test_features_of_several_maps(backend, device, dtype):
 
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("dtype", FLOATS)
+def test_class_probability_in_the_direction_of_its_logarithm(backend, device, dtype, from_logits):
+    """The value stays that of the probability; the gradient is that of the mean of -log p."""
+    scores = torch.randn(6, 11, device=device, dtype=dtype)
+    scores = (scores if from_logits else scores.double().softmax(1).to(dtype)).requires_grad_()
+    labels = torch.randint(0, 11, (6,), device=device)
+    options = {"kappa": 0.9, "from_logits": from_logits}
+    value = gf.classification_accuracy(scores, labels, gradient="log_probability", **options)
+    assert torch.equal(value, gf.classification_accuracy(scores, labels, **options))
+    doubles = scores.detach().cpu().double().requires_grad_()
+    logarithms = doubles.log_softmax(1) if from_logits else doubles.log()
+    expected = torch.nn.functional.nll_loss(logarithms, labels.cpu())
+    (gradient,) = torch.autograd.grad(value, scores)
+    (of_expected,) = torch.autograd.grad(expected, doubles)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 1e-2)
+    assert (gradient.cpu().double() - of_expected).norm() <= tolerance * of_expected.norm()
+
+
+def test_a_sure_classifier_has_a_direction_only_by_the_logarithm(backend, device):
+    scores = torch.tensor([[60.0, 0.0], [0.0, 300.0]], device=device, requires_grad=True)
+    labels = torch.tensor([1, 0], device=device)
+    own, logarithm = (
+        torch.autograd.grad(gf.classification_accuracy(scores, labels, kappa=0.9, gradient=name), scores)[0]
+        for name in ("probability", "log_probability")
+    )
+    assert own.abs().max() < 1e-20
+    torch.testing.assert_close(logarithm.cpu(), torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
+    if device.type == "cuda":
+        labels = torch.tensor([1, 7], device=device)
+        outside = gf.classification_accuracy(scores, labels, kappa=0.9, gradient="log_probability")
+        assert torch.autograd.grad(outside, scores)[0][1].isnan().all()
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_class_probability_equals_the_oracle(backend, device, dtype, from_logits):
     scores = torch.randn(6, 10, dtype=torch.float64).to(dtype)
     scores = scores if from_logits else scores.double().softmax(1).to(dtype)

@@ -181,6 +181,10 @@ def test_functionals_check_as_the_criterion_does():
         (lambda: gf.feature_reconstruction_error((image, image), image, kappa=0.1), "got 1 feature maps, expected 2"),
         (lambda: gf.feature_reconstruction_error((), (), kappa=0.1), "prediction: got an empty sequence"),
         (lambda: gf.classification_accuracy(image, LABELS, kappa=0.1), r"expected \[2, classes\]"),
+        (
+            lambda: gf.classification_accuracy(image.view(2, 64), LABELS, kappa=0.1, gradient="log"),
+            "gradient: got 'log', expected 'probability' or 'log_probability'",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -32,7 +32,7 @@ void class_probability(const Call& call, const Term& term, double* c_hat) {
     if (!input.gradient) continue;
     for (std::int64_t j = 0; j < classes; ++j) {
       const bool is_label = j == label;
-      const double derivative = term.from_logits ? softmax_derivative(p_label, p[j], is_label) : is_label ? 1.0 : 0.0;
+      const double derivative = class_derivative(term.from_logits, term.log_gradient, p_label, p[j], is_label);
       write_element(input.gradient, b * input.gradient.strides[0] + j * input.gradient.strides[1],
                     -multiplier * derivative / batch);
     }

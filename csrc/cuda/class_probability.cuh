@@ -44,9 +44,8 @@ __device__ __noinline__ inline double class_probability(const Plan& plan, const 
     if (!item.gradient) continue;
     for (std::int64_t j = lane(); j < classes; j += kWarpSize) {
       const bool is_label = j == label;
-      const double derivative = item.from_logits
-                                    ? softmax_derivative(p_label, probability(item, score(j), largest, total), is_label)
-                                    : (is_label ? 1.0 : 0.0);
+      const double derivative = class_derivative(item.from_logits, item.log_gradient, p_label,
+                                                 probability(item, score(j), largest, total), is_label);
       write_gradient(item.gradient, item.type_of_prediction(), b * item.outer[0].gradient + j * item.inner.gradient,
                      -shared.coefficient * derivative);
     }

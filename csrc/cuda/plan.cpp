@@ -69,6 +69,7 @@ Item class_item(const Input& input, const Term& term, std::int64_t batch) {
   item.elements = batch;
   item.divisor = static_cast<double>(batch);
   item.from_logits = term.from_logits;
+  item.log_gradient = term.log_gradient;
   return item;
 }
 

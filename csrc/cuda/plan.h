@@ -35,7 +35,7 @@ struct Item {
   Work work;
   std::int8_t prediction_type, target_type;
   bool stream;  // the gradient is larger than the caches
-  bool from_logits;
+  bool from_logits, log_gradient;
 
   GECO_HD DataType type_of_prediction() const { return static_cast<DataType>(prediction_type); }
   GECO_HD DataType type_of_target() const { return static_cast<DataType>(target_type); }

@@ -50,6 +50,7 @@ def program(terms: str, owners: tuple[int, ...]) -> Program:
             inputs,
             term.mean,
             term.from_logits,
+            term.log_gradient,
             SCALE_RULES[term.scale_rule],
             term.patch_size,
             min(term.stride, MAX_STRIDE),

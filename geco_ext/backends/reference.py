@@ -135,7 +135,7 @@ def _measure(term: Term, request: Request, inputs: list[int]) -> _Measured:
     if term.kind == "class_probability":
         (labels,) = targets
         assert labels is not None
-        return _class_probability(predictions[0], labels, term.from_logits)
+        return _class_probability(predictions[0], labels, term)
     pairs = [(p, t.to(torch.float64)) for p, t in zip(predictions, targets, strict=True) if t is not None]
     if term.kind == "squared_error":
         return _squared_error(pairs, term)
@@ -162,17 +162,21 @@ def _squared_error(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:
     return _Measured(torch.stack(rows).sum(0), derivatives)
 
 
-def _class_probability(scores: Tensor, labels: Tensor, from_logits: bool) -> _Measured:
+def _class_probability(scores: Tensor, labels: Tensor, term: Term) -> _Measured:
     """CLA: the probability of the true class; NaN for a label out of range."""
     classes = scores.shape[1]
-    probabilities = scores.softmax(1) if from_logits else scores
+    probabilities = scores.softmax(1) if term.from_logits else scores
     in_range = (labels >= 0) & (labels < classes)
     one_hot = torch.arange(classes, device=scores.device) == labels[:, None]
     chosen = probabilities.gather(1, labels.clamp(0, classes - 1)[:, None])[:, 0]
     of_label = torch.where(in_range, chosen, torch.nan)
-    derivative = one_hot.to(torch.float64)
-    if from_logits:
-        derivative = of_label[:, None] * (derivative - probabilities)
+    unit = one_hot.to(torch.float64)
+    if term.from_logits:
+        derivative = (1.0 if term.log_gradient else of_label[:, None]) * (unit - probabilities)
+    else:
+        derivative = unit / of_label[:, None].clamp_min(SMALLEST) if term.log_gradient else unit
+    if term.log_gradient:
+        derivative = torch.where(in_range[:, None], derivative, torch.nan)
     return _Measured(of_label.mean().reshape(1), [derivative / scores.shape[0]])
 
 

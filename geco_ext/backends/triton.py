@@ -234,7 +234,7 @@ def _plan(
             per_channel = any(terms[t].rows > 1 for t in readers)
             items.append(_squared_error_item(geometry[index], per_channel, readers, compute))
         elif kinds == {"class_probability"}:
-            items.append(_class_item(geometry[index], readers, terms[readers[0]].from_logits))
+            items.append(_class_item(geometry[index], readers, terms[readers[0]]))
         else:
             items.append(_mean_item(geometry[index], readers))
     if has_kl:
@@ -330,13 +330,14 @@ def _warps_of_windows(tile: window_plan.Tile) -> int:
     return min(max(tile.shape[0] * tile.shape[1] // 256, 4), 16)
 
 
-def _class_item(geometry: _Geometry, readers: tuple[int, ...], from_logits: bool) -> _Item:
+def _class_item(geometry: _Geometry, readers: tuple[int, ...], term: Term) -> _Item:
     batch, classes = geometry.shape
     layout = (
         (batch, geometry.prediction[0], geometry.target[0], geometry.gradient[0]),
         (classes, geometry.prediction[1], 0, geometry.gradient[1]),
     )
-    return _Item("class_probability", readers, (from_logits, _power_of_two(classes)), layout, 1, batch, classes)
+    setting = (term.from_logits, term.log_gradient, _power_of_two(classes))
+    return _Item("class_probability", readers, setting, layout, 1, batch, classes)
 
 
 def _mean_item(geometry: _Geometry, readers: tuple[int, ...]) -> _Item:

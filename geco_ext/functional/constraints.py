@@ -161,7 +161,9 @@ def feature_reconstruction_error(
     return _evaluate(term, predictions, targets, checks.check_kappa_non_negative(kappa))
 
 
-def classification_accuracy(prediction: Tensor, target: Tensor, *, kappa: float, from_logits: bool = True) -> Tensor:
+def classification_accuracy(
+    prediction: Tensor, target: Tensor, *, kappa: float, from_logits: bool = True, gradient: str = "probability"
+) -> Tensor:
     """Kappa minus the probability of the true class (CLA, Table 1).
 
     Args:
@@ -169,12 +171,14 @@ def classification_accuracy(prediction: Tensor, target: Tensor, *, kappa: float,
         target: true labels, integers [B].
         kappa: demanded average probability, in [0, 1].
         from_logits: the scores are logits rather than probabilities.
+        gradient: ``"probability"``, or ``"log_probability"``: see :class:`geco_ext.ClassificationAccuracy`.
 
     Returns:
         The batch average, 0-d.
 
     Raises:
-        ValueError: scores that are not [B, classes]; labels that are not integers [B] in range; kappa outside [0, 1].
+        ValueError: scores that are not [B, classes]; labels that are not integers [B] in range; kappa outside [0, 1];
+            an unknown gradient.
 
     Example:
         >>> logits = torch.tensor([[50.0, 0.0]])
@@ -186,7 +190,8 @@ def classification_accuracy(prediction: Tensor, target: Tensor, *, kappa: float,
     if batch == 0:
         raise ValueError(f"prediction: got the empty shape {tuple(prediction.shape)}, expected at least one example")
     labels = checks.check_labels(target, prediction)
-    term = Term("class_probability", from_logits=bool(from_logits))
+    log_gradient = checks.check_class_gradient(gradient) == "log_probability"
+    term = Term("class_probability", from_logits=bool(from_logits), log_gradient=log_gradient)
     return _evaluate(term, [prediction], [labels], checks.check_kappa_probability(kappa))
 
 

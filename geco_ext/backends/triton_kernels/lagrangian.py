@@ -52,8 +52,8 @@ def lagrangian_kernel(
     """Programs take shares of the items, in turn; the last one to finish adds up, moves the state and writes the loss.
 
     ``ITEMS[i]``: (kind, reading terms, setting); kl, if there is one, is the last and belongs to no term. A setting
-    is the type to compute in, the class probability's (from_logits, padded classes), the constants of ``windowed``, or
-    None.
+    is the type to compute in, the class probability's (from_logits, log_gradient, padded classes), the constants of
+    ``windowed``, or None.
     ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, windows). The last is the first
     slot of a term of a windowed item and, of a windowed term, (patch size, stride, whether of each channel), or None.
     ``compared[t]``: the numbers of an example that a term compares. ``per_example[i]``: those of an input.
@@ -76,7 +76,7 @@ def lagrangian_kernel(
             elif ITEMS[i][0] == "class_probability":
                 total = class_probability(
                     predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], coefficient,
-                    ITEMS[i][2][0], ITEMS[i][2][1],
+                    ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2],
                 )  # fmt: skip
             elif ITEMS[i][0] == "windowed":
                 coefficients = _coefficients_of_slots(

@@ -61,7 +61,16 @@ def squared_error(
 
 @triton.jit
 def class_probability(
-    prediction, target, gradient, layout, share, programs, coefficient, FROM_LOGITS: tl.constexpr, CLASSES: tl.constexpr
+    prediction,
+    target,
+    gradient,
+    layout,
+    share,
+    programs,
+    coefficient,
+    FROM_LOGITS: tl.constexpr,
+    LOG_GRADIENT: tl.constexpr,
+    CLASSES: tl.constexpr,
 ):
     """Sum of p_label over every ``programs``-th example, in float64; a label out of range makes it NaN.
 
@@ -88,7 +97,13 @@ def class_probability(
         if gradient is not None:
             derivative = tl.where(is_label, 1.0, 0.0).to(tl.float64)
             if FROM_LOGITS:
-                derivative = p_label * (derivative - p)
+                derivative = derivative - p
+                if not LOG_GRADIENT:
+                    derivative = p_label * derivative
+            elif LOG_GRADIENT:
+                derivative = derivative / tl.where(p_label < 1e-12, 1e-12, p_label)
+            if LOG_GRADIENT:
+                derivative = tl.where(in_range, derivative, float("nan"))
             tl.store(gradient + b * layout[0][3] + classes * layout[1][3], -coefficient * derivative, mask=inside)
     return total
 
