@@ -103,6 +103,19 @@ def test_channels_far_apart():
     torch.testing.assert_close(criterion.last_constraint, expected, rtol=1e-5, atol=1e-7)
 
 
+def test_negated_views():
+    """Their sign is no part of the memory."""
+    x_hat, x = (torch.randn(2, 1, 4, 4, dtype=torch.complex64, device=DEVICE).conj().imag for _ in range(2))
+    kl = torch.randn(2, dtype=torch.complex64, device=DEVICE).conj().imag
+    losses = []
+    for images in ((x_hat, x, kl), tuple(view.resolve_neg() for view in (x_hat, x, kl))):
+        with geco_ext.use_backend("triton"):
+            losses.append(geco_ext.GECOLoss([geco_ext.ReconstructionError(0.2)]).to(DEVICE)(*images))
+    assert x_hat.is_neg()
+    assert kl.is_neg()
+    assert torch.equal(*losses)
+
+
 def test_constants_of_a_kernel_come_apart():
     """Down to the last one as Triton's own: releases before 3.8 take no text, None or tuple inside a tuple."""
     import triton.language as tl

@@ -152,8 +152,12 @@ class _Plan(NamedTuple):
 def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
     from geco_ext.backends.triton_kernels.lagrangian import lagrangian_kernel
 
-    tensors = [*request.predictions] if request.kl is None else [*request.predictions, request.kl]
-    targets = [*request.targets] if request.kl is None else [*request.targets, None]
+    # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
+    given = [*request.predictions] if request.kl is None else [*request.predictions, request.kl]
+    tensors = [tensor.resolve_neg() for tensor in given]
+    targets: list[Tensor | None] = [target if target is None else target.resolve_neg() for target in request.targets]
+    if request.kl is not None:
+        targets.append(None)
     geometry = tuple(map(_geometry, tensors, targets, request.gradients))
     block = request.block
     plan = _plan(
