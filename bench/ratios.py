@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -45,6 +47,7 @@ def main() -> None:
     on_gpu = device.type == "cuda"
     of_machine = machine(device)
     rows: list[Row] = []
+    failed: list[str] = []
     end = time.monotonic() + arguments.limit
     for threads in [0] if on_gpu else arguments.threads:
         if threads:
@@ -55,10 +58,17 @@ def main() -> None:
             if time.monotonic() > end:
                 print(f"{scenario.label}: left out, {arguments.limit:g} s have passed", flush=True)
                 continue
-            rows.append(compare(scenario, arguments.seconds, arguments.turn, device))
-            print(_line(rows[-1]), flush=True)
-            if on_gpu:
-                torch.cuda.empty_cache()
+            try:  # what fails costs its own row: the others are still worth keeping
+                rows.append(compare(scenario, arguments.seconds, arguments.turn, device))
+                print(_line(rows[-1]), flush=True)
+                if on_gpu:
+                    torch.cuda.empty_cache()
+            except Exception:
+                traceback.print_exc()
+                failed.append(scenario.label)
+                print(f"{scenario.label}: FAILED", flush=True)
+    if not rows:
+        sys.exit("nothing was measured")
     result = Result(of_machine, arguments.turn, rows)
     print("\n".join(judge(rows)[0]))
     if arguments.json:
@@ -67,6 +77,8 @@ def main() -> None:
         report = REPORTS[device.type]
         result.save(report.result)
         report.write()
+    if failed:
+        sys.exit(f"failed: {'; '.join(failed)}")
 
 
 def _arguments() -> argparse.Namespace:

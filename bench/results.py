@@ -17,6 +17,7 @@ from scenarios import Scenario
 from timing import Timing, family
 
 import geco_ext
+from geco_ext.backends.native import extension
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ def machine(device: torch.device) -> dict[str, object]:
         return _gpu(device)
     return {
         "processor": _processor(),
-        "instruction_set": geco_ext.backends.native.extension()[0].cpu.capability(),
+        "instruction_set": extension()[0].cpu.capability(),
         "torch": torch.__version__,
         "geco_ext": geco_ext.__version__,
     }
 
 
 def _gpu(device: torch.device) -> dict[str, object]:
-    extension = geco_ext.backends.native.extension()[0]
+    compiled = extension()[0]
     return {
         "device": torch.cuda.get_device_name(device),
         "driver": _driver(),
@@ -106,7 +107,7 @@ def _gpu(device: torch.device) -> dict[str, object]:
         "torch": torch.__version__,
         "triton": _triton(),
         "geco_ext": geco_ext.__version__,
-        "compiled_architectures": extension and extension.cuda_architectures,
+        "compiled_architectures": compiled and compiled.cuda_architectures,
         "copy_rate_in_gigabytes": round(copy_rate(device) / 1e9),
     }
 

@@ -1,5 +1,8 @@
 """The benchmarks compare like with like: what is timed computes the same, and a candidate that does not is noticed."""
 
+import os
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import bars
 import footprint
 import plots
+import ratios
 import report
 from agreement import check_agreement
 from candidates import Images, Step, floor, operator, steps
@@ -187,6 +191,41 @@ def test_the_table_and_plot_of_a_gpu(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     assert "<svg" in gpu_report.result.with_suffix(".svg").read_text()
     assert plots.curve([row], "RE", 0, "triton") == [(row.elements, pytest.approx(1.25 / 0.9))]
+
+
+def test_a_run_keeps_what_it_measured(tmp_path, monkeypatch, capsys):
+    """As "make gpu" starts it: a scenario that fails is named, and costs no other its row."""
+    (tmp_path / "results").mkdir()
+    gpu_report, bad = report.REPORTS["cuda"], GPU_SCENARIOS[1].label
+    (tmp_path / "README.md").write_text(f"{gpu_report.begin}\n{gpu_report.end}\n")
+
+    def row(scenario, *_):
+        if scenario.label == bad:
+            raise RuntimeError("out of something")
+        return replace(gpu_row(), label=scenario.label)
+
+    monkeypatch.setattr(report, "HERE", tmp_path)
+    monkeypatch.setattr(report, "README", tmp_path / "README.md")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(ratios, "machine", lambda device: {"device": str(device)})
+    monkeypatch.setattr(ratios, "compare", row)
+    monkeypatch.setattr(sys, "argv", ["ratios.py", "--device", "cuda", "--write"])
+    with pytest.raises(SystemExit, match=re.escape(bad)):
+        ratios.main()
+    output = capsys.readouterr()
+    assert f"{bad}: FAILED" in output.out
+    assert "out of something" in output.err
+    kept = [row.label for row in Result.load(gpu_report.result).rows]
+    assert kept == [scenario.label for scenario in GPU_SCENARIOS if scenario.label != bad]
+
+
+def test_the_machine_is_described_first_thing():
+    """In a process of its own: nothing has called a backend before."""
+    program = "import results, torch; print(results.machine(torch.device('cpu'))['torch'])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(ratios.__file__).parent)}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert result.stdout.strip() == torch.__version__, result.stderr
 
 
 def test_a_whole_comparison_runs(monkeypatch):

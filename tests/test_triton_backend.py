@@ -15,10 +15,13 @@ from geco_ext import backends
 from geco_ext.autograd import Call, _request
 from geco_ext.state import new_block, views
 
-pytestmark = pytest.mark.skipif(
-    "triton" not in geco_ext.available_backends(), reason=f"triton: {backends.unavailable('triton')}"
-)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [
+    pytest.mark.skipif(
+        "triton" not in geco_ext.available_backends(), reason=f"triton: {backends.unavailable('triton')}"
+    ),
+    *([pytest.mark.gpu] if DEVICE == "cuda" else []),  # make gpu runs what is marked
+]
 
 
 def request_for(update, kl, accumulated=1):
@@ -86,6 +89,55 @@ def test_gradients_are_scaled_in_place(factor):
         assert torch.equal(buffer, value)
 
 
+def test_channels_far_apart():
+    """The third one begins beyond what 32 bits count."""
+    apart = 2**30 + 4
+    memory = torch.empty(2 * apart + 4, dtype=torch.float16, device=DEVICE)  # never touched but at three places
+    x_hat = memory.as_strided((1, 3, 2, 2), (3 * apart, apart, 2, 1)).copy_(torch.rand(1, 3, 2, 2))
+    x, kl = torch.rand(1, 3, 2, 2, device=DEVICE), torch.zeros((), device=DEVICE)
+    constraints = [geco_ext.ReconstructionError(0.1, channels=3)]
+    with geco_ext.use_backend("triton"):
+        criterion = geco_ext.GECOLoss(constraints).to(DEVICE)
+        criterion(x_hat, x, kl)
+    expected = (x_hat.double() - x.double()).square().mean((0, 2, 3)) - 0.1**2
+    torch.testing.assert_close(criterion.last_constraint, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_negated_views():
+    """Their sign is no part of the memory."""
+    x_hat, x = (torch.randn(2, 1, 4, 4, dtype=torch.complex64, device=DEVICE).conj().imag for _ in range(2))
+    kl = torch.randn(2, dtype=torch.complex64, device=DEVICE).conj().imag
+    losses = []
+    for images in ((x_hat, x, kl), tuple(view.resolve_neg() for view in (x_hat, x, kl))):
+        with geco_ext.use_backend("triton"):
+            losses.append(geco_ext.GECOLoss([geco_ext.ReconstructionError(0.2)]).to(DEVICE)(*images))
+    assert x_hat.is_neg()
+    assert kl.is_neg()
+    assert torch.equal(*losses)
+
+
+def test_constants_of_a_kernel_come_apart():
+    """Down to the last one as Triton's own: releases before 3.8 take no text, None or tuple inside a tuple."""
+    import triton.language as tl
+
+    from geco_ext.backends.triton_kernels.constants import Constants
+
+    def come_apart(value):
+        assert isinstance(value, tl.constexpr)
+        if not isinstance(value.value, Constants):
+            return value.value
+        return tuple(come_apart(value.value[i]) for i in range(len(value.value)))
+
+    tree = ("windowed", None, (True, 1, (tl.float32, ())), 2.5)
+    made = Constants(tree)
+    assert tuple(come_apart(element) for element in made) == tree
+    assert made == Constants(tree)
+    assert hash(made) == hash(Constants(tree))
+    assert made != Constants(("windowed", None, (1, 1, (tl.float32, ())), 2.5))  # True is not 1: code is made for it
+    assert repr(made) == repr(tree)  # names compiled code on disk
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="on a GPU the kernels themselves run; this would take make gpu a minute")
 @pytest.mark.skipif(
     importlib.util.find_spec("triton.backends.nvidia") is None, reason="triton without NVIDIA's compiler"
 )

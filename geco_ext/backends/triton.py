@@ -24,7 +24,7 @@ from geco_ext.backends.windows import positions
 from geco_ext.state import COUNTERS
 from geco_ext.terms import Request, Term, inputs_of_terms, parse_terms
 
-OLDEST = (3, 3)  # tuples of tensors as arguments
+OLDEST = (3, 6)  # the first that takes apart tuples of tensors and numbers that hold other tuples
 MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
 MAX_ROWS = 1024
 MAX_INPUTS = 24
@@ -102,7 +102,7 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
             elements,
             _starts(programs),
             factor,
-            in_place,
+            _constants(in_place),
             _TILE,
             num_warps=_WARPS,
         )
@@ -139,7 +139,8 @@ class _Item(NamedTuple):
 class _Plan(NamedTuple):
     items: tuple[_Item, ...]
     compared: tuple[int, ...]
-    terms: tuple[Any, ...]
+    items_of_kernel: Any  # constants, as terms are
+    terms: Any
     constraints: int
     first_programs: tuple[int, ...]
     programs: tuple[int, ...]
@@ -151,8 +152,12 @@ class _Plan(NamedTuple):
 def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
     from geco_ext.backends.triton_kernels.lagrangian import lagrangian_kernel
 
-    tensors = [*request.predictions] if request.kl is None else [*request.predictions, request.kl]
-    targets = [*request.targets] if request.kl is None else [*request.targets, None]
+    # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
+    given = [*request.predictions] if request.kl is None else [*request.predictions, request.kl]
+    tensors = [tensor.resolve_neg() for tensor in given]
+    targets: list[Tensor | None] = [target if target is None else target.resolve_neg() for target in request.targets]
+    if request.kl is not None:
+        targets.append(None)
     geometry = tuple(map(_geometry, tensors, targets, request.gradients))
     block = request.block
     plan = _plan(
@@ -180,11 +185,11 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             sums,
             loss,
             request.batch,
-            tuple((item.kind, item.readers, item.setting) for item in plan.items),
+            plan.items_of_kernel,
             plan.terms,
             plan.constraints,
             _power_of_two(plan.constraints),
-            None if request.update is None else tuple(request.update),
+            _constants(request.update),
             plan.tile,
             num_warps=plan.warps,
         )
@@ -269,8 +274,25 @@ def _plan(
     partials_of_windows = sum(item.setting.slots * count for item, count in windowed)
     warps = max((_warps_of_windows(item.setting.tile) for item, _ in windowed), default=_WARPS)
     return _Plan(
-        tuple(items), tuple(compared), tuple(described), first_row, starts, programs, partials_of_windows, tile, warps
+        tuple(items),
+        tuple(compared),
+        _constants(tuple((item.kind, item.readers, item.setting) for item in items)),
+        _constants(tuple(described)),
+        first_row,
+        starts,
+        programs,
+        partials_of_windows,
+        tile,
+        warps,
     )
+
+
+@lru_cache(maxsize=1024)
+def _constants(value: tuple[Any, ...] | None) -> Any:
+    """What a kernel is compiled for, in the form that it takes."""
+    from geco_ext.backends.triton_kernels.constants import Constants
+
+    return value if value is None or _is_interpreted() else Constants(value)
 
 
 def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> int:

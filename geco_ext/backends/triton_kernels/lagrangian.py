@@ -90,6 +90,7 @@ def lagrangian_kernel(
             else:
                 total = mean(predictions[i], gradients[i], layouts[i], coefficient, 256)
     tl.store(partials + program, total)
+    tl.debug_barrier()  # the thread that takes the ticket answers for what all others have written
     ticket = tl.atomic_add(counters + TICKET, 1, sem="acq_rel")
     if ticket == tl.num_programs(0) - 1:
         tl.store(counters + TICKET, tl.full((), 0, tl.int64))

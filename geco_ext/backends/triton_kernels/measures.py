@@ -28,6 +28,7 @@ def squared_error(
     """
     elements = layout[0]
     factor = coefficient.to(COMPUTE)
+    channel = tl.cast(channel, tl.int64)
     prediction += channel * layout[1][0]
     target += channel * layout[1][1]
     if gradient is not None:
