@@ -9,6 +9,7 @@ import typer
 import geco_ext
 from geco_ext.commands.info import info
 from geco_ext.commands.train import train
+from geco_ext.commands.train_classifier import train_classifier
 
 
 def build_app() -> typer.Typer:
@@ -16,6 +17,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(geco)
     app.command()(train)
+    app.command()(train_classifier)
     app.command()(info)
     return app
 

@@ -11,6 +11,7 @@ import typer
 
 from geco_ext.cli import INTERRUPTED_EXIT_CODE
 from geco_ext.commands.failure import CommandFailure
+from geco_ext.commands.model_options import model_options
 from geco_ext.training.settings import TrainingSettings, spoken
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def train(
 def _session(given: dict[str, Any], out: Path | None, resume: Path | None) -> Session:
     """Everything the run needs, checked; whatever is wrong with the input raises here."""
     if "model_options" in given:
-        given["model_options"] = _model_options(given["model_options"])
+        given["model_options"] = model_options(given["model_options"])
     if "constraints" in given:
         given["constraints"] = tuple(given["constraints"])
     if resume is not None:
@@ -132,7 +133,7 @@ def _session(given: dict[str, Any], out: Path | None, resume: Path | None) -> Se
 def _train(session: Session) -> int:
     """Train, report, and return the exit code."""
     from geco_ext.training.finish import finish
-    from geco_ext.training.session import TrainingInterrupted
+    from geco_ext.training.trainer import TrainingInterrupted
 
     folder, settings = session.folder, session.configuration.settings
     try:
@@ -151,17 +152,6 @@ def _train(session: Session) -> int:
     print("\n".join([report.table(), "", *report.remarks()]))
     print(f"{settings.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
     return 0
-
-
-def _model_options(texts: list[str]) -> dict[str, int]:
-    options = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            options[name] = int(number)
-        except ValueError:
-            raise ValueError(f"model option must be NAME=INTEGER, got {text!r}") from None
-    return options
 
 
 def _find_own_modules() -> None:
