@@ -42,11 +42,20 @@ def train(
     size: Annotated[
         Integer, typer.Option(help="Height and width in pixels.", show_default="16 for digits, 32 for patches")
     ] = None,
+    objective: Annotated[
+        Text,
+        typer.Option(
+            help="geco, or one to compare it with: elbo[:SIGMA] (sigma learned if not given), beta:BETA[:SIGMA], "
+            "anneal[:FIRST:LAST[:SIGMA]].",
+            show_default=DEFAULTS.objective,
+        ),
+    ] = None,
     constraint: Annotated[
         Texts,
         typer.Option(
             help="Constraint, repeatable: re=KAPPA, pncc=KAPPA[:PATCH], local=KAPPA[:PATCH], "
-            "module:Class[=KAPPA], file.py:Class[=KAPPA].",
+            "cla=KAPPA:CHECKPOINT, fre=KAPPA:CHECKPOINT (of geco train-classifier), module:Class[=KAPPA], "
+            "file.py:Class[=KAPPA].",
             show_default=DEFAULTS.constraints[0],
         ),
     ] = None,
@@ -90,6 +99,7 @@ def train(
         "data": data,
         "root": root,
         "size": size,
+        "objective": objective,
         "constraints": constraint,
         "steps": steps,
         "batch_size": batch_size,
@@ -140,9 +150,7 @@ def _train(session: Session) -> int:
         seconds = session.train()
         if not session.trainer.is_global_zero:
             return 0
-        report = finish(
-            folder, session.module, session.dataset, steps=settings.steps, seconds=seconds, seed=settings.seed
-        )
+        report = finish(folder, session.module, session.dataset, settings, seconds)
     except (TrainingInterrupted, KeyboardInterrupt):
         if session.trainer.is_global_zero:
             has_checkpoint = folder.last_checkpoint.is_file()

@@ -24,7 +24,10 @@ SMALLEST_TILE = 48
 
 
 def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Path) -> None:
-    """RMSE, KL and multipliers against the step; ``tolerances`` (name to kappa) are drawn on the RMSE."""
+    """RMSE, KL and multipliers against the step; ``tolerances`` (name to kappa) are drawn on the RMSE.
+
+    An objective without constraints shows sigma and beta in the place of the multipliers.
+    """
     from matplotlib.figure import Figure
 
     steps = history["step"]
@@ -41,8 +44,10 @@ def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Pat
     axes[0].set(ylabel="RMSE of the batch", yscale="log")
     axes[1].plot(steps, history["kl"], linewidth=1)
     axes[1].set(ylabel="KL of the batch (nats)")
-    _draw_by_name(axes[2], steps, {name: v for name, v in history.items() if name.startswith("multiplier/")})
-    axes[2].set(ylabel="multiplier", yscale="log")
+    multipliers = {name: values for name, values in history.items() if name.startswith("multiplier/")}
+    weights = multipliers or {name: history[name] for name in ("sigma", "beta")}
+    _draw_by_name(axes[2], steps, weights)
+    axes[2].set(ylabel="multiplier" if multipliers else "weights", yscale="log")
     if others:
         _draw_by_name(axes[3], steps, others)
         axes[3].axhline(0, color="black", linestyle="--", linewidth=1)
@@ -68,7 +73,7 @@ def draw_samples(samples: Tensor, file: Path) -> None:
 
 def _draw_by_name(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]]) -> None:
     for name, series in values.items():
-        axes.plot(steps, series, linewidth=1, label=name.split("/", 1)[1])
+        axes.plot(steps, series, linewidth=1, label=name.split("/", 1)[-1])
     axes.legend()
 
 

@@ -22,6 +22,7 @@ from geco_ext.training.check_networks import check_networks
 from geco_ext.training.checkpoint_io import AtomicCheckpointIO
 from geco_ext.training.constrained_training import ConstrainedTraining
 from geco_ext.training.constraint_argument import with_absolute_file
+from geco_ext.training.evaluation import constraints_of
 from geco_ext.training.model_registry import model_entry
 from geco_ext.training.record_metrics import RecordMetrics
 from geco_ext.training.run_folder import RunConfiguration, RunFolder

@@ -71,5 +71,7 @@ class ShowProgress(ProgressBar):
 def summary(metrics: dict[str, float]) -> str:
     """RMSE, KL and what weighs them, multipliers or sigma and beta, in a few words."""
     multipliers = " ".join(short(value) for name, value in metrics.items() if name.startswith("multiplier/"))
-    weights = f"multiplier {multipliers}" if multipliers else f"sigma {metrics['sigma']:.4g}  beta {metrics['beta']:.4g}"
+    weights = (
+        f"multiplier {multipliers}" if multipliers else f"sigma {metrics['sigma']:.4g}  beta {metrics['beta']:.4g}"
+    )
     return f"RMSE {metrics['rmse']:.4f}  KL {metrics['kl']:.2f} nats  {weights}"

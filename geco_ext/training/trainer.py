@@ -45,9 +45,7 @@ def quiet_trainer(accelerator: str, devices: int, **arguments: Any) -> L.Trainer
             **arguments,
         )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"accelerator {accelerator!r} with {devices} devices cannot be used here: {error}"
-        ) from error
+        raise ValueError(f"accelerator {accelerator!r} with {devices} devices cannot be used here: {error}") from error
 
 
 def fit(

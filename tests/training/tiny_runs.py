@@ -8,8 +8,8 @@ import torch
 
 from geco_ext.training.metrics_history import read_history
 from geco_ext.training.run_folder import RunFolder
-from geco_ext.training.trainer import TrainingInterrupted
 from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.trainer import TrainingInterrupted
 
 TINY_MODEL = {"latent": 2, "flows": 1, "hidden": 16, "channels": 4}
 BATCHES_PER_EPOCH = 3
