@@ -1,4 +1,4 @@
-"""The papers' models: variational auto-encoders to be trained under constraints, and the classifiers in some of those."""
+"""The papers' models: variational auto-encoders to be trained under constraints, and the classifiers these may need."""
 
 from .classifier import ConvolutionalClassifier
 from .nvp import NVPVAE

@@ -16,10 +16,10 @@ FEATURE_LAYERS = 8
 class ResNet(nn.Module):
     """A stack of 6n + 2 weighted layers (He et al. 2016, Section 4.2): images in, logits out.
 
-    A 3x3 convolution; three stages of n residual blocks, 2n convolutions each, with 1, 2 and 4 times ``width`` channels,
-    the second and third stage starting with stride 2; global average pooling; a fully connected layer. Every
-    convolution is followed by batch normalisation. Shortcuts have no weights (their option A): where the shape changes
-    they take every second pixel and pad with zero channels.
+    A 3x3 convolution; three stages of n residual blocks, 2n convolutions each, with 1, 2 and 4 times ``width``
+    channels, the second and third stage starting with stride 2; global average pooling; a fully connected layer.
+    Every convolution is followed by batch normalisation. Shortcuts have no weights (their option A): where the shape
+    changes they take every second pixel and pad with zero channels.
 
     Args:
         image_shape: (C, H, W), height and width at least 8.
@@ -106,7 +106,7 @@ class FirstLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Feature map [B, F, H', W'] of images x [B, C, H, W], not negative."""
         maps = torch.relu(self.stem(x))
-        for block in cast(nn.ModuleList, self.blocks):
+        for block in self.blocks:
             maps = block(maps)
         return maps if self.last is None else torch.relu(self.last(maps))
 

@@ -8,6 +8,7 @@ import typer
 
 import geco_ext
 from geco_ext.commands.info import info
+from geco_ext.commands.pictures import reconstruct, sample
 from geco_ext.commands.train import train
 from geco_ext.commands.train_classifier import train_classifier
 
@@ -18,6 +19,8 @@ def build_app() -> typer.Typer:
     app.callback()(geco)
     app.command()(train)
     app.command()(train_classifier)
+    app.command()(sample)
+    app.command()(reconstruct)
     app.command()(info)
     return app
 

@@ -45,8 +45,8 @@ def train(
     objective: Annotated[
         Text,
         typer.Option(
-            help="geco, or one to compare it with: elbo[:SIGMA] (sigma learned if not given), beta:BETA[:SIGMA], "
-            "anneal[:FIRST:LAST[:SIGMA]].",
+            help="geco, or one to compare it with: elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]]; "
+            "SIGMA is a number or learned.",
             show_default=DEFAULTS.objective,
         ),
     ] = None,

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from geco_ext.data import ImageDataset
 from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.constraint_result import constraint_results, reconstruction_tolerances
+from geco_ext.training.constraint_result import ConstraintResult, constraint_results, reconstruction_tolerances
 from geco_ext.training.evaluation import drawn_from, evaluate, on_device
 from geco_ext.training.gaussian_objective import GaussianObjective
 from geco_ext.training.metrics_history import read_history
 from geco_ext.training.objective_result import objective_result
-from geco_ext.training.pictures import draw_reconstructions, draw_samples, draw_trajectory
+from geco_ext.training.pictures import draw_stacked, draw_trajectory
 from geco_ext.training.report import Report
 from geco_ext.training.run_folder import RunFolder
 from geco_ext.training.settings import TrainingSettings
@@ -32,24 +32,30 @@ def finish(
     history = read_history(folder.metrics_file)
     evaluation = evaluate(module, dataset, settings.seed)
     criterion = module.criterion
-    without_constraints = isinstance(criterion, GaussianObjective)
+    constraints: tuple[ConstraintResult, ...] = ()
+    tolerances: dict[str, float] = {}
+    objective = None
+    if isinstance(criterion, GaussianObjective):
+        objective = objective_result(settings.objective, criterion, evaluation, dataset)
+    else:
+        constraints = constraint_results(criterion, evaluation, history)
+        tolerances = reconstruction_tolerances(criterion)
     report = Report(
         steps=settings.steps,
         seconds=seconds,
         skipped_steps=int(module.skipped_steps),
         rmse=evaluation.rmse,
         kl=evaluation.kl,
-        constraints=() if without_constraints else constraint_results(criterion, evaluation, history),
-        objective=objective_result(settings.objective, criterion, evaluation, dataset) if without_constraints else None,
+        constraints=constraints,
+        objective=objective,
     )
     report.write(folder)
     if history:  # gone where a finished run is resumed without its metrics file
-        tolerances = {} if without_constraints else reconstruction_tolerances(criterion)
         draw_trajectory(history, tolerances, folder.path / "trajectory.png")
     examples = on_device(dataset[:PICTURED], module.device)
     context = (examples["context"],) if module.takes_context else ()
     with torch.no_grad(), drawn_from(settings.seed, module.device):
-        draw_reconstructions(examples["x"], module.reconstructed(examples).x_hat, folder.path / "reconstructions.png")
+        draw_stacked([examples["x"], module.reconstructed(examples).x_hat], folder.path / "reconstructions.png")
         sample = cast(Callable[..., Tensor], module.model.sample)
-        draw_samples(sample(len(examples["x"]), *context), folder.path / "samples.png")
+        draw_stacked([*context, sample(len(examples["x"]), *context)], folder.path / "samples.png")
     return report

@@ -97,9 +97,9 @@ class GaussianObjective(nn.Module):
 
     def extra_repr(self) -> str:
         """What is fixed and what is not."""
-        first, last = self.beta_range.tolist()
+        first, last = (f"{beta:g}" for beta in self.beta_range.tolist())
         sigma = "learned" if isinstance(self.log_sigma, nn.Parameter) else f"{float(self.sigma):g}"
-        return f"sigma={sigma}, beta={(first, last)}, annealing_steps={int(self.annealing_steps)}"
+        return f"sigma={sigma}, beta=({first}, {last}), annealing_steps={int(self.annealing_steps)}"
 
 
 Criterion = GECOLoss | GaussianObjective

@@ -43,5 +43,5 @@ def objective_result(
         nll=float(gaussian_nll(squared_error, log_sigma, elements)),
         optimal_nll=float(gaussian_nll(squared_error, torch.tensor(evaluation.rmse).double().log(), elements)),
         beta=float(objective.beta),
-        sigma=float(objective.sigma),
+        sigma=math.exp(float(log_sigma)),
     )

@@ -84,7 +84,8 @@ class Report:
             )
         if self.constraints:
             remarks.append(
-                f"Met: at most {MET_WITHIN:.0%} of the tolerance beyond it, which for a root mean square is 3% above kappa."
+                f"Met: at most {MET_WITHIN:.0%} of the tolerance beyond it, which for a root mean square is 3% above "
+                "kappa."
             )
         if self.skipped_steps:
             remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
 GECO = "geco"
 DEFAULT_CONSTRAINTS = ("re=0.1",)
@@ -55,7 +55,7 @@ class TrainingSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.constraints is None:
+        if cast(object, self.constraints) is None:
             object.__setattr__(self, "constraints", DEFAULT_CONSTRAINTS if self.objective == GECO else ())
         for name in ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size"):
             value = getattr(self, name)
