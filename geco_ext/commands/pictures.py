@@ -66,16 +66,25 @@ def _draw(
     out: Path | None,
     usual_name: str,
 ) -> int:
+    from geco_ext.data.request import Request
     from geco_ext.runs import load_run
 
     file = out or RunFolder.holding(path)[0].path / usual_name
     try:
         if file.suffix.lower() != ".png":
             raise ValueError(f"out must be a file name ending in .png, got {file}")
+        Request(split)  # type: ignore[arg-type]  # refuses what is no split, also where no data are needed
         trained = load_run(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(file)
         draw(trained, n, seed, split, file)
     except (ValueError, OSError) as error:
         raise CommandFailure(str(error)) from error
     print(file)
     return 0
+
+
+def _make_folder(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out {file} cannot be written: {error.strerror or error}") from error

@@ -82,16 +82,22 @@ def _draw_rows(rows: Sequence[Tensor], file: Path) -> None:
     from matplotlib.figure import Figure
 
     enlarge = max(1, math.ceil(SMALLEST_TILE / rows[0].shape[-1]))
-    tiles = [[_framed(image, enlarge) for image in row] for row in rows]
-    column = max(tile.shape[1] for row in tiles for tile in row)
-    columns = max(len(row) for row in tiles)
-    picture = torch.cat([_side_by_side([_widened(tile, column) for tile in row], column * columns) for row in tiles])
-    height, width = picture.shape[:2]
+    tiles = [_tile_shape(row, enlarge) for row in rows]
+    column = max(width for _, width in tiles)
+    height, width = sum(height for height, _ in tiles), column * max(len(row) for row in rows)
     if max(height, width) > LARGEST_SIDE:
         raise ValueError(f"the picture would have {width}x{height} pixels, at most {LARGEST_SIDE} a side can be drawn")
+    drawn = [torch.cat([_widened(_framed(image, enlarge), column) for image in row], dim=1) for row in rows]
+    picture = torch.cat([_widened(row, width) for row in drawn])
     figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH)
     figure.figimage(picture.numpy())
     _save(figure, file)
+
+
+def _tile_shape(images: Tensor, enlarge: int) -> tuple[int, int]:
+    """Height and width in pixels of a framed one of images [N, C, H, W]."""
+    channels, height, width = images.shape[1:]
+    return enlarge * height + 2, enlarge * width * (1 if channels == 3 else channels) + 2
 
 
 def _framed(image: Tensor, enlarge: int) -> Tensor:
@@ -101,10 +107,6 @@ def _framed(image: Tensor, enlarge: int) -> Tensor:
         channels = torch.cat(list(channels), dim=1).expand(3, -1, -1)
     enlarged = channels.repeat_interleave(enlarge, dim=1).repeat_interleave(enlarge, dim=2)
     return torch.nn.functional.pad(enlarged, (1, 1, 1, 1), value=1.0).permute(1, 2, 0)
-
-
-def _side_by_side(tiles: Sequence[Tensor], width: int) -> Tensor:
-    return _widened(torch.cat(list(tiles), dim=1), width)
 
 
 def _widened(tile: Tensor, width: int) -> Tensor:
