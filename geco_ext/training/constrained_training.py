@@ -21,7 +21,7 @@ DECAY_SHARE = 0.2
 
 SIGMA_FASTER = 10
 """A learned sigma takes steps this many times longer than the weights: a step of Adam is about the learning rate long,
-and log sigma has -2 or -3 to go from its start while each weight has a hundredth of that."""
+and log sigma has a way of -2 or -3 before it, a weight one of a few hundredths."""
 
 
 class ConstrainedTraining(L.LightningModule):

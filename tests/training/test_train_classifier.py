@@ -144,10 +144,10 @@ def test_a_file_is_not_overwritten(files, capsys):
 
 
 def test_control_c_leaves_no_file(tmp_path):
-    command = [sys.executable, "-c", "import sys; from geco_ext.cli import main; sys.exit(main())"]
+    code = "import sys; from geco_ext.cli import main; sys.exit(main())"
+    options = [*TINY_OPTIONS["conv"], *TINY, "--batch-size", "50", "--steps", "5000", "--out", str(tmp_path / "new.pt")]
     process = subprocess.Popen(
-        [*command, "train-classifier", *TINY_OPTIONS["conv"], *TINY, "--batch-size", "50", "--steps", "5000"]
-        + ["--out", str(tmp_path / "new.pt")],
+        [sys.executable, "-c", code, "train-classifier", *options],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
