@@ -1,8 +1,5 @@
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -143,23 +140,19 @@ def test_a_file_is_not_overwritten(files, capsys):
     assert "cannot be written" in one_line(capsys.readouterr())
 
 
-def test_control_c_leaves_no_file(tmp_path):
-    code = "import sys; from geco_ext.cli import main; sys.exit(main())"
-    options = [*TINY_OPTIONS["conv"], *TINY, "--batch-size", "50", "--steps", "5000", "--out", str(tmp_path / "new.pt")]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "train-classifier", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert "step 500/5000" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert messages.splitlines()[-1] == "geco: interrupted; nothing was saved"
+def test_control_c_leaves_no_file(tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def pressed(images):
+        calls.append(images)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return images
+
+    monkeypatch.setattr("geco_ext.training.classifier_training.augmented", pressed)
+    assert train_classifier(tmp_path / "new.pt", "conv", "--steps", "50") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "geco: interrupted; nothing was saved"
+    assert len(calls) == 2
     assert not list(tmp_path.iterdir())
 
 
