@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from geco_ext import GECOLoss
+    from geco_ext.training.gaussian_objective import Criterion
     from geco_ext.training.settings import TrainingSettings
 
 
@@ -19,13 +19,13 @@ class Run:
 
     Attributes:
         model: the model with its weights, on the CPU, in eval mode.
-        criterion: the criterion with its multipliers, in eval mode.
+        criterion: the criterion with its multipliers (or sigma and beta, for another objective), in eval mode.
         config: the settings the run was trained with.
         step: optimiser steps done.
     """
 
     model: nn.Module
-    criterion: GECOLoss
+    criterion: Criterion
     config: TrainingSettings
     step: int
 

@@ -1,6 +1,8 @@
-"""The papers' models: variational auto-encoders to be trained under constraints."""
+"""The papers' models: variational auto-encoders to be trained under constraints, and the classifiers these may need."""
 
+from .classifier import ConvolutionalClassifier
 from .nvp import NVPVAE
 from .output import VariationalOutput
+from .resnet import ResNet
 
-__all__ = ["NVPVAE", "VariationalOutput"]
+__all__ = ["NVPVAE", "ConvolutionalClassifier", "ResNet", "VariationalOutput"]

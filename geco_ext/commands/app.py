@@ -8,7 +8,9 @@ import typer
 
 import geco_ext
 from geco_ext.commands.info import info
+from geco_ext.commands.pictures import reconstruct, sample
 from geco_ext.commands.train import train
+from geco_ext.commands.train_classifier import train_classifier
 
 
 def build_app() -> typer.Typer:
@@ -16,6 +18,9 @@ def build_app() -> typer.Typer:
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(geco)
     app.command()(train)
+    app.command()(train_classifier)
+    app.command()(sample)
+    app.command()(reconstruct)
     app.command()(info)
     return app
 

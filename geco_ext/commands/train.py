@@ -11,6 +11,7 @@ import typer
 
 from geco_ext.cli import INTERRUPTED_EXIT_CODE
 from geco_ext.commands.failure import CommandFailure
+from geco_ext.commands.model_options import model_options
 from geco_ext.training.settings import TrainingSettings, spoken
 
 if TYPE_CHECKING:
@@ -41,11 +42,20 @@ def train(
     size: Annotated[
         Integer, typer.Option(help="Height and width in pixels.", show_default="16 for digits, 32 for patches")
     ] = None,
+    objective: Annotated[
+        Text,
+        typer.Option(
+            help="geco, or one to compare it with: elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]]; "
+            "SIGMA is a number or learned.",
+            show_default=DEFAULTS.objective,
+        ),
+    ] = None,
     constraint: Annotated[
         Texts,
         typer.Option(
             help="Constraint, repeatable: re=KAPPA, pncc=KAPPA[:PATCH], local=KAPPA[:PATCH], "
-            "module:Class[=KAPPA], file.py:Class[=KAPPA].",
+            "cla=KAPPA:CHECKPOINT, fre=KAPPA:CHECKPOINT (of geco train-classifier), module:Class[=KAPPA], "
+            "file.py:Class[=KAPPA].",
             show_default=DEFAULTS.constraints[0],
         ),
     ] = None,
@@ -89,6 +99,7 @@ def train(
         "data": data,
         "root": root,
         "size": size,
+        "objective": objective,
         "constraints": constraint,
         "steps": steps,
         "batch_size": batch_size,
@@ -109,7 +120,7 @@ def train(
 def _session(given: dict[str, Any], out: Path | None, resume: Path | None) -> Session:
     """Everything the run needs, checked; whatever is wrong with the input raises here."""
     if "model_options" in given:
-        given["model_options"] = _model_options(given["model_options"])
+        given["model_options"] = model_options(given["model_options"])
     if "constraints" in given:
         given["constraints"] = tuple(given["constraints"])
     if resume is not None:
@@ -132,16 +143,14 @@ def _session(given: dict[str, Any], out: Path | None, resume: Path | None) -> Se
 def _train(session: Session) -> int:
     """Train, report, and return the exit code."""
     from geco_ext.training.finish import finish
-    from geco_ext.training.session import TrainingInterrupted
+    from geco_ext.training.trainer import TrainingInterrupted
 
     folder, settings = session.folder, session.configuration.settings
     try:
         seconds = session.train()
         if not session.trainer.is_global_zero:
             return 0
-        report = finish(
-            folder, session.module, session.dataset, steps=settings.steps, seconds=seconds, seed=settings.seed
-        )
+        report = finish(folder, session.module, session.dataset, settings, seconds)
     except (TrainingInterrupted, KeyboardInterrupt):
         if session.trainer.is_global_zero:
             has_checkpoint = folder.last_checkpoint.is_file()
@@ -151,17 +160,6 @@ def _train(session: Session) -> int:
     print("\n".join([report.table(), "", *report.remarks()]))
     print(f"{settings.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
     return 0
-
-
-def _model_options(texts: list[str]) -> dict[str, int]:
-    options = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            options[name] = int(number)
-        except ValueError:
-            raise ValueError(f"model option must be NAME=INTEGER, got {text!r}") from None
-    return options
 
 
 def _find_own_modules() -> None:

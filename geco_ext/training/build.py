@@ -10,15 +10,18 @@ from torch import nn
 
 from geco_ext import GECOLoss
 from geco_ext.training.constraint_argument import build_constraints
+from geco_ext.training.gaussian_objective import Criterion
 from geco_ext.training.model_registry import build_model
+from geco_ext.training.objective_argument import build_objective
 from geco_ext.training.run_folder import RunConfiguration
+from geco_ext.training.settings import GECO, TrainingSettings
 
 
-def build(configuration: RunConfiguration) -> tuple[nn.Module, GECOLoss]:
+def build(configuration: RunConfiguration) -> tuple[nn.Module, Criterion]:
     """A freshly initialised model, its weights drawn from the run's seed, and a fresh criterion.
 
     Raises:
-        ValueError: an unknown model or constraint, or values they refuse.
+        ValueError: an unknown model, objective or constraint, or values they refuse.
     """
     settings = configuration.settings
     with torch.random.fork_rng(devices=[]):
@@ -26,7 +29,18 @@ def build(configuration: RunConfiguration) -> tuple[nn.Module, GECOLoss]:
         model = build_model(
             settings.model, configuration.image_shape, configuration.context_shape, settings.model_options
         )
-    return model, GECOLoss(build_constraints(settings.constraints))
+    return model, build_criterion(settings)
+
+
+def build_criterion(settings: TrainingSettings) -> Criterion:
+    """A fresh criterion.
+
+    Raises:
+        ValueError: an unknown objective or constraint, or values they refuse.
+    """
+    if settings.objective == GECO:
+        return GECOLoss(build_constraints(settings.constraints))
+    return build_objective(settings.objective, settings.steps)
 
 
 def load_part(module: nn.Module, state: Mapping[str, Any], part: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from geco_ext import GECOLoss
+from geco_ext.training.gaussian_objective import Criterion, GaussianObjective
 from geco_ext.training.model_registry import VariationalOutput
 
 RECORD_EVERY = 10
@@ -19,8 +19,13 @@ DECAY_SHARE = 0.2
 """Share of the steps, at the end, over which the learning rate falls linearly to 0, so that the last weights settle."""
 
 
+SIGMA_FASTER = 10
+"""A learned sigma takes steps this many times longer than the weights: a step of Adam is about the learning rate long,
+and log sigma has a way of -2 or -3 before it, a weight one of a few hundredths."""
+
+
 class ConstrainedTraining(L.LightningModule):
-    """A model trained with Adam under a :class:`geco_ext.GECOLoss`, which is a submodule and so checkpointed with it.
+    """A model trained with Adam under a criterion, which is a submodule and so checkpointed with it.
 
     A step whose constraint, KL or gradient is not finite leaves the weights and Adam's moments as they were. Whether
     it is, is known on the device only; asking for it would stall every step of a GPU. Adam's fused kernel reads a
@@ -29,7 +34,7 @@ class ConstrainedTraining(L.LightningModule):
 
     Args:
         model: ``forward(x, context=None)`` gives ``x_hat`` and ``kl``.
-        criterion: the loss and its multipliers.
+        criterion: the loss: GECO with its multipliers, or one of the objectives it is compared with.
         learning_rate: Adam's, until it falls linearly to 0 over the last fifth of the steps.
         steps: optimiser steps of the whole training.
         takes_context: whether the model is given the data set's context.
@@ -39,7 +44,7 @@ class ConstrainedTraining(L.LightningModule):
     """Number of steps left out because something was not finite, 0-d int64."""
 
     def __init__(
-        self, model: nn.Module, criterion: GECOLoss, *, learning_rate: float, steps: int, takes_context: bool
+        self, model: nn.Module, criterion: Criterion, *, learning_rate: float, steps: int, takes_context: bool
     ) -> None:
         super().__init__()
         self.model = model
@@ -54,7 +59,10 @@ class ConstrainedTraining(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, fused: one kernel over all parameters, and the one that can skip a step without the host knowing."""
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=True)
+        groups = [{"params": list(self.model.parameters()), "lr": self.learning_rate}]
+        if self._own_parameters():
+            groups.append({"params": self._own_parameters(), "lr": SIGMA_FASTER * self.learning_rate})
+        optimizer = torch.optim.Adam(groups, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -83,11 +91,16 @@ class ConstrainedTraining(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell Adam's kernel whether to leave this step out."""
         # With several ranks both are the same everywhere: the criterion's state is, and the gradients are averaged.
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        trained = [*self.model.parameters(), *self._own_parameters()]
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         skip = ~norm.isfinite() | (self.criterion.skipped != self._skipped_before)
         self.skipped_steps += skip
         optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]  # torch.optim reads, never declares it
+
+    def _own_parameters(self) -> list[nn.Parameter]:
+        """A learned sigma. Under GECO none: what a constraint of a user's own holds measures and is not trained."""
+        return list(self.criterion.parameters()) if isinstance(self.criterion, GaussianObjective) else []
 
     def on_train_start(self) -> None:
         """Give every rank posterior samples of its own; the weights were drawn from one seed on all of them."""

@@ -11,14 +11,19 @@ from pathlib import Path
 from types import ModuleType
 
 import geco_ext
-from geco_ext import Constraint, LocalStatistics, PatchNCC
+from geco_ext import ClassificationAccuracy, Constraint, FeatureReconstructionError, LocalStatistics, PatchNCC
+from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint
 
 PATCH_SIZE = 8
 """Side of the patches in pixels where the argument names none."""
 
 WITHOUT_PATCH = {"re": "ReconstructionError"}
 WITH_PATCH = {"pncc": "PatchNCC", "local": "LocalStatistics"}
-KNOWN = "re=KAPPA, pncc=KAPPA[:PATCH], local=KAPPA[:PATCH], module:Class[=KAPPA], file.py:Class[=KAPPA]"
+WITH_CHECKPOINT = ("cla", "fre")
+KNOWN = (
+    "re=KAPPA, pncc=KAPPA[:PATCH], local=KAPPA[:PATCH], cla=KAPPA:CHECKPOINT, fre=KAPPA:CHECKPOINT, "
+    "module:Class[=KAPPA], file.py:Class[=KAPPA]"
+)
 
 
 def build_constraints(texts: Sequence[str]) -> list[Constraint]:
@@ -44,18 +49,24 @@ def build_constraints(texts: Sequence[str]) -> list[Constraint]:
 
 
 def build_constraint(text: str) -> Constraint:
-    """One constraint: ``re=0.1``, ``pncc=0.9:8``, ``local=0.05:4``, ``package.module:Class``, ``file.py:Class=0.2``.
+    """One constraint: ``re=0.1``, ``pncc=0.9:8``, ``local=0.05:4``, ``cla=0.9:FILE``, ``file.py:Class=0.2``...
 
-    A user's own class is called with the number after ``=`` if there is one, and without arguments if not.
+    ``cla`` and ``fre`` take a checkpoint of `geco train-classifier`; the kappa of ``fre`` is in units of the standard
+    deviation of the features over the training set of that classifier, see :meth:`ClassifierCheckpoint.extractor`. A
+    user's own class is called with the number after ``=`` if there is one, and without arguments if not.
 
     Raises:
-        ValueError: an unknown name (the message lists the known ones), a missing or unusable number, or a class that
-            cannot be imported, is no :class:`geco_ext.Constraint` or refuses its argument.
+        ValueError: an unknown name (the message lists the known ones), a missing or unusable number, a file that is
+            no checkpoint of a classifier, or a class that cannot be imported, is no :class:`geco_ext.Constraint` or
+            refuses its argument.
 
     Example:
         >>> build_constraint("pncc=0.9:4").patch_size
         4
     """
+    name, _, number = text.partition("=")
+    if name in WITH_CHECKPOINT:
+        return _with_checkpoint(text, name, number)
     name, _, number = text.rpartition("=") if "=" in text else (text, "", "")
     if ":" in name:
         return _own_constraint(text, name, number)
@@ -67,6 +78,20 @@ def build_constraint(text: str) -> Constraint:
     arguments = {"patch_size": _integer(text, patch) if separator else PATCH_SIZE} if name in WITH_PATCH else {}
     class_name = {**WITHOUT_PATCH, **WITH_PATCH}[name]
     return _constructed(text, getattr(geco_ext, class_name), _number(text, kappa), **arguments)
+
+
+def _with_checkpoint(text: str, name: str, argument: str) -> Constraint:
+    kappa, _, file = argument.partition(":")
+    number = _number(text, kappa)
+    if not file:
+        raise ValueError(f"constraint {text!r}: {name} needs a checkpoint of geco train-classifier, {name}=KAPPA:FILE")
+    try:
+        checkpoint = ClassifierCheckpoint.read(Path(file).expanduser())
+        if name == "cla":
+            return ClassificationAccuracy(number, checkpoint.classifier())
+        return FeatureReconstructionError(number, checkpoint.extractor())
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"constraint {text!r}: {error}") from error
 
 
 def _number(text: str, digits: str) -> float:
@@ -124,6 +149,10 @@ def _module_in_file(text: str, file: Path) -> ModuleType:
 
 def with_absolute_file(text: str) -> str:
     """The constraint with a file's path made absolute, so that a run can be resumed from any folder."""
+    name, _, number = text.partition("=")
+    if name in WITH_CHECKPOINT:
+        kappa, colon, file = number.partition(":")
+        return f"{name}={kappa}:{Path(file).expanduser().resolve()}" if colon and file else text
     name, equals, number = text.rpartition("=") if "=" in text else (text, "", "")
     place, _, class_name = name.rpartition(":")
     return f"{Path(place).expanduser().resolve()}:{class_name}{equals}{number}" if place.endswith(".py") else text

@@ -10,9 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from geco_ext import Constraint, GECOLoss
+from geco_ext import Constraint
 from geco_ext.data import ImageDataset
 from geco_ext.training.constrained_training import ConstrainedTraining
+from geco_ext.training.gaussian_objective import Criterion, GaussianObjective
 
 EVALUATION_BATCH = 250
 
@@ -24,7 +25,7 @@ class Evaluation:
     Attributes:
         rmse: root of the mean squared error over all elements.
         kl: mean KL in nats.
-        constraints: the constraint vector, float64 [L].
+        constraints: the constraint vector, float64 [L], empty for objectives without constraints.
     """
 
     rmse: float
@@ -40,32 +41,34 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
     """
     squared_error = torch.zeros((), dtype=torch.float64, device=module.device)
     kl = torch.zeros_like(squared_error)
-    constraints = torch.zeros_like(module.criterion.kappa)
+    total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
     with drawn_from(seed, module.device):
         for first in range(0, len(dataset), EVALUATION_BATCH):
             batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
             output = module.reconstructed(batch)
             squared_error += (output.x_hat.double() - batch["x"].double()).square().sum()
             kl += output.kl.double().sum()
-            constraints += constraint_vector(module.criterion, output.x_hat, batch) * len(batch["x"])
+            total = total + constraint_vector(module.criterion, output.x_hat, batch) * len(batch["x"])
     return Evaluation(
         rmse=float((squared_error / dataset.images.numel()).sqrt()),
         kl=float(kl / len(dataset)),
-        constraints=(constraints / len(dataset)).cpu(),
+        constraints=(total / len(dataset)).cpu(),
     )
 
 
-def constraint_vector(criterion: GECOLoss, x_hat: Tensor, batch: dict[str, Tensor]) -> Tensor:
+def constraint_vector(criterion: Criterion, x_hat: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """The constraint vector of one batch, float64 [L]."""
-    averages = []
+    averages: list[Tensor] = [x_hat.new_empty(0, dtype=torch.float64)]
     for constraint in constraints_of(criterion):
         value = constraint(x_hat, batch["x"], batch["label"]).double()
         averages.append(value if constraint._rows > 1 else value.mean())  # a class of one's own may give one an example
     return torch.hstack(averages)
 
 
-def constraints_of(criterion: GECOLoss) -> list[Constraint]:
-    """The constraints of a criterion, which holds them as modules."""
+def constraints_of(criterion: Criterion) -> list[Constraint]:
+    """The constraints of a criterion, which holds them as modules; none for an objective without constraints."""
+    if isinstance(criterion, GaussianObjective):
+        return []
     return cast(list[Constraint], list(criterion.constraints))
 
 

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 COLUMNS = 16
 PIXELS_PER_INCH = 100
+LARGEST_SIDE = 2**16 - 1
+"""Pixels a side that matplotlib can draw."""
 SMALLEST_TILE = 48
 """Pixels a side: smaller images are enlarged by a whole factor so that they can be seen."""
 
 
 def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Path) -> None:
-    """RMSE, KL and multipliers against the step; ``tolerances`` (name to kappa) are drawn on the RMSE."""
+    """RMSE, KL and multipliers against the step; ``tolerances`` (name to kappa) are drawn on the RMSE.
+
+    An objective without constraints shows sigma and beta in the place of the multipliers.
+    """
     from matplotlib.figure import Figure
 
     steps = history["step"]
@@ -41,8 +46,10 @@ def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Pat
     axes[0].set(ylabel="RMSE of the batch", yscale="log")
     axes[1].plot(steps, history["kl"], linewidth=1)
     axes[1].set(ylabel="KL of the batch (nats)")
-    _draw_by_name(axes[2], steps, {name: v for name, v in history.items() if name.startswith("multiplier/")})
-    axes[2].set(ylabel="multiplier", yscale="log")
+    multipliers = {name: values for name, values in history.items() if name.startswith("multiplier/")}
+    weights = multipliers or {name: history[name] for name in ("sigma", "beta")}
+    _draw_by_name(axes[2], steps, weights)
+    axes[2].set(ylabel="multiplier" if multipliers else "weights", yscale="log")
     if others:
         _draw_by_name(axes[3], steps, others)
         axes[3].axhline(0, color="black", linestyle="--", linewidth=1)
@@ -53,43 +60,58 @@ def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Pat
     _save(figure, file)
 
 
-def draw_reconstructions(data: Tensor, reconstructions: Tensor, file: Path) -> None:
-    """Rows of data [N, C, H, W], each with its row of reconstructions below."""
-    rows = []
-    for first in range(0, len(data), COLUMNS):
-        rows += [data[first : first + COLUMNS], reconstructions[first : first + COLUMNS]]
-    _draw_rows(rows, file)
+def draw_stacked(layers: Sequence[Tensor], file: Path) -> None:
+    """Rows of the first layer [N, C, H, W], each with its rows of the others, such as reconstructions, below.
 
+    Layers may differ in channels; narrower images stand at the left of their columns.
 
-def draw_samples(samples: Tensor, file: Path) -> None:
-    """Samples [N, C, H, W] in rows."""
-    _draw_rows(list(torch.split(samples, COLUMNS)), file)
+    Raises:
+        ValueError: a picture too large to be drawn.
+    """
+    split = [torch.split(layer, COLUMNS) for layer in layers]
+    _draw_rows([row for rows in zip(*split, strict=True) for row in rows], file)
 
 
 def _draw_by_name(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]]) -> None:
     for name, series in values.items():
-        axes.plot(steps, series, linewidth=1, label=name.split("/", 1)[1])
+        axes.plot(steps, series, linewidth=1, label=name.split("/", 1)[-1])
     axes.legend()
 
 
-def _draw_rows(rows: list[Tensor], file: Path) -> None:
+def _draw_rows(rows: Sequence[Tensor], file: Path) -> None:
     from matplotlib.figure import Figure
 
     enlarge = max(1, math.ceil(SMALLEST_TILE / rows[0].shape[-1]))
-    picture = torch.cat([torch.cat([_framed(image, enlarge) for image in row], dim=1) for row in rows if len(row)])
-    height, width = picture.shape[:2]
+    tiles = [_tile_shape(row, enlarge) for row in rows]
+    column = max(width for _, width in tiles)
+    height, width = sum(height for height, _ in tiles), column * max(len(row) for row in rows)
+    if max(height, width) > LARGEST_SIDE:
+        raise ValueError(f"the picture would have {width}x{height} pixels, at most {LARGEST_SIDE} a side can be drawn")
+    drawn = [torch.cat([_widened(_framed(image, enlarge), column) for image in row], dim=1) for row in rows]
+    picture = torch.cat([_widened(row, width) for row in drawn])
     figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH)
     figure.figimage(picture.numpy())
     _save(figure, file)
 
 
+def _tile_shape(images: Tensor, enlarge: int) -> tuple[int, int]:
+    """Height and width in pixels of a framed one of images [N, C, H, W]."""
+    channels, height, width = images.shape[1:]
+    return enlarge * height + 2, enlarge * width * (1 if channels == 3 else channels) + 2
+
+
 def _framed(image: Tensor, enlarge: int) -> Tensor:
-    """[C, H, W] as RGB [H', W', 3] with a white frame; channels that are no colours stand below each other."""
-    channels = image.detach().float().cpu().clamp(0, 1)
+    """[C, H, W] as RGB [H', W', 3] with a white frame; channels that are no colours stand side by side."""
+    channels = image.detach().float().cpu().clamp(0, 1).nan_to_num(0)
     if len(channels) != 3:
-        channels = channels.reshape(1, -1, channels.shape[-1]).expand(3, -1, -1)
+        channels = torch.cat(list(channels), dim=1).expand(3, -1, -1)
     enlarged = channels.repeat_interleave(enlarge, dim=1).repeat_interleave(enlarge, dim=2)
     return torch.nn.functional.pad(enlarged, (1, 1, 1, 1), value=1.0).permute(1, 2, 0)
+
+
+def _widened(tile: Tensor, width: int) -> Tensor:
+    """[H, W, 3] with white at its right up to a width."""
+    return torch.nn.functional.pad(tile, (0, 0, 0, width - tile.shape[1]), value=1.0)
 
 
 def _save(figure: Figure, file: Path) -> None:

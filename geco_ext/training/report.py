@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 
 from geco_ext.training.atomic_file import replaced_when_written
 from geco_ext.training.constraint_result import MET_WITHIN, ConstraintResult
+from geco_ext.training.objective_result import ObjectiveResult
 from geco_ext.training.run_folder import RunFolder
 
+OBJECTIVE_HEADINGS = ("objective", "RMSE", "NLL (nats)", "KL (nats)", "beta", "sigma")
 HEADINGS = ("constraint", "kappa asked", "reached", "deviation", "KL (nats)", "multiplier", "met")
 
 
@@ -24,6 +26,7 @@ class Report:
         rmse: root of the mean squared error over all elements.
         kl: mean KL in nats.
         constraints: one result per constraint.
+        objective: what an objective without constraints came to; None for GECO.
     """
 
     steps: int
@@ -32,9 +35,12 @@ class Report:
     rmse: float
     kl: float
     constraints: tuple[ConstraintResult, ...]
+    objective: ObjectiveResult | None = None
 
     def table(self) -> str:
         """A Markdown table with padded columns, readable in a terminal as it is."""
+        if self.objective is not None:
+            return _padded([OBJECTIVE_HEADINGS, self._objective_row(self.objective)])
         rows = [
             (
                 result.name,
@@ -49,6 +55,16 @@ class Report:
         ]
         return _padded([HEADINGS, *rows])
 
+    def _objective_row(self, objective: ObjectiveResult) -> tuple[str, ...]:
+        return (
+            objective.name,
+            f"{self.rmse:.4f}",
+            f"{objective.nll:.2f}",
+            f"{self.kl:.2f}",
+            short(objective.beta),
+            short(objective.sigma),
+        )
+
     def remarks(self) -> list[str]:
         """What the table does not say by itself, one sentence a line."""
         remarks = [
@@ -60,9 +76,17 @@ class Report:
             for result in self.constraints
             if result.at_bound and not result.met
         ]
-        remarks.append(
-            f"Met: at most {MET_WITHIN:.0%} of the tolerance beyond it, which for a root mean square is 3% above kappa."
-        )
+        if self.objective is not None:
+            remarks.append(
+                "NLL is that of an image under the objective's own sigma; under sigma = RMSE, the best for this model "
+                f"(equation 26 of the paper) and comparable between objectives, it is {self.objective.optimal_nll:.2f} "
+                "nats."
+            )
+        if self.constraints:
+            remarks.append(
+                f"Met: at most {MET_WITHIN:.0%} of the tolerance beyond it, which for a root mean square is 3% above "
+                "kappa."
+            )
         if self.skipped_steps:
             remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")
         return remarks

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 import math
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -21,34 +18,21 @@ import geco_ext.data
 from geco_ext.data import ImageDataset
 from geco_ext.training.batch_order import BatchOrder
 from geco_ext.training.build import build, load_part
+from geco_ext.training.check_networks import check_networks
 from geco_ext.training.checkpoint_io import AtomicCheckpointIO
 from geco_ext.training.constrained_training import ConstrainedTraining
 from geco_ext.training.constraint_argument import with_absolute_file
+from geco_ext.training.evaluation import constraints_of
 from geco_ext.training.model_registry import model_entry
 from geco_ext.training.record_metrics import RecordMetrics
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.save_checkpoints import SaveCheckpoints
 from geco_ext.training.settings import TrainingSettings
-from geco_ext.training.show_progress import ShowProgress
+from geco_ext.training.show_progress import ShowProgress, summary
 from geco_ext.training.stop_on_interrupt import StopOnInterrupt
+from geco_ext.training.threads import use_threads
+from geco_ext.training.trainer import fit, quiet_trainer
 from geco_ext.training.training_data import TrainingData
-
-# Advice of Lightning that does not apply: the data are in memory, and constraints keep their networks in eval mode.
-# LeafSpec: Lightning and PyTorch among themselves.
-INAPPLICABLE_ADVICE = (
-    ".*does not have many workers.*",
-    ".*in eval mode at the start of training.*",
-    ".*LeafSpec.* is deprecated.*",
-)
-
-
-ONE_THREAD_ELEMENTS = 2**16
-"""Image elements of a batch up to which one thread is used: on 128 digits of 16x16 two threads are no faster than one,
-and many times slower where another process holds a core, because threads that wait for each other spin."""
-
-
-class TrainingInterrupted(Exception):  # noqa: N818 - an interruption is no error
-    """Training was interrupted; its last checkpoint can be resumed."""
 
 
 @dataclass
@@ -73,15 +57,7 @@ class Session:
         data = TrainingData(self.dataset, settings.batch_size, settings.seed)
         torch.manual_seed(settings.seed)
         start = time.perf_counter()
-        try:
-            with warnings.catch_warnings():
-                for message in INAPPLICABLE_ADVICE:
-                    warnings.filterwarnings("ignore", message)
-                self.trainer.fit(self.module, datamodule=data, ckpt_path=self.checkpoint)
-        except (KeyboardInterrupt, SystemExit) as stopped:  # Lightning turns the second Ctrl-C into SystemExit
-            raise TrainingInterrupted from stopped
-        if self.interrupt.interrupted:
-            raise TrainingInterrupted
+        fit(self.trainer, self.module, data, self.interrupt, self.checkpoint)
         self.module.to(self.trainer.strategy.root_device)  # Lightning hands it back on the CPU
         return time.perf_counter() - start
 
@@ -101,7 +77,7 @@ def start(settings: TrainingSettings, path: Path) -> Session:
         settings,
         size=settings.size or geco_ext.data.command_size(settings.data),
         constraints=tuple(with_absolute_file(text) for text in settings.constraints),
-        data=_with_absolute_path(settings.data),
+        data=with_absolute_path(settings.data),
     )
     dataset = _training_set(settings)
     settings = _with_threads(settings, dataset)
@@ -162,6 +138,7 @@ def _session(
         steps=settings.steps,
         takes_context=model_entry(settings.model).takes_context,
     )
+    check_networks(settings.constraints, constraints_of(criterion), dataset, settings.data)
     _check_fit(module, dataset)
     interrupt = StopOnInterrupt()
     trainer = _trainer(folder, settings, interrupt)
@@ -174,14 +151,11 @@ def _training_set(settings: TrainingSettings) -> ImageDataset:
 
 def _with_threads(settings: TrainingSettings, dataset: ImageDataset) -> TrainingSettings:
     """Apply the number of threads, and keep it: another number sums in another order and gives other last bits."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    elif settings.batch_size * math.prod(dataset.image_shape) <= ONE_THREAD_ELEMENTS:
-        torch.set_num_threads(1)
+    use_threads(settings.threads, settings.batch_size * math.prod(dataset.image_shape))
     return dataclasses.replace(settings, threads=torch.get_num_threads())
 
 
-def _with_absolute_path(data: str) -> str:
+def with_absolute_path(data: str) -> str:
     """The data set's name with a path made absolute, so that a run can be resumed from any folder."""
     kind, colon, path = data.partition(":")
     return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
@@ -199,25 +173,18 @@ def _check_fit(module: ConstrainedTraining, dataset: ImageDataset) -> None:
 
 
 def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInterrupt) -> L.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     metrics = RecordMetrics(folder)
-    try:
-        return L.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            max_steps=settings.steps,
-            max_epochs=-1,
-            callbacks=[interrupt, SaveCheckpoints(folder, settings.checkpoint_every), metrics, ShowProgress(metrics)],
-            plugins=[AtomicCheckpointIO()],
-            logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
-            default_root_dir=folder.path,
-            enable_checkpointing=False,  # Lightning's own callback; SaveCheckpoints stands in for it
-            enable_model_summary=False,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # BatchOrder gives each rank its share
-        )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"accelerator {settings.accelerator!r} with {settings.devices} devices cannot be used here: {error}"
-        ) from error
+    return quiet_trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        max_steps=settings.steps,
+        callbacks=[
+            interrupt,
+            SaveCheckpoints(folder, settings.checkpoint_every),
+            metrics,
+            ShowProgress(lambda: summary(metrics.latest)),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
+        default_root_dir=folder.path,
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, cast
 
+GECO = "geco"
+DEFAULT_CONSTRAINTS = ("re=0.1",)
 MAX_SEED = 2**31 - 1
 
 
@@ -20,7 +22,9 @@ class TrainingSettings:
         data: name of the data set, see :func:`geco_ext.data.load`.
         root: folder with the data set's files, for data sets that are not embedded.
         size: height and width of the images in pixels; None is the data set's usual size.
-        constraints: the constraints as written on the command line, see `constraint_argument`.
+        objective: what is minimised, as written on the command line, see `objective_argument`.
+        constraints: the constraints as written on the command line, see `constraint_argument`; None is ``re=0.1`` for
+            the objective ``geco``, and none for others, which have no place for them.
         steps: optimiser steps.
         batch_size: examples per step, over all devices together.
         learning_rate: Adam's.
@@ -39,7 +43,8 @@ class TrainingSettings:
     data: str = "digits"
     root: str | None = None
     size: int | None = None
-    constraints: tuple[str, ...] = ("re=0.1",)
+    objective: str = GECO
+    constraints: tuple[str, ...] = None  # type: ignore[assignment]  # never None once made
     steps: int = 3000
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -50,6 +55,8 @@ class TrainingSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        if cast(object, self.constraints) is None:
+            object.__setattr__(self, "constraints", DEFAULT_CONSTRAINTS if self.objective == GECO else ())
         for name in ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -58,8 +65,13 @@ class TrainingSettings:
             raise ValueError(f"learning rate must be a positive number, got {self.learning_rate!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed!r}")
-        if not self.constraints:
+        if self.objective == GECO and not self.constraints:
             raise ValueError("constraint: at least one is needed, for example re=0.1")
+        if self.objective != GECO and self.constraints:
+            raise ValueError(
+                f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
+                f"only {GECO} has constraints"
+            )
         if self.batch_size % self.devices:
             raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
 

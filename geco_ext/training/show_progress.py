@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -8,7 +9,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from geco_ext.training.constrained_training import is_recorded
-from geco_ext.training.record_metrics import RecordMetrics
 from geco_ext.training.report import short
 
 PLAIN_LINES = 10
@@ -16,14 +16,17 @@ PLAIN_LINES = 10
 
 
 class ShowProgress(ProgressBar):
-    """A bar over all steps with RMSE, KL and multiplier; in a log file a line every tenth of the way instead.
+    """A bar over all steps with some numbers; in a log file a line every tenth of the way instead.
 
     It must come after `RecordMetrics`, whose numbers it shows: reading them once more would wait for the device again.
+
+    Args:
+        numbers: the numbers of the last recorded step in a few words.
     """
 
-    def __init__(self, metrics: RecordMetrics) -> None:
+    def __init__(self, numbers: Callable[[], str]) -> None:
         super().__init__()
-        self.metrics = metrics
+        self.numbers = numbers
         self._enabled = True
         self._bar: tqdm[Any] | None = None
         self._tenths = 0
@@ -52,11 +55,11 @@ class ShowProgress(ProgressBar):
         if not self._enabled or not is_recorded(step):
             return
         if self._bar is not None:
-            self._bar.set_postfix_str(summary(self.metrics.latest), refresh=False)
+            self._bar.set_postfix_str(self.numbers(), refresh=False)
             self._bar.update(step - self._bar.n)
         elif step * PLAIN_LINES // trainer.max_steps > self._tenths:
             self._tenths = step * PLAIN_LINES // trainer.max_steps
-            print(f"step {step}/{trainer.max_steps}  {summary(self.metrics.latest)}", file=sys.stderr, flush=True)
+            print(f"step {step}/{trainer.max_steps}  {self.numbers()}", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Close the bar."""
@@ -66,6 +69,9 @@ class ShowProgress(ProgressBar):
 
 
 def summary(metrics: dict[str, float]) -> str:
-    """RMSE, KL and multipliers in a few words."""
-    multipliers = [short(value) for name, value in metrics.items() if name.startswith("multiplier/")]
-    return f"RMSE {metrics['rmse']:.4f}  KL {metrics['kl']:.2f} nats  multiplier {' '.join(multipliers)}"
+    """RMSE, KL and what weighs them, multipliers or sigma and beta, in a few words."""
+    multipliers = " ".join(short(value) for name, value in metrics.items() if name.startswith("multiplier/"))
+    weights = (
+        f"multiplier {multipliers}" if multipliers else f"sigma {metrics['sigma']:.4g}  beta {metrics['beta']:.4g}"
+    )
+    return f"RMSE {metrics['rmse']:.4f}  KL {metrics['kl']:.2f} nats  {weights}"

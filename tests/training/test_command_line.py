@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from tiny_runs import TINY_OPTIONS, assert_same_end, tiny_settings, train_until
+from tiny_runs import TINY_OPTIONS, assert_same_end, one_line, tiny_settings, train_until
 
 import geco_ext
 from geco_ext.cli import main
@@ -20,14 +20,6 @@ COMMAND = [sys.executable, "-c", "import sys; from geco_ext.cli import main; sys
 
 def train(path, *options):
     return main(["train", *TINY_OPTIONS, "--out", str(path), *options])
-
-
-def one_line(captured):
-    """The single line on stderr of a command that failed."""
-    assert captured.out == ""
-    assert captured.err.startswith("geco: error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def last_checkpoint(path):

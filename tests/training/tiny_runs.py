@@ -8,8 +8,8 @@ import torch
 
 from geco_ext.training.metrics_history import read_history
 from geco_ext.training.run_folder import RunFolder
-from geco_ext.training.session import TrainingInterrupted
 from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.trainer import TrainingInterrupted
 
 TINY_MODEL = {"latent": 2, "flows": 1, "hidden": 16, "channels": 4}
 BATCHES_PER_EPOCH = 3
@@ -57,3 +57,11 @@ def final(path):
 def assert_same_end(path, straight):
     torch.testing.assert_close(final(path), final(straight), rtol=0, atol=0)
     assert read_history(path / "metrics.csv") == read_history(straight / "metrics.csv")
+
+
+def one_line(captured):
+    """The single line on stderr of a command that failed."""
+    assert captured.out == ""
+    assert captured.err.startswith("geco: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err

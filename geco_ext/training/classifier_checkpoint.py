@@ -1,0 +1,127 @@
+"""A trained classifier as a file: what `geco train-classifier` writes and the constraints CLA and FRE read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+import geco_ext
+from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.training.classifier_registry import Classifier, build_classifier
+
+KIND = "classifier of geco_ext"
+"""Entry of the file by which it is known for what it is."""
+
+
+@dataclass(frozen=True)
+class ClassifierCheckpoint:
+    """A trained classifier.
+
+    Attributes:
+        model: name of the classifier, see `classifier_registry`.
+        options: keyword arguments of its class.
+        image_shape: (C, H, W) of the images it takes.
+        classes: number of classes.
+        data: name of the data set it was trained on.
+        train_accuracy: share of the training set it classifies correctly.
+        test_accuracy: the same of the test set.
+        feature_scale: standard deviation of its features over the training set: the square root of the mean, over all
+            feature elements, of the element's variance over the examples.
+        state_dict: the weights.
+    """
+
+    model: str
+    options: Mapping[str, int]
+    image_shape: tuple[int, int, int]
+    classes: int
+    data: str
+    train_accuracy: float
+    test_accuracy: float
+    feature_scale: float
+    state_dict: Mapping[str, Tensor]
+
+    def write(self, file: Path) -> None:
+        """Save to a file: tensors and plain values only."""
+        weights = {name: value.detach().cpu() for name, value in self.state_dict.items()}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        content = {**values, "options": dict(self.options), "state_dict": weights}
+        with replaced_when_written(file) as temporary:
+            torch.save({"kind": KIND, "geco_ext": geco_ext.__version__, **content}, temporary)
+
+    @classmethod
+    def read(cls, file: Path) -> ClassifierCheckpoint:
+        """A checkpoint from its file; nothing in it is run as code.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is damaged or is no checkpoint of a classifier.
+        """
+        if not file.is_file():
+            raise FileNotFoundError(f"no classifier checkpoint {file}; geco train-classifier makes one")
+        try:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises a dozen types on damaged files, none of its own
+            reason = str(error).strip().partition("\n")[0][:100] or type(error).__name__
+            raise ValueError(f"{file} cannot be read as a checkpoint of geco train-classifier ({reason})") from error
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            raise ValueError(f"{file} is not a checkpoint of geco train-classifier")
+        names = {each.name for each in fields(cls)}
+        missing = sorted(names - content.keys())
+        if missing:
+            raise ValueError(f"{file} lacks {', '.join(missing)}: it is damaged or of another version")
+        return cls(**{name: content[name] for name in names})
+
+    def classifier(self) -> nn.Module:
+        """The classifier with its weights, in eval mode: images [B, C, H, W] -> logits [B, classes].
+
+        Raises:
+            ValueError: weights that are not those of the classifier described.
+        """
+        with torch.random.fork_rng(devices=[]):
+            network = build_classifier(self.model, self.image_shape, self.classes, self.options)
+        try:
+            network.load_state_dict(self.state_dict)
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[-1].strip()
+            raise ValueError(f"the weights are not those of the classifier {self.model!r}: {first}") from error
+        return network.eval()
+
+    def extractor(self) -> nn.Module:
+        """The features that FRE compares, in units of their standard deviation over the training set.
+
+        Of a ResNet the first 8 layers, of the convolutional classifier its convolutions.
+
+        Raises:
+            ValueError: see :meth:`classifier`.
+        """
+        return StandardisedFeatures(self.classifier(), self.feature_scale).eval()
+
+
+class StandardisedFeatures(nn.Module):
+    """Features divided by one number, their standard deviation over the training set.
+
+    FRE's kappa is then a share of how much features differ between examples, whatever network they come from: 1 is what
+    the mean of all features would reach, 0 is perfection. The papers give kappa = 0.0625 and 1.0 in the units of their
+    own network, which carry over to no other.
+
+    Args:
+        classifier: whose features.
+        scale: their standard deviation.
+    """
+
+    def __init__(self, classifier: nn.Module, scale: float) -> None:
+        super().__init__()
+        described = cast(Classifier, classifier)
+        self.image_shape, self.classes = described.image_shape, described.classes
+        self.features = described.features()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature map [B, F, H', W'] of images x [B, C, H, W]."""
+        features: Tensor = self.features(x) / self.scale
+        return features

@@ -1,0 +1,117 @@
+"""The training of a classifier that is to judge images it was not trained on: reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from geco_ext.data import ImageDataset
+from geco_ext.training.constrained_training import is_recorded, learning_rate_factor
+from geco_ext.training.evaluation import EVALUATION_BATCH
+
+LABEL_SMOOTHING = 0.05
+"""Share of the probability that the target spreads over all classes."""
+
+WEIGHT_DECAY = 0.01
+PIXEL_NOISE = 0.1
+"""Largest standard deviation of the noise on training images; drawn for each image between 0 and this."""
+
+SHIFT = 1
+"""Training images are moved by up to this many pixels each way."""
+
+
+class ClassifierTraining(L.LightningModule):
+    """A classifier trained with AdamW on cross-entropy.
+
+    CLA's gradient is that of a probability p, proportional to p (1 - p): a classifier that is certain of everything
+    gives none, and reconstructions at the start of training are what it is most certainly wrong about. Smoothed labels,
+    weight decay and noise keep it from certainty, on the data and beside them; shifts and noise also teach it that a
+    blurred digit is still the digit.
+
+    Args:
+        network: images [B, C, H, W] -> logits [B, classes].
+        learning_rate: AdamW's, until it falls linearly to 0 over the last fifth of the steps.
+        steps: optimiser steps of the whole training.
+    """
+
+    def __init__(self, network: nn.Module, *, learning_rate: float, steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.observed = torch.zeros(2)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW and the learning rate's fall."""
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        """Cross-entropy of one batch in nats, 0-d."""
+        logits = self.network(augmented(batch["x"]))
+        loss = F.cross_entropy(logits, batch["label"], label_smoothing=LABEL_SMOOTHING)
+        if is_recorded(self.global_step + 1):
+            correct = (logits.detach().argmax(1) == batch["label"]).float().mean()
+            self.observed = torch.stack([loss.detach(), correct])
+        return loss
+
+    def numbers(self) -> str:
+        """Loss and accuracy of the last recorded batch."""
+        loss, accuracy = self.observed.tolist()
+        return f"cross-entropy {loss:.4f}  accuracy of the batch {accuracy:.1%}"
+
+
+def augmented(images: Tensor) -> Tensor:
+    """Images [B, C, H, W] shifted and with noise, each in its own way."""
+    batch, _, height, width = images.shape
+    padded = F.pad(images, (SHIFT,) * 4, mode="replicate")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [B, C, rows, columns, H, W], a view
+    row, column = torch.randint(2 * SHIFT + 1, (2, batch), device=images.device)
+    shifted = windows[torch.arange(batch, device=images.device), :, row, column]
+    deviation = PIXEL_NOISE * torch.rand(batch, 1, 1, 1, device=images.device)
+    return shifted + deviation * torch.randn_like(images)
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, dataset: ImageDataset) -> float:
+    """Share of a data set that a network in eval mode classifies correctly."""
+    correct = 0
+    for images, labels in _batches(dataset):
+        correct += int((network(images.to(_device(network))).argmax(1).cpu() == labels).sum())
+    return correct / len(dataset)
+
+
+@torch.no_grad()
+def feature_scale(extractor: nn.Module, dataset: ImageDataset) -> float:
+    """Standard deviation of features over a data set: the root of the mean variance of their elements.
+
+    Raises:
+        ValueError: features that are the same for all examples.
+    """
+    total, total_square = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for images, _ in _batches(dataset):
+        features = extractor(images.to(_device(extractor))).double().cpu()
+        total = total + features.sum(0)
+        total_square = total_square + features.square().sum(0)
+    variance = total_square / len(dataset) - (total / len(dataset)).square()
+    scale = float(variance.mean().clamp_min(0).sqrt())
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"the classifier's features have a standard deviation of {scale:g}: its training failed")
+    return scale
+
+
+def _batches(dataset: ImageDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(dataset.images.split(EVALUATION_BATCH), dataset.labels.split(EVALUATION_BATCH), strict=True)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
