@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import geco_ext
+from geco_ext.commands.data import data
 from geco_ext.commands.info import info
 from geco_ext.commands.train import train
 
@@ -16,6 +17,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(geco)
     app.command()(train)
+    app.command()(data)
     app.command()(info)
     return app
 
