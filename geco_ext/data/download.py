@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3  # with each mirror: a cut connection goes on where it stopped
 TIMEOUT = 30  # seconds without a byte
-CHUNK = 2**18
+CHUNK = 2**14  # bytes; what came of a chunk before a cut is lost
+OK, RANGE_NOT_SATISFIABLE = 200, 416
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,6 @@ def _download(remote: RemoteFile, path: Path) -> None:
     )
 
 
-RANGE_NOT_SATISFIABLE = 416
-
-
 class _Resuming:
     """A downloader for pooch that keeps what came before a cut, beside the file, and asks for the rest."""
 
@@ -105,31 +102,31 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         from pooch import HTTPDownloader
+        from requests import ConnectionError
         from tqdm import tqdm
 
         with self.partial.open("ab") as file:
             start = file.tell()
-            self.resumed = start > 0
+            whole = 0
+
+            def begin(response: Response, *_: Any, **__: Any) -> None:
+                nonlocal start, whole
+                if response.status_code in (OK, RANGE_NOT_SATISFIABLE):  # not the rest that was asked for
+                    start = 0
+                    file.truncate(0)
+                whole = start + int(response.headers.get("Content-Length", 0))
+
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
             # A total that is not 0, because pooch asks whether the bar is true; it sets the right one.
             with tqdm(total=1, desc=self.name, unit="B", unit_scale=True, disable=None) as bar:
                 download = HTTPDownloader(
-                    progressbar=bar,
-                    chunk_size=CHUNK,
-                    timeout=TIMEOUT,
-                    headers=headers,
-                    hooks={"response": self._begin_anew_unless_the_rest_comes(file.truncate)},
+                    progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT, headers=headers, hooks={"response": begin}
                 )
                 download(url, file, pooch)
+            self.resumed = start > 0
+            if file.tell() < whole:  # with urllib3 1, requests takes the end of a connection for that of the file
+                raise ConnectionError(f"cut after {file.tell()} of {whole} bytes")
         os.replace(self.partial, output_file)
-
-    def _begin_anew_unless_the_rest_comes(self, truncate: Callable[[int], int]) -> Callable[..., None]:
-        def begin(response: Response, *_: Any, **__: Any) -> None:
-            if response.status_code in (200, RANGE_NOT_SATISFIABLE):
-                truncate(0)
-                self.resumed = False
-
-        return begin
 
 
 def _reason(error: Exception) -> str:
