@@ -82,9 +82,9 @@ def _square(images: ImageFiles, name: str, size: int) -> np.ndarray:
         with Image.open(BytesIO(images.read(name))) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.convert("RGB").resize(
-                (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-            )
+            # Cut before it is resized: with a box, the kernel would reach beyond the square.
+            square = image.convert("RGB").crop((left, top, left + side, top + side))
+            square = square.resize((size, size), Image.Resampling.BILINEAR)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} in {images.path} cannot be read as an image: {error}; fetch it again") from error
     return np.asarray(square).transpose(2, 0, 1)

@@ -75,7 +75,7 @@ def _contents(names: tuple[str, ...], root: Path | None) -> Iterator[tuple[str, 
 def _unpacked(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Members of the archive, read into memory: nothing is written."""
     try:
-        with tarfile.open(archive, "r:*") as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             for name in names:
                 member = tar.getmember(f"{FOLDER}/{name}")
                 file = tar.extractfile(member) if member.size <= LARGEST_BATCH else None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,16 +74,24 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | Tensor) -> dict[str, Any]:
-        if isinstance(index, SupportsIndex) and not (isinstance(index, Tensor) and index.dim()):
-            batch = self._batch(torch.tensor([self._position(operator.index(index))]))
-            label = batch["label"][0].tolist()
-            return {name: value[0] for name, value in batch.items()} | {
-                "label": tuple(label) if isinstance(label, list) else label
-            }
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> dict[str, Any]:
         if isinstance(index, slice):
-            return self._batch(torch.arange(len(self))[index] if (index.step or 1) > 0 else self._reversed(index))
-        return self._batch(self._positions(torch.as_tensor(index)))
+            return self._batch(torch.tensor(range(len(self))[index], dtype=torch.int64))
+        indices = torch.as_tensor(index)
+        if indices.dim():
+            return self._batch(self._positions(indices))
+        return self.__getitems__(indices.reshape(1))[0]
+
+    def __getitems__(self, index: Sequence[int] | Tensor) -> list[dict[str, Any]]:
+        """Single examples, gathered in one operation; what a DataLoader asks for before it collates them."""
+        batch = self._batch(self._positions(torch.as_tensor(index)))
+        labels = [tuple(label) if isinstance(label, list) else label for label in batch["label"].tolist()]
+        names = [name for name in batch if name != "label"]
+        columns = [batch[name].unbind() for name in names]
+        return [
+            dict(zip(names, example, strict=True)) | {"label": label}
+            for *example, label in zip(*columns, labels, strict=True)
+        ]
 
     def _batch(self, indices: Tensor) -> dict[str, Tensor]:
         batch = {"x": self._images.take(indices), "label": self.labels.index_select(0, indices)}
@@ -92,26 +99,24 @@ class ImageDataset(Dataset[dict[str, Any]]):
             batch["context"] = self._contexts.take(indices)
         return batch
 
-    def _position(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is out of range for {len(self)} examples")
-        return index % len(self)
-
     def _positions(self, indices: Tensor) -> Tensor:
         """Indices ``[B]``, which may count from the end, or a mask ``[N]``, as positions."""
-        if indices.dtype == torch.bool:
+        if indices.dtype == torch.bool and len(indices) == len(self):
             return indices.nonzero().squeeze(1)
+        if indices.numel() == 0:
+            return torch.empty(0, dtype=torch.int64)
+        if indices.is_floating_point() or indices.dtype == torch.bool or indices.dim() != 1:
+            raise TypeError(
+                f"an index must be an integer, integers [B] or a mask [{len(self)}], "
+                f"got {indices.dtype} of shape {list(indices.shape)}"
+            )
         indices = indices.to(torch.int64)
-        low, high = indices.aminmax() if len(indices) else (0, 0)
-        if low < 0:
-            self._position(int(low))
-            indices = torch.where(indices < 0, indices + len(self), indices)
-        if len(indices):
-            self._position(int(high))
-        return indices
-
-    def _reversed(self, index: slice) -> Tensor:
-        return torch.tensor(range(len(self))[index], dtype=torch.int64)  # torch has no slices of negative step
+        low, high = (int(extreme) for extreme in indices.aminmax())
+        if low < -len(self) or high >= len(self):
+            raise IndexError(
+                f"index {low if low < -len(self) else high} is out of range for {len(self)} examples"
+            )
+        return torch.where(indices < 0, indices + len(self), indices) if low < 0 else indices
 
     def __repr__(self) -> str:
         context = "" if self.context_shape is None else f", context_shape={self.context_shape}"

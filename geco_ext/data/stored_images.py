@@ -41,15 +41,18 @@ class StoredImages:
     def shape(self) -> tuple[int, int, int]:
         """``(channels, height, width)`` of an image."""
         channels, height, width = self.pixels.shape[1:]
-        stacked = 1 if self.rows is None else math.prod(self.rows.shape[1:])
-        return stacked * channels, height, width
+        return self._stacked * channels, height, width
+
+    @property
+    def _stacked(self) -> int:
+        return 1 if self.rows is None else math.prod(self.rows.shape[1:])
 
     def take(self, indices: Tensor) -> Tensor:
         """The images of int64 indices ``[B]`` as float32 ``[B, C, H, W]``, in one gathering of memory."""
         rows = indices if self.rows is None else self.rows.index_select(0, indices).flatten()
         channels, height, width = self.pixels.shape[1:]
         images = as_float(self.pixels.index_select(0, rows))
-        return images.view(len(indices), -1 if len(indices) else channels, height, width)
+        return images.view(len(indices), self._stacked * channels, height, width)
 
     def all(self) -> Tensor:
         """All images as float32 ``[N, C, H, W]``: the store itself where it holds just that, else made anew."""
