@@ -5,8 +5,8 @@
 Every row is measured through the same order and loader as in training, a new permutation for each epoch included. The
 bar is 128000 images of 32x32x3 a second: a GPU step of 1 ms at batch 128. The share is that of a training step of
 VAE+NVP on this CPU, with the same number of threads; at most 5% is wanted. Arrays are larger than the caches of the
-processor, and files are in the page cache. Where other processes hold the cores, images a second of processor time, with
-one thread, say what an idle machine would do better than those of wall time.
+processor, and files are in the page cache. Where other processes hold the cores, images a second of processor time,
+with one thread, say better what an idle machine would do.
 """
 
 from __future__ import annotations

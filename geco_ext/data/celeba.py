@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,7 +62,7 @@ def load_celeba(request: Request) -> ImageDataset:
 
 def _squares(images: ImageFiles, names: list[str], size: int) -> Iterator[np.ndarray]:
     """Chunks of ``[n, 3, size, size]`` bytes; images are decoded on all cores, Pillow lets go of the lock for it."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
     with (
         ThreadPoolExecutor() as pool,

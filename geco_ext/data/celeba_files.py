@@ -112,7 +112,7 @@ def _read_partition(path: Path) -> dict[str, str]:
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     if not lines or any(len(line) != 2 or line[1] not in ("0", "1", "2") for line in lines):
         raise ValueError(f"{path} is no partition of CelebA: expected lines like '000001.jpg 0'; fetch it again")
-    return {name: part for name, part in lines}
+    return dict(lines)
 
 
 def _text(path: Path | None) -> str:

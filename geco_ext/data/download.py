@@ -78,7 +78,8 @@ def _download(remote: RemoteFile, path: Path) -> None:
             except ValueError:
                 problem, again = "wrong checksum", resuming.resumed
             except HTTPError as error:
-                problem, again = str(error), error.response.status_code == RANGE_NOT_SATISFIABLE
+                problem = str(error)
+                again = error.response is not None and error.response.status_code == RANGE_NOT_SATISFIABLE
             except RequestException as error:
                 problem, again = _reason(error), True
             except OSError as error:
@@ -103,7 +104,7 @@ class _Resuming:
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         from pooch import HTTPDownloader
         from requests import ConnectionError
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
 
         with self.partial.open("ab") as file:
             start = file.tell()

@@ -38,8 +38,8 @@ def _read(path: Path, file: IO[bytes], dimensions: int) -> np.ndarray:
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     if header[:4] != expected:
         raise ValueError(
-            f"{path} is no IDX file of bytes with {dimensions} dimensions: it begins with {header[:4].hex() or 'nothing'}, "
-            f"expected {expected.hex()}; fetch it again"
+            f"{path} is no IDX file of bytes with {dimensions} dimensions: "
+            f"it begins with {header[:4].hex() or 'nothing'}, expected {expected.hex()}; fetch it again"
         )
     if len(header) < 4 * (1 + dimensions):
         raise ValueError(f"{path} is truncated: it ends within its header; fetch it again")

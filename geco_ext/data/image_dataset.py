@@ -113,9 +113,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         indices = indices.to(torch.int64)
         low, high = (int(extreme) for extreme in indices.aminmax())
         if low < -len(self) or high >= len(self):
-            raise IndexError(
-                f"index {low if low < -len(self) else high} is out of range for {len(self)} examples"
-            )
+            raise IndexError(f"index {low if low < -len(self) else high} is out of range for {len(self)} examples")
         return torch.where(indices < 0, indices + len(self), indices) if low < 0 else indices
 
     def __repr__(self) -> str:

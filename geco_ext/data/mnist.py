@@ -25,7 +25,9 @@ SHA256 = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-FILES = {name: RemoteFile(name, f"sha256:{digest}", tuple(m + name for m in MIRRORS)) for name, digest in SHA256.items()}
+FILES = {
+    name: RemoteFile(name, f"sha256:{digest}", tuple(m + name for m in MIRRORS)) for name, digest in SHA256.items()
+}
 NAMES: dict[Split, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),

@@ -38,9 +38,7 @@ class Request:
         if self.split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {self.split!r}")
         if self.size is not None and not (_is_integer(self.size) and 1 <= self.size <= MAX_SIZE):
-            raise ValueError(
-                f"size must be a positive integer (pixels, at most {MAX_SIZE}) or None, got {self.size!r}"
-            )
+            raise ValueError(f"size must be a positive integer (pixels, at most {MAX_SIZE}) or None, got {self.size!r}")
         if not (_is_integer(self.seed) and 0 <= self.seed <= MAX_SEED):
             raise ValueError(f"seed must be an integer >= 0 and at most {MAX_SEED}, got {self.seed!r}")
         if self.storage not in ("float32", "uint8"):

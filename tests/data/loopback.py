@@ -1,10 +1,13 @@
 """A server on this machine that serves files as the world does: with cuts, errors, and ranges or none."""
 
+import hashlib
 import re
 import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from geco_ext.data.download import RemoteFile
 
 
 class Loopback:
@@ -75,3 +78,10 @@ def serving():
         http.shutdown()
         http.server_close()
         thread.join()
+
+
+def published_at(server, files, algorithm="sha256"):
+    """The files as the server publishes them."""
+    server.files |= files
+    digests = {name: f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}" for name, content in files.items()}
+    return {name: RemoteFile(name, digests[name], (server.url + name,)) for name in files}

@@ -135,7 +135,10 @@ def test_arrays_of_bytes_and_of_floats_agree(tmp_path, shape, image_shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnits"}, "unknown data set 'mnits'; known are digits, patches, mnist, cifar10, celeba, color-digits, .*, npy:PATH"),
+        (
+            {"name": "mnits"},
+            "unknown data set 'mnits'; known are digits, patches, mnist, cifar10, celeba, color-digits, .*, npy:PATH",
+        ),
         ({"name": "folder:"}, "unknown data set 'folder:'"),
         ({"name": "digits", "split": "validation"}, "split must be 'train' or 'test', got 'validation'"),
         ({"name": "digits", "size": 0}, "size must be a positive integer"),

@@ -93,8 +93,11 @@ def test_rotations_are_those_of_scipy(source, split):
         assert l1 in digit_of(item["context"][1], rows)
         if (l0, l1) not in turned:
             candidates = (digits.labels == l0).nonzero().squeeze(1).numpy()
-            turned[l0, l1] = candidates, scipy.ndimage.rotate(
-                images[candidates], 30 * l1, axes=(2, 1), reshape=False, order=1, mode="grid-constant", cval=0
+            turned[l0, l1] = (
+                candidates,
+                scipy.ndimage.rotate(
+                    images[candidates], 30 * l1, axes=(2, 1), reshape=False, order=1, mode="grid-constant", cval=0
+                ),
             )
         candidates, expected = turned[l0, l1]
         distances = np.abs(expected - item["x"][0].numpy()).max(axis=(1, 2))
@@ -170,7 +173,9 @@ def test_the_draws_are_those_they_have_always_been():
     colours = geco_ext.data.load("color-digits", seed=1).images.amax(dim=(2, 3))[:2]
     assert colours.mul(1000).round().int().tolist() == [[0, 463, 292], [765, 685, 467]]
     patches = geco_ext.data.load("patches", seed=1, storage="uint8")
-    assert hashlib.sha256(patches[:]["x"].mul(255).round().byte().numpy().tobytes()).hexdigest()[:16] == "2a0d9d73a9e745b2"
+    assert (
+        hashlib.sha256(patches[:]["x"].mul(255).round().byte().numpy().tobytes()).hexdigest()[:16] == "2a0d9d73a9e745b2"
+    )
 
 
 # Of the two others it is shown above: their images are those of their split, coloured or turned.
@@ -197,7 +202,9 @@ def test_bytes_are_the_nearest_levels(source, variant):
 
 def test_digits_that_are_missing_are_named(tmp_path):
     images, labels = np.zeros((30, 8, 8), np.uint8), np.arange(30, dtype=np.uint8) % 9
-    write(tmp_path, {"train-images-idx3-ubyte.gz": idx(images), "train-labels-idx1-ubyte.gz": gzip.compress(idx(labels))})
+    write(
+        tmp_path, {"train-images-idx3-ubyte.gz": idx(images), "train-labels-idx1-ubyte.gz": gzip.compress(idx(labels))}
+    )
     with pytest.raises(ValueError, match="at least 1 digits of each label, but the 'train' split has 0 of 9"):
         geco_ext.data.load("mnist-sum", root=tmp_path)
     labels = np.arange(10, dtype=np.uint8)
