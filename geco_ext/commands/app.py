@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 import geco_ext
+from geco_ext.commands.data import data
+from geco_ext.commands.experiment import experiment
 from geco_ext.commands.info import info
 from geco_ext.commands.pictures import reconstruct, sample
 from geco_ext.commands.train import train
@@ -21,6 +23,8 @@ def build_app() -> typer.Typer:
     app.command()(train_classifier)
     app.command()(sample)
     app.command()(reconstruct)
+    app.command()(data)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(experiment)
     app.command()(info)
     return app
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from geco_ext.data.image_dataset import ImageDataset
 from geco_ext.data.own_split import own_split
-from geco_ext.data.request import Request
+from geco_ext.data.request import Request, Storage
 from geco_ext.data.resize import resize
+from geco_ext.data.stored_images import as_bytes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B")
@@ -36,7 +37,7 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     chosen = own_split(files, request.split)
     if not chosen:
         raise ValueError(f"data 'folder:{path}': {len(files)} images are too few for a {request.split!r} split")
-    images = [_fitted(_read(file), request.size) for file in chosen]
+    images = [_stored(_fitted(_read(file), request.size), request.storage) for file in chosen]
     _check_one_size(chosen, images)
     if len({len(image) for image in images}) > 1:
         images = [image.expand(3, -1, -1) for image in images]
@@ -69,6 +70,10 @@ def _fitted(image: Tensor, size: int | None) -> Tensor:
     top, left = (height - side) // 2, (width - side) // 2
     square = image[:, top : top + side, left : left + side]
     return resize(square.unsqueeze(0), size).squeeze(0)
+
+
+def _stored(image: Tensor, storage: Storage) -> Tensor:
+    return as_bytes(image) if storage == "uint8" else image
 
 
 def _check_one_size(files: list[Path], images: list[Tensor]) -> None:

@@ -10,11 +10,14 @@ import torch
 from geco_ext.data.image_dataset import ImageDataset
 from geco_ext.data.own_split import own_split
 from geco_ext.data.request import Request
-from geco_ext.data.resize import resize
+from geco_ext.data.resize import prepare
+from geco_ext.data.stored_images import StoredImages
 
 
 def load_npy(path: Path, request: Request) -> ImageDataset:
     """Images of an ``.npy`` file: ``[N, H, W]`` or ``[N, C, H, W]``, uint8 or floating point in [0, 1]; labels are 0.
+
+    An array of uint8 or float32 that needs no resizing stays in its file, memory-mapped.
 
     Raises:
         FileNotFoundError: no such file.
@@ -23,21 +26,30 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
     array = _read(path)
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise ValueError(f"data 'npy:{path}': expected shape [N, H, W] or [N, C, H, W], got {list(array.shape)}")
-    indices = own_split(range(len(array)), request.split)
-    if not indices:
+    rows = torch.tensor(own_split(range(len(array)), request.split), dtype=torch.int64)
+    if not len(rows):
         raise ValueError(f"data 'npy:{path}': {len(array)} images are too few for a {request.split!r} split")
-    if array.dtype == np.uint8:
-        images = torch.from_numpy(array[indices].astype(np.float32) / 255)
-    elif np.issubdtype(array.dtype, np.floating):
-        low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):  # written so that NaN fails too
-            raise ValueError(f"data 'npy:{path}': expected values in [0, 1], got {low:g} to {high:g}")
-        images = torch.from_numpy(array[indices].astype(np.float32))
+    _check_values(path, array)
+    if array.ndim == 3:
+        array = array[:, None]
+    is_of_size = request.size is None or array.shape[2:] == (request.size, request.size)
+    if is_of_size and array.dtype in (np.uint8, np.float32) and array.flags.c_contiguous:
+        images = StoredImages(torch.from_numpy(array), rows)
     else:
+        chosen = array[rows.numpy()]
+        kept = chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32)
+        images = StoredImages(prepare(torch.from_numpy(np.ascontiguousarray(kept)), request))
+    return ImageDataset(images, torch.zeros(len(images), dtype=torch.int64))
+
+
+def _check_values(path: Path, array: np.ndarray) -> None:
+    if array.dtype == np.uint8:
+        return
+    if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"data 'npy:{path}': expected uint8 or floating point values, got {array.dtype}")
-    if images.dim() == 3:
-        images = images.unsqueeze(1)
-    return ImageDataset(resize(images, request.size), torch.zeros(len(images), dtype=torch.int64))
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(f"data 'npy:{path}': expected values in [0, 1], got {low:g} to {high:g}")
 
 
 def _read(path: Path) -> np.ndarray:
@@ -47,7 +59,7 @@ def _read(path: Path) -> np.ndarray:
         if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
             raise ValueError(f"data 'npy:{path}' is not an .npy file")
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)  # read only: a copy on write
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"data 'npy:{path}' cannot be read as an .npy array: {error}") from error
     return array

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from geco_ext.data.image_dataset import ImageDataset
+from geco_ext.data.random_stream import random_stream
 from geco_ext.data.request import Request
+from geco_ext.data.resize import prepare
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # 427 x 640 pixels each; the label is the index of the photograph
 NATIVE_SIZE = 32
@@ -24,14 +26,13 @@ def load_patches(request: Request) -> ImageDataset:
     from sklearn.datasets import load_sample_image
 
     size = NATIVE_SIZE if request.size is None else request.size
-    # Training and testing draw from streams of their own, so neither depends on how many the other takes.
-    generator = torch.Generator().manual_seed(2 * request.seed + (request.split == "test"))
+    random = random_stream(request.seed, request.split, "patches")
     count = EXAMPLES[request.split] // len(PHOTOGRAPHS)
     crops = []
     for name in PHOTOGRAPHS:
         photograph = torch.from_numpy(np.asarray(load_sample_image(name)).copy()).permute(2, 0, 1)
-        crops.append(_random_crops(_part(photograph, request.split), size, count, generator))
-    images = torch.cat(crops).to(torch.float32).div_(255)
+        crops.append(_random_crops(_part(photograph, request.split), size, count, random))
+    images = prepare(torch.cat(crops), request)
     return ImageDataset(images, torch.arange(len(PHOTOGRAPHS)).repeat_interleave(count))
 
 
@@ -40,11 +41,11 @@ def _part(photograph: Tensor, split: str) -> Tensor:
     return photograph[..., :border] if split == "train" else photograph[..., border:]
 
 
-def _random_crops(photograph: Tensor, size: int, count: int, generator: torch.Generator) -> Tensor:
+def _random_crops(photograph: Tensor, size: int, count: int, random: np.random.RandomState) -> Tensor:
     height, width = photograph.shape[-2:]
     if size > min(height, width):
         raise ValueError(f"size must be at most {min(height, width)} for this split of 'patches', got {size}")
     windows = photograph.unfold(1, size, 1).unfold(2, size, 1)  # [C, rows, columns, size, size], a view
-    rows = torch.randint(windows.shape[1], (count,), generator=generator)
-    columns = torch.randint(windows.shape[2], (count,), generator=generator)
+    rows = torch.from_numpy(random.randint(windows.shape[1], size=count))
+    columns = torch.from_numpy(random.randint(windows.shape[2], size=count))
     return windows[:, rows, columns].transpose(0, 1)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
-from geco_ext.data.digits import load_digits
+from geco_ext.data.celeba import load_celeba
+from geco_ext.data.cifar10 import load_cifar10
+from geco_ext.data.derived import VARIANTS, DigitSource
+from geco_ext.data.digits import load_digits, read_digits
 from geco_ext.data.folder import load_folder
 from geco_ext.data.image_dataset import ImageDataset
+from geco_ext.data.mnist import load_mnist, read_mnist
 from geco_ext.data.npy import load_npy
 from geco_ext.data.patches import load_patches
-from geco_ext.data.request import Request, Split
+from geco_ext.data.request import Request, Split, Storage
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,17 @@ class Source:
 SOURCES: dict[str, Source] = {
     "digits": Source(load_digits, command_size=16),
     "patches": Source(load_patches, command_size=32),
+    "mnist": Source(load_mnist, command_size=32),  # 28 can be halved twice only
+    "cifar10": Source(load_cifar10, command_size=32),
+    "celeba": Source(load_celeba, command_size=64),
+}
+
+DIGIT_SOURCES: dict[str, DigitSource] = {"digits": read_digits, "mnist": read_mnist}
+
+SOURCES |= {
+    pattern.format(name): Source(partial(variant, source), SOURCES[name].command_size)
+    for name, source in DIGIT_SOURCES.items()
+    for pattern, variant in VARIANTS.items()
 }
 
 PATH_SOURCES: dict[str, Callable[[Path, Request], ImageDataset]] = {
@@ -40,35 +56,63 @@ PATH_SOURCES: dict[str, Callable[[Path, Request], ImageDataset]] = {
 
 
 def load(
-    name: str, split: str = "train", root: str | Path | None = None, size: int | None = None, seed: int = 0
+    name: str,
+    split: str = "train",
+    root: str | Path | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    storage: str = "float32",
 ) -> ImageDataset:
-    """A data set held in memory.
+    """A data set, ready to give single examples or batches.
+
+    ``digits``
+        scikit-learn's handwritten digits, embedded: the first 1500 train, the other 297 test.
+    ``patches``
+        crops of scikit-learn's sample photographs, embedded; those for testing come from a part of their own.
+    ``mnist``, ``cifar10``, ``celeba``
+        from the files in ``root``; without it downloaded once, to ``$GECO_EXT_DATA`` or the user's cache folder.
+    ``color-D``, ``D-triplets``, ``D-sum``, ``D-sum-hard``, ``D-rotate``, ``micro-D``
+        the paper's variants of D, which is ``digits`` or ``mnist``: see `geco_ext.data.derived`.
+    ``folder:PATH``, ``npy:PATH``
+        a user's own images or array, of which every tenth example is for testing.
 
     Args:
-        name: ``digits`` (scikit-learn's handwritten digits, the first 1500 train, the other 297 test), ``patches``
-            (crops of scikit-learn's sample photographs), ``folder:PATH`` (images) or ``npy:PATH`` (an array). Of a
-            user's own examples every tenth is for testing.
-        split: ``train`` or ``test``.
+        name: one of the above.
+        split: ``train`` or ``test``; no image is in both, or part of examples in both.
         root: folder with the files of data sets that are not embedded.
-        size: height and width in pixels; None is the native size (digits 8, patches 32).
-        seed: seed of whatever is drawn at random (the positions of patches).
+        size: height and width in pixels; None is the native size (digits 8, patches 32, mnist 28, cifar10 32,
+            celeba 178).
+        seed: seed of whatever is drawn at random. The same seed gives the same data on every machine.
+        storage: how values are kept in memory: ``float32``, or ``uint8``, a quarter of that, rounded to 256 levels.
+            CelebA and arrays of a user's own that need no resizing stay in their file, memory-mapped, as they are.
 
     Returns:
-        Items are dicts: ``x`` float32 [C, H, W] in [0, 1], ``label`` an int, ``context`` where models are
-        conditional. Indexing with a tensor of indices gives a batch.
+        Items are dicts: ``x`` float32 [C, H, W] in [0, 1], ``label`` an int (a tuple (l0, l1, l2) for what is
+        made of triplets), ``context`` float32 [C', H, W] where models are conditional. Indexing with a tensor of
+        indices gives a batch.
 
     Raises:
-        ValueError: an unknown name (the message lists the known ones), split, size or seed; unusable data.
+        ValueError: an unknown name (the message lists the known ones), split, size, seed or storage; unusable data.
         FileNotFoundError: a path that is not there.
+        OSError: a download that failed, a folder that cannot be written.
 
     Example:
         >>> import geco_ext.data
         >>> dataset = geco_ext.data.load("digits", size=16)
         >>> len(dataset), dataset[0]["x"].shape, dataset[0]["label"]
         (1500, torch.Size([1, 16, 16]), 0)
+        >>> item = geco_ext.data.load("digits-sum", size=16)[0]
+        >>> item["context"].shape, item["x"].shape, item["label"]
+        (torch.Size([2, 16, 16]), torch.Size([1, 16, 16]), (5, 0, 5))
     """
-    # Request refuses any other split.
-    request = Request(cast(Split, split), None if root is None else Path(root), size, seed)
+    # Request refuses any other split and storage.
+    request = Request(
+        cast(Split, split),
+        None if root is None else Path(root).expanduser(),
+        size,
+        seed,
+        cast(Storage, storage),
+    )
     kind, separator, path = name.partition(":")
     if separator and kind in PATH_SOURCES and path:
         return PATH_SOURCES[kind](Path(path).expanduser(), request)

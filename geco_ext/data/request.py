@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "test"]
+Storage = Literal["float32", "uint8"]
+
+MAX_SIZE = 1024  # 1500 digits of 1024x1024 pixels take 6 GB
+MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Request:
         root: folder with the data set's files, for those that need one.
         size: height and width of the images in pixels; None is the native size.
         seed: seed of whatever the data set draws at random.
+        storage: how values are kept in memory.
 
     Raises:
         ValueError: a value outside the range its message names.
@@ -27,11 +32,18 @@ class Request:
     root: Path | None = None
     size: int | None = None
     seed: int = 0
+    storage: Storage = "float32"
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {self.split!r}")
-        if self.size is not None and (not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1):
-            raise ValueError(f"size must be a positive integer (pixels) or None, got {self.size!r}")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"seed must be an integer >= 0, got {self.seed!r}")
+        if self.size is not None and not (_is_integer(self.size) and 1 <= self.size <= MAX_SIZE):
+            raise ValueError(f"size must be a positive integer (pixels, at most {MAX_SIZE}) or None, got {self.size!r}")
+        if not (_is_integer(self.seed) and 0 <= self.seed <= MAX_SEED):
+            raise ValueError(f"seed must be an integer >= 0 and at most {MAX_SEED}, got {self.seed!r}")
+        if self.storage not in ("float32", "uint8"):
+            raise ValueError(f"storage must be 'float32' or 'uint8', got {self.storage!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
             kl += output.kl.double().sum()
             total = total + constraint_vector(module.criterion, output.x_hat, batch) * len(batch["x"])
     return Evaluation(
-        rmse=float((squared_error / dataset.images.numel()).sqrt()),
+        rmse=float((squared_error / (len(dataset) * math.prod(dataset.image_shape))).sqrt()),
         kl=float(kl / len(dataset)),
         constraints=(total / len(dataset)).cpu(),
     )

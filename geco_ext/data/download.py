@@ -1,0 +1,137 @@
+"""Downloads that are checked, resumed where they were cut, and never leave half a file under its name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geco_ext.data.cache_folder import writing
+
+if TYPE_CHECKING:
+    from requests import Response
+
+ATTEMPTS = 3  # with each mirror: a cut connection goes on where it stopped
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 2**14  # bytes; what came of a chunk before a cut is lost
+OK, RANGE_NOT_SATISFIABLE = 200, 416
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that can be downloaded.
+
+    Attributes:
+        name: under which it is kept.
+        checksum: ``sha256:...`` or ``md5:...``, as published.
+        urls: where it is, tried in this order.
+    """
+
+    name: str
+    checksum: str
+    urls: tuple[str, ...]
+
+
+class DownloadError(OSError):
+    """A file could not be downloaded from any of its mirrors."""
+
+
+def fetch(remote: RemoteFile, folder: Path) -> Path:
+    """The file in ``folder``, downloaded unless a whole one is there.
+
+    What is there must have the right checksum, otherwise it is replaced. Processes that need the same file at the
+    same time wait for the first of them. A whole file is used where the folder is read-only, too.
+
+    Raises:
+        DownloadError: no mirror gave the file; the message has the reason of each.
+        OSError: the folder cannot be written, or is full.
+    """
+    path = folder / remote.name
+    if not _is_whole(path, remote):
+        with writing(path):
+            if not _is_whole(path, remote):
+                _download(remote, path)
+    return path
+
+
+def _is_whole(path: Path, remote: RemoteFile) -> bool:
+    from pooch import file_hash
+
+    algorithm, _, digest = remote.checksum.partition(":")
+    return path.is_file() and file_hash(str(path), alg=algorithm) == digest
+
+
+def _download(remote: RemoteFile, path: Path) -> None:
+    import pooch
+    from requests import HTTPError, RequestException
+
+    pooch.get_logger().setLevel("WARNING")
+    problems = []
+    for url in remote.urls:
+        for _ in range(ATTEMPTS):
+            resuming = _Resuming(path)
+            try:
+                # pooch gives a temporary name, compares the checksum, and only then renames.
+                pooch.retrieve(url, remote.checksum, fname=path.name, path=path.parent, downloader=resuming)
+                return
+            except ValueError:
+                problem, again = "wrong checksum", resuming.resumed
+            except HTTPError as error:
+                problem = str(error)
+                again = error.response is not None and error.response.status_code == RANGE_NOT_SATISFIABLE
+            except RequestException as error:
+                problem, again = _reason(error), True
+            except OSError as error:
+                raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+            if not again:
+                break
+        problems.append(f"{url}: {problem}")
+    raise DownloadError(
+        f"{remote.name} could not be downloaded: {'; '.join(problems)}. Try again (it goes on where it stopped), "
+        "or give the folder of a copy at hand as root"
+    )
+
+
+class _Resuming:
+    """A downloader for pooch that keeps what came before a cut, beside the file, and asks for the rest."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.resumed = False
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        from pooch import HTTPDownloader
+        from requests import ConnectionError
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        with self.partial.open("ab") as file:
+            start = file.tell()
+            whole = 0
+
+            def begin(response: Response, *_: Any, **__: Any) -> None:
+                nonlocal start, whole
+                if response.status_code in (OK, RANGE_NOT_SATISFIABLE):  # not the rest that was asked for
+                    start = 0
+                    file.truncate(0)
+                whole = start + int(response.headers.get("Content-Length", 0))
+
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+            # A total that is not 0, because pooch asks whether the bar is true; it sets the right one.
+            with tqdm(total=1, desc=self.name, unit="B", unit_scale=True, disable=None) as bar:
+                download = HTTPDownloader(
+                    progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT, headers=headers, hooks={"response": begin}
+                )
+                download(url, file, pooch)
+            self.resumed = start > 0
+            if file.tell() < whole:  # with urllib3 1, requests takes the end of a connection for that of the file
+                raise ConnectionError(f"cut after {file.tell()} of {whole} bytes")
+        os.replace(self.partial, output_file)
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause, which unlike what wraps it can be read."""
+    while isinstance(error.__cause__ or error.__context__, Exception):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return str(error) or type(error).__name__
