@@ -1,8 +1,9 @@
 """The papers' models: variational auto-encoders to be trained under constraints, and the classifiers these may need."""
 
 from .classifier import ConvolutionalClassifier
+from .convdraw import ConvDraw, ConvDrawOutput
 from .nvp import NVPVAE
 from .output import VariationalOutput
 from .resnet import ResNet
 
-__all__ = ["NVPVAE", "ConvolutionalClassifier", "ResNet", "VariationalOutput"]
+__all__ = ["NVPVAE", "ConvDraw", "ConvDrawOutput", "ConvolutionalClassifier", "ResNet", "VariationalOutput"]

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from .arguments import checked_shape
+
 SMALLEST_SIDE = 8
 """The smallest image height or width: one stage is the least."""
 
@@ -20,9 +22,7 @@ def checked_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     Raises:
         ValueError: not three positive integers, a side below 8, or a side that cannot be halved evenly in every stage.
     """
-    shape = tuple(int(extent) for extent in image_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"image_shape: got {tuple(image_shape)}, expected three positive integers (C, H, W)")
+    shape = checked_shape("image_shape", image_shape)
     channels, height, width = shape
     if min(height, width) < SMALLEST_SIDE:
         raise ValueError(

@@ -5,13 +5,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from geco_ext.functional import affine_coupling
+
+from .diagonal_gaussian import bounded
+
 MAX_LOG_SCALE = 3.0
 """One coupling scales a latent by a factor between exp(-3) and exp(3), so no step of training overflows it."""
-
-
-def bounded(value: Tensor, limit: float) -> Tensor:
-    """Squash into (-limit, limit) with slope 1 at zero."""
-    return limit * torch.tanh(value / limit)
 
 
 class AffineCoupling(nn.Module):
@@ -21,16 +20,17 @@ class AffineCoupling(nn.Module):
 
         y_1 = z_1,    y_2 = z_2 * exp(s(z_1, h)) + t(z_1, h),    log |det dy/dz| = sum s(z_1, h)
 
-    The features h are projected on their own, so z may carry extra leading dimensions that h lacks. The layer starts
-    as the identity.
+    s and t are one fully connected network with ``layers`` hidden layers. The features h are projected on their own, so
+    z may carry extra leading dimensions that h lacks. The layer starts as the identity.
 
     Args:
         latent: number of latents, at least 2.
         features: number of features h.
-        hidden: width of the hidden layer.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers, at least 1.
     """
 
-    def __init__(self, latent: int, features: int, hidden: int) -> None:
+    def __init__(self, latent: int, features: int, hidden: int, layers: int = 1) -> None:
         super().__init__()
         self.kept = latent // 2
         self.from_latent = nn.Linear(self.kept, hidden)
@@ -38,22 +38,30 @@ class AffineCoupling(nn.Module):
         self.log_scale_and_shift = nn.Linear(hidden, 2 * (latent - self.kept))
         nn.init.zeros_(self.log_scale_and_shift.weight)
         nn.init.zeros_(self.log_scale_and_shift.bias)
+        self.further_layers = nn.Sequential(
+            *[layer for _ in range(layers - 1) for layer in (nn.Linear(hidden, hidden), nn.ReLU())]
+        )
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map z [..., B, latent] to y, same shape, and log |det dy/dz| [..., B]; features h are [B, features]."""
-        kept, changed = z[..., : self.kept], z[..., self.kept :]
-        log_scale, shift = self._scale_and_shift(kept, features)
-        return torch.cat([kept, changed * log_scale.exp() + shift], dim=-1), log_scale.sum(-1)
+        return self._transformed(z, features, inverse=False)
 
     def inverse(self, y: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map y [..., B, latent] back to z, same shape, and log |det dz/dy| [..., B]."""
-        kept, changed = y[..., : self.kept], y[..., self.kept :]
+        return self._transformed(y, features, inverse=True)
+
+    def _transformed(self, z: Tensor, features: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        kept, changed = z[..., : self.kept], z[..., self.kept :]
         log_scale, shift = self._scale_and_shift(kept, features)
-        return torch.cat([kept, (changed - shift) * (-log_scale).exp()], dim=-1), -log_scale.sum(-1)
+        # The kernel sums over all but the first dimension; here each row has a determinant of its own.
+        changed_rows, log_scales, shifts = (part.reshape(-1, part.shape[-1]) for part in (changed, log_scale, shift))
+        transformed, log_det = affine_coupling(changed_rows, log_scales, shifts, inverse)
+        return torch.cat([kept, transformed.view_as(changed)], dim=-1), log_det.view(changed.shape[:-1])
 
     def _scale_and_shift(self, kept: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         hidden = torch.relu(self.from_latent(kept) + self.from_features(features))
-        log_scale, shift = self.log_scale_and_shift(hidden).to(kept.dtype).chunk(2, dim=-1)
+        outputs = self.log_scale_and_shift(self.further_layers(hidden)).to(kept.dtype)
+        log_scale, shift = outputs.chunk(2, dim=-1)
         return bounded(log_scale, MAX_LOG_SCALE), shift
 
 
@@ -64,7 +72,8 @@ class CouplingFlow(nn.Module):
         latent: number of latents.
         features: number of features the flow is conditioned on.
         flows: number of couplings; 0 is the identity.
-        hidden: width of each coupling's hidden layer.
+        hidden: width of each coupling's hidden layers.
+        layers: number of hidden layers of each coupling.
 
     Example:
         >>> flow = CouplingFlow(latent=4, features=8, flows=3)
@@ -74,9 +83,9 @@ class CouplingFlow(nn.Module):
         True
     """
 
-    def __init__(self, latent: int, features: int, flows: int = 4, hidden: int = 128) -> None:
+    def __init__(self, latent: int, features: int, flows: int = 4, hidden: int = 128, layers: int = 1) -> None:
         super().__init__()
-        self.couplings = nn.ModuleList(AffineCoupling(latent, features, hidden) for _ in range(flows))
+        self.couplings = nn.ModuleList(AffineCoupling(latent, features, hidden, layers) for _ in range(flows))
 
     def forward(self, z: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map z [..., B, latent] to f(z), same shape, and log |det df/dz| [..., B]; features are [B, features]."""

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .arguments import at_least, check_images, refuse_context
 from .convolutional import ConvolutionalDecoder, ConvolutionalEncoder, checked_image_shape
-from .coupling_flow import CouplingFlow, bounded
+from .coupling_flow import CouplingFlow
+from .diagonal_gaussian import MAX_LOG_STD, bounded
 from .output import VariationalOutput
 from .posterior import FlowPosterior, standard_normal_log_prob
-
-MAX_LOG_STD = 8.0
-"""The Gaussian base of the posterior has standard deviations between exp(-8) and exp(8) = 3000."""
 
 
 class NVPVAE(nn.Module):
@@ -30,6 +29,7 @@ class NVPVAE(nn.Module):
             (2 below 16 pixels, 4 below 32, 8 below 64, 16 below 128).
         latent: number of latents.
         flows: number of affine couplings in the posterior; 0 leaves the Gaussian.
+        coupling_layers: number of hidden layers in the network of each coupling.
         hidden: number of encoder features and width of the decoder's fully connected layer; couplings have half of it.
         channels: channels of the convolution nearest the image.
 
@@ -48,6 +48,7 @@ class NVPVAE(nn.Module):
         *,
         latent: int = 24,
         flows: int = 4,
+        coupling_layers: int = 1,
         hidden: int = 256,
         channels: int = 32,
     ) -> None:
@@ -55,12 +56,13 @@ class NVPVAE(nn.Module):
         self.image_shape = checked_image_shape(image_shape)
         at_least("latent", latent, 2 if flows > 0 else 1)
         at_least("flows", flows, 0)
+        at_least("coupling_layers", coupling_layers, 1)
         at_least("hidden", hidden, 2)
         at_least("channels", channels, 1)
         self.latent = latent
         self.encoder = ConvolutionalEncoder(self.image_shape, hidden=hidden, channels=channels)
         self.base = nn.Linear(hidden, 2 * latent)
-        self.flow = CouplingFlow(latent, features=hidden, flows=flows, hidden=hidden // 2)
+        self.flow = CouplingFlow(latent, features=hidden, flows=flows, hidden=hidden // 2, layers=coupling_layers)
         self.decoder = ConvolutionalDecoder(self.image_shape, latent=latent, hidden=hidden, channels=channels)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> VariationalOutput:
@@ -84,8 +86,7 @@ class NVPVAE(nn.Module):
             >>> posterior.log_prob(posterior.rsample((7,))).shape
             torch.Size([7, 5])
         """
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"x: got shape {tuple(x.shape)}, expected [B, {', '.join(map(str, self.image_shape))}]")
+        check_images(x, self.image_shape)
         features = self.encoder(x)
         mean, log_std = self.base(features).to(self.base.weight.dtype).chunk(2, dim=-1)
         return FlowPosterior(mean, bounded(log_std, MAX_LOG_STD), self.flow, features)
@@ -107,15 +108,3 @@ class NVPVAE(nn.Module):
     def extra_repr(self) -> str:
         """The sizes that the layers below do not show at a glance."""
         return f"image_shape={self.image_shape}, latent={self.latent}"
-
-
-def at_least(name: str, value: int, smallest: int) -> None:
-    """Raise ValueError where an integer argument is too small."""
-    if value < smallest:
-        raise ValueError(f"{name}: got {value}, expected at least {smallest}")
-
-
-def refuse_context(context: Tensor | None) -> None:
-    """Raise ValueError for a context given to a model that takes none."""
-    if context is not None:
-        raise ValueError(f"context: got a tensor of shape {tuple(context.shape)}, expected None (the model takes none)")

@@ -35,7 +35,10 @@ class ModelEntry:
     takes_context: bool
 
 
-MODELS = {"nvp": ModelEntry("NVPVAE", takes_context=False)}
+MODELS = {
+    "nvp": ModelEntry("NVPVAE", takes_context=False),
+    "convdraw": ModelEntry("ConvDraw", takes_context=True),
+}
 
 
 def build_model(

@@ -77,16 +77,20 @@ def test_every_latent_passes_through_a_coupling() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("coupling_layers", [1, 3])
 def test_density_of_a_sample_is_the_one_computed_on_the_way_out(
-    images: Tensor, dtype: torch.dtype, tolerance: float
+    images: Tensor, coupling_layers: int, dtype: torch.dtype, tolerance: float
 ) -> None:
-    posterior = shaken(NVPVAE((1, 8, 8), latent=6, hidden=32)).to(dtype).posterior(images.to(dtype))
+    model = shaken(NVPVAE((1, 8, 8), latent=6, coupling_layers=coupling_layers, hidden=32))
+    posterior = model.to(dtype).posterior(images.to(dtype))
     z, log_prob = posterior.rsample_and_log_prob((50,))
     torch.testing.assert_close(posterior.log_prob(z), log_prob, rtol=tolerance, atol=tolerance)
 
 
-def test_density_integrates_to_one(images: Tensor) -> None:
-    posterior = shaken(NVPVAE((1, 8, 8), latent=2, hidden=32), 0.4).double().posterior(images[:2].double())
+@pytest.mark.parametrize(("flows", "coupling_layers"), [(4, 1), (6, 3)])
+def test_density_integrates_to_one(images: Tensor, flows: int, coupling_layers: int) -> None:
+    model = shaken(NVPVAE((1, 8, 8), latent=2, flows=flows, coupling_layers=coupling_layers, hidden=32), 0.4)
+    posterior = model.double().posterior(images[:2].double())
     with torch.no_grad():
         samples = posterior.sample((2000,)).flatten(0, 1)
         middle, reach = samples.mean(0), 12 * samples.std(0)
@@ -97,8 +101,9 @@ def test_density_integrates_to_one(images: Tensor) -> None:
     torch.testing.assert_close(mass, torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-3)
 
 
-def test_every_parameter_gets_a_finite_gradient(images: Tensor) -> None:
-    model = NVPVAE((1, 8, 8))
+@pytest.mark.parametrize("coupling_layers", [1, 3])
+def test_every_parameter_gets_a_finite_gradient(images: Tensor, coupling_layers: int) -> None:
+    model = NVPVAE((1, 8, 8), coupling_layers=coupling_layers)
     output = model(images)
     (output.kl.mean() + output.x_hat.square().mean()).backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -199,7 +204,7 @@ def test_image_shapes_that_cannot_be_down_sampled_are_refused(shape: tuple[int, 
         NVPVAE(shape)
 
 
-@pytest.mark.parametrize("argument", ["latent", "flows", "hidden", "channels"])
+@pytest.mark.parametrize("argument", ["latent", "flows", "coupling_layers", "hidden", "channels"])
 def test_sizes_that_are_too_small_are_refused(argument: str) -> None:
     with pytest.raises(ValueError, match=f"{argument}: got -1, expected at least"):
         NVPVAE((1, 8, 8), **{argument: -1})
