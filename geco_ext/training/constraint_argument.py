@@ -88,7 +88,7 @@ def _with_checkpoint(text: str, name: str, argument: str) -> Constraint:
     try:
         checkpoint = ClassifierCheckpoint.read(Path(file).expanduser())
         if name == "cla":
-            return ClassificationAccuracy(number, checkpoint.classifier())
+            return ClassificationAccuracy(number, checkpoint.classifier(), gradient="log_probability")
         return FeatureReconstructionError(number, checkpoint.extractor())
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"constraint {text!r}: {error}") from error
