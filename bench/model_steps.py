@@ -52,9 +52,7 @@ def plain_rsample_kl(q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor, p_log_st
     return plain_gaussian(q_mean, q_log_std, p_mean, p_log_std, torch.randn_like(q_mean))
 
 
-def plain_affine_coupling(
-    x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool = False
-) -> tuple[Tensor, Tensor]:
+def plain_affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """Both directions."""
     return (plain_inverse_coupling if inverse else plain_coupling)(x, log_scale, shift)
 
