@@ -43,7 +43,7 @@ def read_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _check_memo(content: bytes) -> None:
     """Refuse to number what is remembered beyond what there can be: unpickling makes a table of that length."""
     for operation, argument, _ in pickletools.genops(content):
-        if operation.name in ("PUT", "LONG_BINPUT") and argument > len(content):
+        if operation.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
             raise pickle.UnpicklingError(f"it numbers a value {argument}, more than it can hold")
 
 
