@@ -36,11 +36,19 @@ def train(
         Texts, typer.Option(metavar="NAME=INTEGER", help="An argument of the model, such as latent=64; repeatable.")
     ] = None,
     data: Annotated[
-        Text, typer.Option(help="Data set: digits, patches, folder:PATH, npy:PATH.", show_default=DEFAULTS.data)
+        Text,
+        typer.Option(
+            help="Data set: digits, patches, mnist, cifar10, celeba, a variant such as color-digits (geco data lists them), "
+            "folder:PATH, npy:PATH.",
+            show_default=DEFAULTS.data,
+        ),
     ] = None,
     root: Annotated[Text, typer.Option(help="Folder with the files of data sets that are not embedded.")] = None,
     size: Annotated[
-        Integer, typer.Option(help="Height and width in pixels.", show_default="16 for digits, 32 for patches")
+        Integer,
+        typer.Option(
+            help="Height and width in pixels.", show_default="16 for digits, 64 for celeba, else 32 or the images' own"
+        ),
     ] = None,
     objective: Annotated[
         Text,

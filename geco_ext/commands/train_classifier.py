@@ -33,7 +33,9 @@ def train_classifier(
     ] = None,
     size: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Height and width in pixels.", show_default="16 for digits, 32 for patches"),
+        typer.Option(
+            help="Height and width in pixels.", show_default="16 for digits, 64 for celeba, else 32 or the images' own"
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = DEFAULTS.steps,
     batch_size: Annotated[int, typer.Option(help="Examples per step.")] = DEFAULTS.batch_size,

@@ -33,7 +33,7 @@ def writing(path: Path) -> Iterator[None]:
         lock = (path.parent / f".{path.name}.lock").open("w")
     except OSError as error:
         raise OSError(
-            f"{path.parent} cannot be written ({error.strerror}), and {path.name} is not there yet; "
+            f"{path.parent} cannot be written ({error.strerror}), and {path.name} is not there, or damaged; "
             f"set {ENVIRONMENT_VARIABLE} to a folder that can be written, or give the folder of files at hand as root"
         ) from error
     with lock:

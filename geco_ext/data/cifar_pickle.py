@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def read_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         NotABatch: the pickle is corrupt, asks for something else, or holds something else.
     """
     try:
+        _check_memo(content)
         batch = _Reader(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # pickle lets through whatever a corrupt program leads to
         raise NotABatch(f"it cannot be read as a CIFAR-10 batch: {str(error) or type(error).__name__}") from error
@@ -36,6 +38,13 @@ def read_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise NotABatch(f"it holds a {type(batch).__name__}, expected a dict with 'data' and 'labels'")
     images = _images(batch.get(b"data", batch.get("data")))
     return images, _labels(batch.get(b"labels", batch.get("labels")), len(images))
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse to number what is remembered beyond what there can be: unpickling makes a table of that length."""
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers a value {argument}, more than it can hold")
 
 
 class _Reader(pickle.Unpickler):

@@ -78,6 +78,7 @@ def start(settings: TrainingSettings, path: Path) -> Session:
         size=settings.size or geco_ext.data.command_size(settings.data),
         constraints=tuple(with_absolute_file(text) for text in settings.constraints),
         data=with_absolute_path(settings.data),
+        root=None if settings.root is None else str(Path(settings.root).expanduser().resolve()),
     )
     dataset = _training_set(settings)
     settings = _with_threads(settings, dataset)

@@ -1,3 +1,9 @@
+import importlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from loopback import serving
 
@@ -16,3 +22,30 @@ def cache(tmp_path, monkeypatch):
 def loopback(cache):
     with serving() as server:
         yield server
+
+
+@pytest.fixture
+def read_only():
+    """A function that makes a folder read-only for this process, which for a while is not root if it was.
+
+    The folder lies outside pytest's, where only its user may enter. What is imported on first use is imported before,
+    since the interpreter itself may lie where only root may read.
+    """
+    for name in ("pooch", "requests", "tqdm", "PIL.Image"):
+        importlib.import_module(name)
+    folder = Path(tempfile.mkdtemp(prefix="geco_ext_test_"))
+    user = os.geteuid()
+
+    def protect():
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        if user == 0:
+            os.seteuid(65534)  # nobody
+        return folder
+
+    protect.folder = folder
+    yield protect
+    os.seteuid(user)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    shutil.rmtree(folder)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from geco_ext.data.download import RemoteFile
@@ -54,9 +54,10 @@ def handler(server):
             if fault and fault[0] == "corrupt":
                 rest = bytes([rest[0] ^ 1]) + rest[1:]
             end = fault[1] if fault and fault[0] == "cut" else len(rest)
-            for first in range(0, end, BLOCK):
-                self.wfile.write(rest[first : min(first + BLOCK, end)])
-                time.sleep(server.seconds_a_block)
+            with suppress(OSError):  # who asked was killed
+                for first in range(0, end, BLOCK):
+                    self.wfile.write(rest[first : min(first + BLOCK, end)])
+                    time.sleep(server.seconds_a_block)
             self.close_connection = True
 
         def log_message(self, *_):

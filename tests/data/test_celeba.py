@@ -96,6 +96,16 @@ def test_celeba_is_downloaded_and_the_array_outlives_the_archive(loopback, cache
     assert len(loopback.requests) == 1
 
 
+def test_an_array_in_a_read_only_cache_is_used(read_only, monkeypatch):
+    monkeypatch.setenv("GECO_EXT_DATA", str(read_only.folder / "cache"))
+    root = write(read_only.folder / "images", small_celeba())
+    first = geco_ext.data.load("celeba", root=root, size=8)
+    read_only()
+    assert torch.equal(geco_ext.data.load("celeba", root=root, size=8).images, first.images)
+    with pytest.raises(OSError, match=r"celeba cannot be written \(Permission denied\).*GECO_EXT_DATA"):
+        geco_ext.data.load("celeba", root=root, size=9)
+
+
 def test_an_image_that_cannot_be_read_leaves_no_array(tmp_path, cache):
     files = small_celeba()
     for damaged in (b"not an image", files["000002.jpg"][:2000]):

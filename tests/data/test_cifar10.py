@@ -73,6 +73,8 @@ MALICIOUS = {
         b"cnumpy\nndarray.tofile\n(", b"U", bytes([len(str(path))]), str(path).encode(), b"tR."
     ),
     "extension": lambda path: program(b"\x82\x01."),
+    "memory": lambda path: program(b"]r\xff\xff\xff\x7f."),
+    "memory, as text": lambda path: b"(lp2000000000\n.",
     "persistent": lambda path: b"Pos.system\n.",
 }
 

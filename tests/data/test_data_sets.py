@@ -145,6 +145,7 @@ def test_arrays_of_bytes_and_of_floats_agree(tmp_path, shape, image_shape):
         ({"name": "digits", "size": 8.0}, "size must be a positive integer"),
         ({"name": "digits", "seed": -1}, "seed must be an integer >= 0"),
         ({"name": "patches", "size": 500}, "size must be at most 427"),
+        ({"name": "patches", "split": "test", "size": 129}, "size must be at most 128 for this split of 'patches'"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments, message):

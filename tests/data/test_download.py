@@ -1,6 +1,5 @@
 import functools
 import hashlib
-import os
 import signal
 import subprocess
 import sys
@@ -120,20 +119,23 @@ def test_without_a_network_each_mirror_is_named_with_its_reason(server, cache):
         fetch(wanted, cache)
 
 
-def test_a_whole_file_is_used_without_writing_anything(server, cache):
-    cache.mkdir()
-    (cache / "file.bin").write_bytes(CONTENT)
-    cache.chmod(0o555)
-    assert fetch(remote(server, "gone"), cache).read_bytes() == CONTENT
-    assert [path.name for path in cache.iterdir()] == ["file.bin"]
+def test_a_whole_file_in_a_read_only_folder_is_used(server, read_only):
+    (read_only.folder / "file.bin").write_bytes(CONTENT)
+    assert fetch(remote(server, "gone"), read_only()).read_bytes() == CONTENT
+    assert [path.name for path in read_only.folder.iterdir()] == ["file.bin"]
 
 
-@pytest.mark.parametrize("folder", ["/proc/geco_ext", "in_a_file/cache", "read_only/cache"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_read_only_folder_without_the_whole_file_is_named(server, read_only, damaged):
+    if damaged:
+        (read_only.folder / "file.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(OSError, match=r"geco_ext_test_.* cannot be written \(Permission denied\).*GECO_EXT_DATA.*root"):
+        fetch(remote(server, "file.bin"), read_only())
+
+
+@pytest.mark.parametrize("folder", ["/proc/geco_ext", "in_a_file/cache"])
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path, folder):
-    if folder.startswith("read_only") and os.geteuid() == 0:
-        pytest.skip("nothing is read-only for root")
     (tmp_path / "in_a_file").touch()
-    (tmp_path / "read_only").mkdir(mode=0o555)
     with pytest.raises(OSError, match=rf"{folder} cannot be written .*GECO_EXT_DATA.*root"):
         fetch(remote(server, "file.bin"), tmp_path / folder)
 
