@@ -31,14 +31,14 @@ Folder = Optional[Path]  # noqa: UP045
 
 
 def train(
-    model: Annotated[Text, typer.Option(help="Model: nvp.", show_default=DEFAULTS.model)] = None,
+    model: Annotated[Text, typer.Option(help="Model: nvp, convdraw.", show_default=DEFAULTS.model)] = None,
     model_option: Annotated[
         Texts, typer.Option(metavar="NAME=INTEGER", help="An argument of the model, such as latent=64; repeatable.")
     ] = None,
     data: Annotated[
         Text,
         typer.Option(
-            help="Data set: digits, patches, mnist, cifar10, celeba, a variant such as color-digits (geco data lists them), "
+            help="Data set: digits, patches, mnist, cifar10, celeba, a variant of digits or mnist such as color-digits, "
             "folder:PATH, npy:PATH.",
             show_default=DEFAULTS.data,
         ),
