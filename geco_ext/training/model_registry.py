@@ -28,7 +28,7 @@ class ModelEntry:
 
     Attributes:
         class_name: its class in `geco_ext.models`.
-        takes_context: whether it is conditional; an unconditional model is not given a data set's context.
+        takes_context: whether it is conditional where the data have a context; other models are not given one.
     """
 
     class_name: str

@@ -137,7 +137,7 @@ def _session(
         criterion,
         learning_rate=settings.learning_rate,
         steps=settings.steps,
-        takes_context=model_entry(settings.model).takes_context,
+        takes_context=configuration.context_shape is not None,
     )
     check_networks(settings.constraints, constraints_of(criterion), dataset, settings.data)
     _check_fit(module, dataset)
