@@ -89,13 +89,13 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
     """See :class:`geco_ext.backends.Backend`."""
     from geco_ext.backends.triton_kernels.gradient_scale import gradient_scale_kernel
 
-    most = 8 * _multiprocessors(factor.device)
+    most = 8 * multiprocessors(factor.device)
     elements = tuple(gradient.numel() for gradient in gradients)
     programs = [min(-(-count // _TILE), most) for count in elements]
     if not any(programs):
         return
     in_place = tuple(g.data_ptr() == o.data_ptr() for g, o in zip(gradients, outputs, strict=True))
-    with _current(factor.device):
+    with on_device(factor.device):
         gradient_scale_kernel[(sum(programs),)](
             tuple(gradients),
             tuple(outputs),
@@ -161,10 +161,10 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
         geometry,
         request.image_elements,
         request.kl is not None,
-        _multiprocessors(block.device),
+        multiprocessors(block.device),
     )
     launched = plan.first_programs[-1]
-    with _current(block.device):
+    with on_device(block.device):
         lagrangian_kernel[(launched,)](
             tuple(tensors),
             tuple(targets),
@@ -183,7 +183,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             tuple((item.kind, item.readers, item.setting) for item in plan.items),
             plan.terms,
             plan.constraints,
-            _power_of_two(plan.constraints),
+            power_of_two(plan.constraints),
             None if request.update is None else tuple(request.update),
             plan.tile,
             num_warps=plan.warps,
@@ -319,7 +319,7 @@ def _windowed_item(
     largest = max(terms[t].patch_size for t in readers)
     cells = _CELLS_OF_DOUBLE if geometry.is_double else _CELLS
     tile = window_plan.best_tile(batch, height, width, largest, cells, multiprocessors)
-    slots = _power_of_two(window_plan.slots_needed(terms, readers))
+    slots = power_of_two(window_plan.slots_needed(terms, readers))
     setting = window_plan.constants(terms, readers, channels, tile, compute, geometry.is_double, slots)
     layout = tuple(zip(*geometry[:4], strict=True))
     return _Item("windowed", readers, setting, layout, 1, batch * tile.number(height, width), channels * height * width)
@@ -336,7 +336,7 @@ def _class_item(geometry: _Geometry, readers: tuple[int, ...], from_logits: bool
         (batch, geometry.prediction[0], geometry.target[0], geometry.gradient[0]),
         (classes, geometry.prediction[1], 0, geometry.gradient[1]),
     )
-    return _Item("class_probability", readers, (from_logits, _power_of_two(classes)), layout, 1, batch, classes)
+    return _Item("class_probability", readers, (from_logits, power_of_two(classes)), layout, 1, batch, classes)
 
 
 def _mean_item(geometry: _Geometry, readers: tuple[int, ...]) -> _Item:
@@ -353,7 +353,7 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def _power_of_two(count: int) -> int:
+def power_of_two(count: int) -> int:
     """The next power of two."""
     return 1 << max(count - 1, 0).bit_length()
 
@@ -363,12 +363,12 @@ def _is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def _current(device: torch.device) -> AbstractContextManager[Any]:
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 
