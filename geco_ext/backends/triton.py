@@ -364,11 +364,13 @@ def _is_interpreted() -> bool:
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches inside the ``with`` block go there."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @cache
 def multiprocessors(device: torch.device) -> int:
+    """How many a device has; interpreted, as good as a few."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.triton import multiprocessors, on_device, power_of_two
-from geco_ext.model_kernels.layout import Extent, extent_of, is_channels_last, new_like, new_sums, strided
+from geco_ext.model_kernels.layout import extent_of, is_channels_last, new_like, new_sums, strided
 
 _TILE = 1024  # numbers of a program in one round: in float32, 16 bytes twice for each of its threads
+_TILE_OF_DOUBLE = 512  # with more, registers do not suffice
 _WARPS = 4
 _LARGE_EXAMPLE = 8 * _TILE
 # Of a multiprocessor. With fewer programs than this, large examples are shared out, and a second launch adds up.
@@ -114,6 +115,7 @@ class _Call:
         self.channels_last = is_channels_last(leader)
         self.extent = extent_of(of_shape, self.channels_last)
         self.by_row = False
+        self._processors = multiprocessors(leader.device)
 
     def operands(self, *tensors: Tensor | None) -> list[Any]:
         """As kernels take them: (tensor, stride of examples, stride of rows)."""
@@ -124,7 +126,7 @@ class _Call:
 
     def launch(self, kernel: Any, *arguments: Any) -> None:
         """One launch of a kernel that leaves no sums."""
-        blocks = _blocks(self.extent, multiprocessors(self.leader.device))
+        blocks = self._blocks()
         self._launch(kernel, arguments, blocks, blocks.rounds)
 
     def launch_with_sums(self, kernel: Any, *arguments: Any) -> Tensor:
@@ -132,9 +134,8 @@ class _Call:
         from geco_ext.model_kernels.triton_kernels import sum_of_shares_kernel
 
         sums = new_sums(self.leader)
-        processors = multiprocessors(self.leader.device)
-        blocks = _blocks(self.extent, processors)
-        shares = _shares(self.extent, blocks.rounds, processors)
+        blocks = self._blocks()
+        shares = self._shares(blocks)
         if shares == 1:
             self._launch(kernel, (*arguments, sums), blocks, shares)
             return sums
@@ -143,6 +144,21 @@ class _Call:
         with on_device(sums.device):
             sum_of_shares_kernel[(self.extent.batch,)](partials, sums, shares, 256, num_warps=1)
         return sums
+
+    def _blocks(self) -> _Blocks:
+        """Small examples share a program as far as enough programs are left for the device."""
+        of_example = self.extent.rows * self.extent.inner
+        tile = _TILE_OF_DOUBLE if self.leader.dtype == torch.float64 else _TILE
+        numbers = min(tile, power_of_two(of_example))
+        examples = min(tile // numbers, power_of_two(-(-self.extent.batch // self._processors)))
+        return _Blocks(examples, numbers, -(-of_example // numbers))
+
+    def _shares(self, blocks: _Blocks) -> int:
+        """Programs of an example that leaves a sum."""
+        batch, rows, inner = self.extent
+        if rows * inner < _LARGE_EXAMPLE or batch >= _ENOUGH_PROGRAMS * self._processors:
+            return 1
+        return min(blocks.rounds, -(-_PROGRAMS_OF_SHARED_EXAMPLES * self._processors // max(batch, 1)))
 
     def _launch(self, kernel: Any, arguments: tuple[Any, ...], blocks: _Blocks, shares: int) -> None:
         import triton.language as tl
@@ -162,21 +178,6 @@ class _Call:
                 blocks.numbers,
                 num_warps=_WARPS,
             )
-
-
-def _blocks(extent: Extent, processors: int) -> _Blocks:
-    """Small examples share a program as far as enough programs are left for the device."""
-    of_example = extent.rows * extent.inner
-    numbers = min(_TILE, power_of_two(of_example))
-    examples = min(_TILE // numbers, power_of_two(-(-extent.batch // processors)))
-    return _Blocks(examples, numbers, -(-of_example // numbers))
-
-
-def _shares(extent: Extent, rounds: int, processors: int) -> int:
-    """Programs of an example that leaves a sum."""
-    if extent.rows * extent.inner < _LARGE_EXAMPLE or extent.batch >= _ENOUGH_PROGRAMS * processors:
-        return 1
-    return min(rounds, -(-_PROGRAMS_OF_SHARED_EXAMPLES * processors // max(extent.batch, 1)))
 
 
 def _per_example(gradient: Tensor | None) -> tuple[Tensor, int] | None:

@@ -2,7 +2,7 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 """What the model kernels compute for each number, once for float32 and float64.
 
-Exponentials are made here, as e^x = 2^n e^r with |r| <= log(2) / 2: Triton's own are for float32 off by some |x| / 10^7,
+Exponentials are made here, as e^x = 2^n e^r with |r| <= log(2) / 2: Triton's own are off by some |x| / 10^7 in float32,
 and e^x - 1 by subtraction has no digits left where x is small.
 """
 
@@ -76,7 +76,9 @@ def tanh(x):
 
 @triton.jit
 def compared(q_mean, q_log_std, p_mean, p_log_std):
-    """Log-ratio of the standard deviations of posterior and prior, distance of the means in those of the prior, and
-    one over the prior's."""
+    """Log-ratio of the standard deviations of posterior and prior, distance of the means, and 1 / the prior's.
+
+    Distances are in standard deviations of the prior.
+    """
     precision = exponential(-p_log_std)
     return q_log_std - p_log_std, (q_mean - p_mean) * precision, precision

@@ -107,7 +107,8 @@ def gaussian_kernel(
 
 @triton.jit
 def gaussian_backward_kernel(
-    grad_z, grad_kl, q_mean, q_log_std, p_mean, p_log_std, noise, by_q_mean, by_q_log_std, by_p_mean, by_p_log_std, work,
+    grad_z, grad_kl, q_mean, q_log_std, p_mean, p_log_std, noise,
+    by_q_mean, by_q_log_std, by_p_mean, by_p_log_std, work,
     COMPUTE: tl.constexpr, INDEX: tl.constexpr, BY_ROW: tl.constexpr, EXAMPLES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients by the posterior, and by the prior where there is one."""
