@@ -1,5 +1,4 @@
-// The Python module geco_ext._C. A tensor is asked for its address, type, sizes and strides through the methods every
-// PyTorch release has; nothing here depends on PyTorch's own C++.
+// The Python module geco_ext._C.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -13,6 +12,8 @@
 #include "call.h"
 #include "cpu/lagrangian.h"
 #include "cpu/run.h"
+#include "model_bindings.h"
+#include "python_tensor.h"
 #if defined(GECO_CUDA)
 #include "cuda/lagrangian.h"
 #endif
@@ -31,73 +32,14 @@ using geco::Tensor;
 using geco::Term;
 using geco::TermKind;
 using geco::Violation;
-
-// What is needed of PyTorch, handed over by Python once the extension is loaded.
-struct Torch {
-  std::vector<py::object> types;  // torch.float32, ..., in the order of DataType
-  py::object empty_like;
-};
-
-Torch& torch() {
-  static auto* found = new Torch;  // never destroyed: the interpreter may be gone by then
-  return *found;
-}
-
-py::object owned(PyObject* object) {
-  if (object == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(object);
-}
-
-std::int64_t integer(PyObject* object) {
-  const long long value = PyLong_AsLongLong(object);
-  if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
-  return value;
-}
-
-DataType type_from(py::handle tensor) {
-  static PyObject* const name = PyUnicode_InternFromString("dtype");
-  const py::object type = owned(PyObject_GetAttr(tensor.ptr(), name));
-  const std::vector<py::object>& types = torch().types;
-  for (std::size_t i = 0; i < types.size(); ++i) {
-    if (types[i].is(type)) return static_cast<DataType>(i);
-  }
-  throw py::type_error("tensors of " + std::string(py::str(type)) + " are not supported");
-}
-
-void* address_of(py::handle tensor) {
-  static PyObject* const name = PyUnicode_InternFromString("data_ptr");
-  return PyLong_AsVoidPtr(owned(PyObject_CallMethodNoArgs(tensor.ptr(), name)).ptr());
-}
-
-// A torch tensor or None.
-Tensor tensor_from(py::handle object) {
-  static PyObject* const shape_name = PyUnicode_InternFromString("shape");
-  static PyObject* const stride_name = PyUnicode_InternFromString("stride");
-  Tensor tensor;
-  if (object.is_none()) return tensor;
-  tensor.data = address_of(object);
-  tensor.type = type_from(object);
-  const py::object sizes = owned(PyObject_GetAttr(object.ptr(), shape_name));
-  const py::object strides = owned(PyObject_CallMethodNoArgs(object.ptr(), stride_name));
-  tensor.rank = static_cast<int>(PyTuple_GET_SIZE(sizes.ptr()));
-  if (tensor.rank > geco::kMaxRank) {
-    throw py::value_error("tensors of more than " + std::to_string(geco::kMaxRank) + " dimensions are not supported");
-  }
-  for (int d = 0; d < tensor.rank; ++d) {
-    tensor.sizes[d] = integer(PyTuple_GET_ITEM(sizes.ptr(), d));
-    tensor.strides[d] = integer(PyTuple_GET_ITEM(strides.ptr(), d));
-  }
-  return tensor;
-}
-
-std::vector<Tensor> tensors_from(const py::list& list) {
-  std::vector<Tensor> tensors;
-  tensors.reserve(list.size());
-  for (py::handle item : list) tensors.push_back(tensor_from(item));
-  return tensors;
-}
-
-double* doubles_of(py::handle tensor) { return static_cast<double*>(address_of(tensor)); }
+using geco::python::address_of;
+using geco::python::attribute_is_true;
+using geco::python::doubles_of;
+using geco::python::owned;
+using geco::python::tensor_from;
+using geco::python::tensors_from;
+using geco::python::torch;
+using geco::python::type_from;
 
 // What a criterion computes, read once: its terms in the order of their rows.
 class Program {
@@ -157,10 +99,6 @@ class Program {
   std::vector<Term> terms_;
   int constraints_ = 0;
 };
-
-bool attribute_is_true(py::handle object, PyObject* name) {
-  return owned(PyObject_GetAttr(object.ptr(), name)).ptr() == Py_True;
-}
 
 // A step of a criterion that looks at the images alone, from the tensors to the loss and its gradients, in one call:
 // for small images the Python between a check and a kernel costs more than the kernel. Whatever is not the usual case
@@ -346,10 +284,13 @@ void bind_cuda(py::module_& module) {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of geco_ext.";
 
-  module.def("set_torch", [](const py::list& types, const py::object& empty_like) {
+  module.def("set_torch", [](const py::list& types, const py::object& empty_like, const py::object& contiguous_format,
+                             const py::object& channels_last) {
     torch().types.clear();
     for (py::handle type : types) torch().types.push_back(py::reinterpret_borrow<py::object>(type));
     torch().empty_like = empty_like;
+    torch().contiguous_format = contiguous_format;
+    torch().channels_last = channels_last;
   });
 
   py::class_<MultiplierUpdate>(module, "MultiplierUpdate")
@@ -368,6 +309,7 @@ PYBIND11_MODULE(_C, module) {
       });
 
   bind_cpu(module);
+  geco::python::bind_model_kernels(module);
 #if defined(GECO_CUDA)
   bind_cuda(module);
   module.attr("cuda_architectures") = GECO_CUDA_ARCHITECTURES;

@@ -27,7 +27,7 @@ def extension() -> tuple[Any, str | None]:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
-    compiled.set_torch(DTYPES, torch.empty_like)
+    compiled.set_torch(DTYPES, torch.empty_like, torch.contiguous_format, torch.channels_last)
     return compiled, None
 
 

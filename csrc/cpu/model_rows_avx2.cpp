@@ -1,0 +1,2 @@
+#define GECO_MODELS avx2_models
+#include "cpu/model_rows.inl"
