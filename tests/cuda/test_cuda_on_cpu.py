@@ -117,7 +117,7 @@ def test_the_kernels_compute_what_they_should(plain, program):
 def test_groups_of_several_warps_beside_each_other(plain, tmp_path):
     """Model kernels whose blocks do several examples with two warps each: four warps to a block."""
     host = [path for path in plain["run_models"].parent.glob("*.o") if path.name.startswith(("cpu_", "csrc_"))]
-    sources = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cpp", ROOT / "tests/cuda/run_models.cpp"]
+    sources = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cu", ROOT / "tests/cuda/run_models.cpp"]
     objects = [compiled(source, tmp_path, "-UGECO_CUDA_THREADS", "-DGECO_CUDA_THREADS=128") for source in sources]
     compiler(*objects, *host, "-o", tmp_path / "run_models")
     result = run(tmp_path / "run_models", "memory")
