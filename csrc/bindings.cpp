@@ -314,6 +314,7 @@ PYBIND11_MODULE(_C, module) {
   geco::python::bind_model_kernels(module);
 #if defined(GECO_CUDA)
   bind_cuda(module);
+  geco::python::bind_cuda_model_kernels(module);
   module.attr("cuda_architectures") = GECO_CUDA_ARCHITECTURES;
   module.attr("cuda_version") = GECO_CUDA_VERSION;
 #else

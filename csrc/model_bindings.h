@@ -6,5 +6,6 @@
 namespace geco::python {
 
 void bind_model_kernels(pybind11::module_& module);
+void bind_cuda_model_kernels(pybind11::module_& module);
 
 }  // namespace geco::python

@@ -137,21 +137,25 @@ def test_constants_of_a_kernel_come_apart():
     assert repr(made) == repr(tree)  # names compiled code on disk
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="on a GPU the kernels themselves run; this would take make gpu a minute")
-@pytest.mark.skipif(
-    importlib.util.find_spec("triton.backends.nvidia") is None, reason="triton without NVIDIA's compiler"
-)
+def compiled_by(program):
+    """What a program that compiles kernels for an H100 prints of each of them."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(Path(__file__).with_name(program)), "90"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return re.split(r"^=== ", result.stdout, flags=re.MULTILINE)[1:]
+
+
+def needs_compiler(test):
+    """Not on a GPU either: there the kernels themselves run, and this would take make gpu a minute."""
+    missing = importlib.util.find_spec("triton.backends.nvidia") is None
+    return pytest.mark.skipif(missing or DEVICE == "cuda", reason="no compiler of Triton for NVIDIA, or a GPU")(test)
+
+
+@needs_compiler
 def test_kernels_compile_to_wide_accesses():
     """Without a device: all kernels become code for an H100, images and gradients in accesses of 128 bits."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    result = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("triton_ptx.py")), "90"],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    kernels = re.split(r"^=== ", result.stdout, flags=re.MULTILINE)[1:]
+    kernels = compiled_by("triton_ptx.py")
     assert len(kernels) == 18
     of_step = {kernel.split(":")[0]: kernel for kernel in kernels}
     of_float32 = of_step["lagrangian_kernel torch.float32"]
@@ -171,3 +175,23 @@ def test_kernels_compile_to_wide_accesses():
         windows = of_step[f"lagrangian_kernel windows {step}"]
         assert " 0 bytes spilled" in windows.splitlines()[0]
         assert windows.count("atom.global.gpu.acq_rel") == 1
+
+
+@needs_compiler
+def test_kernels_of_models_compile_to_wide_accesses():
+    """Forward and backward of each, of three types; and of gates with rows of their own."""
+    kernels = compiled_by("triton_model_ptx.py")
+    assert {kernel.split(" ")[0] for kernel in kernels} == {
+        *(f"{name}{half}_kernel" for name in ("gaussian", "gates", "coupling") for half in ("", "_backward")),
+        "sum_of_shares_kernel",
+    }
+    assert len(kernels) == 5 * 3 * 2 + 4 * 3 + 2
+    for kernel in kernels:
+        title = kernel.splitlines()[0]
+        assert " 0 bytes spilled" in title
+        if title.startswith("sum_of_shares"):
+            continue
+        accesses = re.findall(r"\b(ld|st)\.global\.([.\w]+)", kernel)
+        wide = [access for access, width in accesses if width in ("v4.b32", "v2.b64")]
+        assert {"ld", "st"} == set(wide), title
+        assert len(accesses) - len(wide) <= 1, title  # a sum, or its gradient

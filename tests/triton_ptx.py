@@ -141,6 +141,14 @@ def resources(kernel):
     return f"{registers} registers {spilled} bytes spilled"
 
 
+def print_kernels(of_step, kernels):
+    """A title for each, and its PTX."""
+    for kernel in kernels:
+        title = f"=== {kernel.metadata.name} {of_step}"
+        print(f"{title}: {kernel.metadata.num_warps} warps {kernel.metadata.shared} bytes shared {resources(kernel)}")
+        print(kernel.asm["ptx"])
+
+
 if __name__ == "__main__":
     architecture = int(sys.argv[1])
     FLOATS = (torch.float32, torch.float16, torch.float64)
@@ -153,9 +161,4 @@ if __name__ == "__main__":
         "windows many": many_windows,
     }
     for name, step in steps.items():
-        for kernel in compiled(architecture, step):
-            title = f"=== {kernel.metadata.name} {name}"
-            print(
-                f"{title}: {kernel.metadata.num_warps} warps {kernel.metadata.shared} bytes shared {resources(kernel)}"
-            )
-            print(kernel.asm["ptx"])
+        print_kernels(name, compiled(architecture, step))

@@ -13,6 +13,16 @@
 
 namespace geco::cuda {
 
+// What numbers of a type are computed in.
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+
 template <class T, int n>
 struct Vector {
   T values[n];

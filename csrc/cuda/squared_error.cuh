@@ -6,15 +6,6 @@
 
 namespace geco::cuda {
 
-template <class T>
-struct ComputeOf {
-  using type = float;
-};
-template <>
-struct ComputeOf<double> {
-  using type = double;
-};
-
 // How far the end of a line is from the start of the next one, where there is more than one line.
 __device__ __forceinline__ Offsets gap_of(const Item& item) {
   const Dimension& outer = item.outer[0];

@@ -72,22 +72,22 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
         loss,
         factor,
         compiled_update(request.update),
-        *_stream(request.block),
+        *current_stream(request.block),
     )
     return loss, factor
 
 
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
     """See :class:`geco_ext.backends.Backend`."""
-    _kernels().scale_gradients(list(gradients), list(outputs), factor, *_stream(factor))
+    _kernels().scale_gradients(list(gradients), list(outputs), factor, *current_stream(factor))
 
 
 def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
     """See :class:`geco_ext.backends.Backend`."""
-    _kernels().scale_gradients(gradients, gradients, factor, *_stream(factor))
+    _kernels().scale_gradients(gradients, gradients, factor, *current_stream(factor))
 
 
-def _stream(tensor: Tensor) -> tuple[int, int]:
+def current_stream(tensor: Tensor) -> tuple[int, int]:
     """The device of a tensor and the current stream there."""
     index = tensor.device.index
     return index, torch._C._cuda_getCurrentRawStream(index)
@@ -97,7 +97,7 @@ def _place(request: Request) -> tuple[int, int, Tensor]:
     """Device, stream and scratch memory."""
     block = request.block
     rows = program(request.terms, request.owners).constraints
-    return *_stream(block), block.new_empty(_workspace_words(block.device.index) + rows)
+    return *current_stream(block), block.new_empty(_workspace_words(block.device.index) + rows)
 
 
 @cache

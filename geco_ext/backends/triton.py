@@ -89,13 +89,13 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
     """See :class:`geco_ext.backends.Backend`."""
     from geco_ext.backends.triton_kernels.gradient_scale import gradient_scale_kernel
 
-    most = 8 * _multiprocessors(factor.device)
+    most = 8 * multiprocessors(factor.device)
     elements = tuple(gradient.numel() for gradient in gradients)
     programs = [min(-(-count // _TILE), most) for count in elements]
     if not any(programs):
         return
     in_place = tuple(g.data_ptr() == o.data_ptr() for g, o in zip(gradients, outputs, strict=True))
-    with _current(factor.device):
+    with on_device(factor.device):
         gradient_scale_kernel[(sum(programs),)](
             tuple(gradients),
             tuple(outputs),
@@ -166,10 +166,10 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
         geometry,
         request.image_elements,
         request.kl is not None,
-        _multiprocessors(block.device),
+        multiprocessors(block.device),
     )
     launched = plan.first_programs[-1]
-    with _current(block.device):
+    with on_device(block.device):
         lagrangian_kernel[(launched,)](
             tuple(tensors),
             tuple(targets),
@@ -188,7 +188,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             plan.items_of_kernel,
             plan.terms,
             plan.constraints,
-            _power_of_two(plan.constraints),
+            power_of_two(plan.constraints),
             _constants(request.update),
             plan.tile,
             num_warps=plan.warps,
@@ -341,7 +341,7 @@ def _windowed_item(
     largest = max(terms[t].patch_size for t in readers)
     cells = _CELLS_OF_DOUBLE if geometry.is_double else _CELLS
     tile = window_plan.best_tile(batch, height, width, largest, cells, multiprocessors)
-    slots = _power_of_two(window_plan.slots_needed(terms, readers))
+    slots = power_of_two(window_plan.slots_needed(terms, readers))
     setting = window_plan.constants(terms, readers, channels, tile, compute, geometry.is_double, slots)
     layout = tuple(zip(*geometry[:4], strict=True))
     return _Item("windowed", readers, setting, layout, 1, batch * tile.number(height, width), channels * height * width)
@@ -358,7 +358,7 @@ def _class_item(geometry: _Geometry, readers: tuple[int, ...], term: Term) -> _I
         (batch, geometry.prediction[0], geometry.target[0], geometry.gradient[0]),
         (classes, geometry.prediction[1], 0, geometry.gradient[1]),
     )
-    setting = (term.from_logits, term.log_gradient, _power_of_two(classes))
+    setting = (term.from_logits, term.log_gradient, power_of_two(classes))
     return _Item("class_probability", readers, setting, layout, 1, batch, classes)
 
 
@@ -376,7 +376,7 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def _power_of_two(count: int) -> int:
+def power_of_two(count: int) -> int:
     """The next power of two."""
     return 1 << max(count - 1, 0).bit_length()
 
@@ -386,12 +386,14 @@ def _is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def _current(device: torch.device) -> AbstractContextManager[Any]:
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches inside the ``with`` block go there."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
+    """How many a device has; interpreted, as good as a few."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
 
 

@@ -38,7 +38,7 @@ def train(
     data: Annotated[
         Text,
         typer.Option(
-            help="Data set: digits, patches, mnist, cifar10, celeba, a variant of digits or mnist such as color-digits, "
+            help="Data set: digits, patches, mnist, cifar10, celeba, a variant of digits or mnist (color-digits), "
             "folder:PATH, npy:PATH.",
             show_default=DEFAULTS.data,
         ),

@@ -17,8 +17,9 @@ from geco_ext.backends import cuda  # noqa: E402
 
 cuda.unavailable = lambda: None
 cuda.refuses = cuda._refuses_work
+cuda.refuses_device = lambda device: None
 cuda._shared_bytes = lambda index: 227 << 10
-cuda._stream = lambda tensor: (0, 0)
+cuda.current_stream = lambda tensor: (0, 0)
 cuda._workspace_words = lambda index: module.cuda.workspace_words(0)
 backends._PREFERENCE["cpu"] = ("cpu", "cuda", "reference")
 

@@ -21,7 +21,10 @@ def cuobjdump() -> str | None:
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None or cuobjdump() is None, reason="needs nvcc and cuobjdump")
 
 
-@pytest.fixture(scope="module", params=["lagrangian", "windowed_lagrangian"])
+FILES = ["lagrangian", "windowed_lagrangian", "gaussian", "lstm_gates", "affine_coupling"]
+
+
+@pytest.fixture(scope="module", params=FILES)
 def compiled(request, tmp_path_factory):
     """What ptxas says of the kernels of a file, and their machine code."""
     cubin = tmp_path_factory.mktemp("cubin") / "kernels.cubin"
@@ -40,15 +43,36 @@ def test_no_register_is_spilled(compiled):
     assert set(spills) == {("0", "0")}
 
 
+def is_wide(function: str) -> bool:
+    """Whether it is a model kernel that reads vectors: of 4, 2, or 8 numbers."""
+    return re.search(r"NumbersI(fLi4|dLi2|N\w*(Half|BFloat16)ELi8)E", function) is not None
+
+
 def test_dense_images_move_16_bytes_at_a_time(compiled):
-    """float32: loads of both images and stores of the gradient."""
+    """Of the Lagrangian, float32: loads of both images and stores of the gradient. Model kernels, of every type: all
+    operands."""
     name, _, functions = compiled
     dense = [
         code
         for function, code in functions.items()
-        if (name == "lagrangian" and "lagrangian_kernel" in function) or "Float32ImagesELi4" in function
+        if (name == "lagrangian" and "lagrangian_kernel" in function)
+        or "Float32ImagesELi4" in function
+        or is_wide(function)
     ]
     assert dense
     for code in dense:
         assert re.search(r"LDG\.E[.\w]*\.128", code)
         assert re.search(r"STG\.E[.\w]*\.128", code)
+
+
+def test_model_kernels_move_every_operand_so(compiled):
+    """A load each, where the compiler has not unrolled; gates are four operands."""
+    name, _, functions = compiled
+    least = {"gaussian": 3, "lstm_gates": 5, "affine_coupling": 3}
+    if name not in least:
+        pytest.skip("not a model kernel")
+    wide = [code for function, code in functions.items() if is_wide(function)]
+    assert len(wide) == len(functions) / 2
+    for code in wide:
+        assert len(re.findall(r"LDG\.E[.\w]*\.128", code)) >= least[name]
+        assert not re.search(r"LDG\.E[.\w]*\.(U8|U16)", code)

@@ -1,8 +1,8 @@
 """The CUDA kernels, run as C++ where there is no GPU: against the kernels of the CPU and the definitions, through
 Python, and under sanitizers.
 
-``shim.h`` runs a kernel on fibers; ``run_lagrangian.cpp`` and ``run_windows.cpp`` are the programs. The compiler is the
-host's; nothing here needs CUDA.
+``shim.h`` runs a kernel on fibers; ``run_lagrangian.cpp``, ``run_windows.cpp`` and ``run_models.cpp`` are the programs.
+The compiler is the host's; nothing here needs CUDA.
 """
 
 import importlib.util
@@ -27,9 +27,16 @@ KERNELS = [
     *sorted((ROOT / "csrc/cuda").glob("*.cpp")),
     ROOT / "csrc/call.cpp",
     ROOT / "csrc/lines.cpp",
-    *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if not path.stem.startswith("run_avx")),
+    *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if "_avx" not in path.stem),
 ]
-PROGRAMS = [ROOT / "tests/cuda/run_lagrangian.cpp", ROOT / "tests/cuda/run_windows.cpp"]
+BINDINGS = [
+    ROOT / f"csrc/{name}.cpp"
+    for name in ("bindings", "model_bindings", "cuda_model_bindings", "model_operands", "python_tensor")
+]
+# Those that sanitizers run, and how many barriers a thread of their longest kernel passes.
+BARRIERS = {"run_lagrangian": 6, "run_windows": 6, "run_models": 3}
+PROGRAMS = [ROOT / f"tests/cuda/{name}.cpp" for name in BARRIERS]
+MODEL_KERNELS = [*(ROOT / f"csrc/cuda/{name}.cu" for name in ("gaussian", "lstm_gates", "affine_coupling"))]
 # Two warps to a block: enough for every barrier to matter.
 FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-strict-aliasing", "-pthread", "-DGECO_CUDA_THREADS=64"]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda'}"]
@@ -42,6 +49,7 @@ PROPERTIES = [
     "tests/test_windows.py",
     "tests/test_windows_criterion.py",
     "tests/test_windows_extremes.py",
+    "tests/test_model_kernels.py",
 ]
 # Much the same again, and slow on fibers.
 LEFT_OUT = ["gradcheck", "over_the_whole_range", "two_hundred_steps", "16/9", "13/2"]
@@ -98,11 +106,21 @@ def under_address_sanitizer(tmp_path_factory) -> dict[str, Path]:
     return built_with(ADDRESS, tmp_path_factory.mktemp("address"))
 
 
-@pytest.mark.parametrize("program", ["run_lagrangian", "run_windows"])
+@pytest.mark.parametrize("program", BARRIERS)
 def test_the_kernels_compute_what_they_should(plain, program):
     """Every kind of term, type and layout; training, evaluation, several processes; one launch, the same bits, and as
     many bytes as the design says."""
     result = run(plain[program], "all")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_groups_of_several_warps_beside_each_other(plain, tmp_path):
+    """Model kernels whose blocks do several examples with two warps each: four warps to a block."""
+    host = [path for path in plain["run_models"].parent.glob("*.o") if path.name.startswith(("cpu_", "csrc_"))]
+    sources = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cu", ROOT / "tests/cuda/run_models.cpp"]
+    objects = [compiled(source, tmp_path, "-UGECO_CUDA_THREADS", "-DGECO_CUDA_THREADS=128") for source in sources]
+    compiler(*objects, *host, "-o", tmp_path / "run_models")
+    result = run(tmp_path / "run_models", "memory")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -125,19 +143,19 @@ def takes_patches(dtype: torch.dtype, width: int, size: int) -> bool:
 
 
 @pytest.mark.sanitize
-@pytest.mark.parametrize("program", ["run_lagrangian", "run_windows"])
+@pytest.mark.parametrize("program", BARRIERS)
 def test_barriers_and_fences_are_all_there_and_all_needed(under_thread_sanitizer, program):
     """No data race with them; a report whenever threads leave out their n-th barrier or fence."""
     intact = run(under_thread_sanitizer[program], "races")
     assert intact.returncode == 0, intact.stdout + intact.stderr
-    for kind, count in (("barrier", 6), ("fence", 2)):
+    for kind, count in (("barrier", BARRIERS[program]), ("fence", 2)):
         for which in range(1, count + 1):
             broken = run(under_thread_sanitizer[program], "races", kind, str(which))
             assert "data race" in broken.stderr, f"{kind} {which} is not missed"
 
 
 @pytest.mark.sanitize
-@pytest.mark.parametrize("program", ["run_lagrangian", "run_windows"])
+@pytest.mark.parametrize("program", BARRIERS)
 def test_memory_is_used_as_it_may_be(under_address_sanitizer, program):
     result = run(under_address_sanitizer[program], "memory")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -149,11 +167,16 @@ def test_the_backend_passes_the_tests_of_all_backends(plain, tmp_path):
     import pybind11
 
     extension = tmp_path / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-    macros = ["-DGECO_CUDA", '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
+    macros = [
+        "-DGECO_CUDA",
+        '-DGECO_CUDA_TENSORS="is_cpu"',
+        '-DGECO_CUDA_ARCHITECTURES="90"',
+        '-DGECO_CUDA_VERSION="none"',
+    ]
     folders = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    bindings = compiled(ROOT / "csrc/bindings.cpp", tmp_path, "-fvisibility=hidden", *macros, *folders)
+    bindings = [compiled(source, tmp_path, "-fvisibility=hidden", *macros, *folders) for source in BINDINGS]
     kernels = [path for path in plain["run_windows"].parent.glob("*.o") if not path.name.startswith("cuda_run_")]
-    compiler("-shared", bindings, *kernels, "-o", extension)
+    compiler("-shared", *bindings, *kernels, "-o", extension)
     environment = {**os.environ, "GECO_EXT_SHIM_EXTENSION": str(extension), "PYTHONPATH": str(ROOT / "tests/cuda")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "cuda_through_shim", "-p", "no:cacheprovider"]
     chosen = " and not ".join(["cuda", *LEFT_OUT])

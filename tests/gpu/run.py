@@ -15,7 +15,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 FILES = [
     TESTS / "gpu",
-    *(TESTS / f"test_{name}.py" for name in ("backends", "autograd", "triton_backend")),
+    *(TESTS / f"test_{name}.py" for name in ("backends", "autograd", "triton_backend", "model_kernels")),
     *sorted(TESTS.glob("test_windows*.py")),
 ]
 SECONDS = 150  # after which no process starts another test; those left out are counted as skipped

@@ -13,6 +13,7 @@ PROGRAM = """
 import sys
 import torch, geco_ext
 from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError
+from geco_ext import functional as gf
 
 device = sys.argv[1]
 with geco_ext.use_backend(sys.argv[2]):
@@ -30,6 +31,18 @@ with geco_ext.use_backend(sys.argv[2]):
                 for _ in range(2):
                     criterion(x_hat, x, torch.rand(2, device=device)).backward()
                 assert int(criterion.steps) == 2
+    for dtype in (torch.float32, torch.float16, torch.float64):
+        for shape in ((2, 8, 5, 7), (3, 37), (2, 70001)):
+            q, p = (torch.rand(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(2))
+            gates = torch.rand(shape[0], 4 * shape[1], *shape[2:], device=device, dtype=dtype, requires_grad=True)
+            for outputs in (
+                gf.gaussian_rsample_kl(q, p, p, q),
+                gf.gaussian_rsample_kl(q, p),
+                gf.lstm_gates(gates, q),
+                gf.affine_coupling(q, p, q),
+                gf.affine_coupling(q, p, q, inverse=True),
+            ):
+                sum(output.sum() for output in outputs).backward()
 print("done")
 """
 

@@ -1,0 +1,93 @@
+#include "cuda/device.h"
+#include "cuda/model_kernels.h"
+#include "cuda/model_math.cuh"
+#include "cuda/model_walk.cuh"
+#include "math/coupling.h"
+
+namespace geco::cuda {
+namespace {
+
+template <class N, bool inverse>
+__global__ void __launch_bounds__(kThreads)
+    affine_coupling_kernel(const __grid_constant__ CouplingCall call, const __grid_constant__ Walk walk) {
+  GECO_DYNAMIC_SHARED(SharedSums, shared);
+  using Compute = typename N::Compute;
+  const std::int64_t example = example_of(walk);
+  double total = 0;
+  for_each_vector<N>(walk, example, [&](const Position& at) {
+    const typename N::Vector x = read<N>(call.x, at), log_scale = read<N>(call.log_scale, at);
+    const typename N::Vector shift = read<N>(call.shift, at);
+    typename N::Vector y;
+    Compute log_det = 0;
+#pragma unroll
+    for (int e = 0; e < N::kWidth; ++e) {
+      const auto transformed =
+          geco::affine_coupling<inverse, DeviceMath<Compute>>(x.values[e], log_scale.values[e], shift.values[e]);
+      y.values[e] = transformed.y;
+      log_det += transformed.log_det;
+    }
+    write<N>(call.y, at, y);
+    total += static_cast<double>(log_det);
+  });
+  write_sum<Compute>(total, call.log_det, walk, example, shared);
+}
+
+template <class N, bool inverse>
+__global__ void __launch_bounds__(kThreads)
+    affine_coupling_backward_kernel(const __grid_constant__ CouplingBackwardCall call,
+                                    const __grid_constant__ Walk walk) {
+  using Compute = typename N::Compute;
+  const std::int64_t example = example_of(walk);
+  const Compute of_log_det = number_of_example<Compute>(call.grad_log_det, example, walk);
+  for_each_vector<N>(walk, example, [&](const Position& at) {
+    const typename N::Vector value = read<N>(call.value, at), log_scale = read<N>(call.log_scale, at);
+    const typename N::Vector of_y = read_if_any<N>(call.grad_y, at);
+    typename N::Vector by_x, by_log_scale;
+#pragma unroll
+    for (int e = 0; e < N::kWidth; ++e) {
+      const auto by = coupling_gradients<inverse, DeviceMath<Compute>>(of_y.values[e], of_log_det, value.values[e],
+                                                                       log_scale.values[e]);
+      by_x.values[e] = by.x;
+      by_log_scale.values[e] = by.log_scale;
+    }
+    write<N>(call.of_x, at, by_x);
+    write<N>(call.of_log_scale, at, by_log_scale);
+  });
+}
+
+template <bool inverse>
+void launch(const CouplingCall& call, const Walk& walk, void* stream) {
+  with_numbers(call.type, walk.width, [&](auto numbers) {
+    const auto kernel = affine_coupling_kernel<decltype(numbers), inverse>;
+    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), sizeof(SharedSums), stream, call, walk);
+  });
+}
+
+template <bool inverse>
+void launch(const CouplingBackwardCall& call, const Walk& walk, void* stream) {
+  with_numbers(call.type, walk.width, [&](auto numbers) {
+    const auto kernel = affine_coupling_backward_kernel<decltype(numbers), inverse>;
+    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), std::size_t{0}, stream, call, walk);
+  });
+}
+
+}  // namespace
+
+void affine_coupling(const CouplingCall& call, const ModelPlace& place) {
+  if (call.extent.batch == 0) return;
+  const DeviceGuard guard(place.device);
+  const Walk walk = walk_of(call, {call.x, call.log_scale, call.shift, call.y}, {}, true, place);
+  call.inverse ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
+  check_model_launch("affine_coupling", call, walk);
+}
+
+void affine_coupling_backward(const CouplingBackwardCall& call, const ModelPlace& place) {
+  if (call.extent.batch == 0) return;
+  const DeviceGuard guard(place.device);
+  const auto operands = {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale};
+  const Walk walk = walk_of(call, operands, {}, false, place);
+  call.inverse ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
+  check_model_launch("affine_coupling_backward", call, walk);
+}
+
+}  // namespace geco::cuda

@@ -1,0 +1,92 @@
+#include "cuda/device.h"
+#include "cuda/model_kernels.h"
+#include "cuda/model_math.cuh"
+#include "cuda/model_walk.cuh"
+#include "math/lstm.h"
+
+namespace geco::cuda {
+namespace {
+
+template <class N>
+__device__ __forceinline__ Gates<typename N::Vector> read_gates(const Strided& gates, const Walk& walk,
+                                                                const Position& at) {
+  return {read<N>(gate<N>(gates, walk, 0), at), read<N>(gate<N>(gates, walk, 1), at),
+          read<N>(gate<N>(gates, walk, 2), at), read<N>(gate<N>(gates, walk, 3), at)};
+}
+
+template <class N>
+__device__ __forceinline__ Gates<typename N::Compute> gates_of(const Gates<typename N::Vector>& gates, int e) {
+  return {gates.input.values[e], gates.forget.values[e], gates.candidate.values[e], gates.output.values[e]};
+}
+
+template <class N>
+__global__ void __launch_bounds__(kThreads)
+    lstm_gates_kernel(const __grid_constant__ GatesCall call, const __grid_constant__ Walk walk) {
+  for_each_vector<N>(walk, example_of(walk), [&](const Position& at) {
+    const auto gates = read_gates<N>(call.gates, walk, at);
+    const typename N::Vector cell = read<N>(call.cell, at);
+    typename N::Vector hidden, new_cell;
+#pragma unroll
+    for (int e = 0; e < N::kWidth; ++e) {
+      const auto next = geco::lstm_gates<DeviceMath<typename N::Compute>>(gates_of<N>(gates, e), cell.values[e]);
+      hidden.values[e] = next.hidden;
+      new_cell.values[e] = next.cell;
+    }
+    write<N>(call.hidden, at, hidden);
+    write<N>(call.new_cell, at, new_cell);
+  });
+}
+
+template <class N>
+__global__ void __launch_bounds__(kThreads)
+    lstm_gates_backward_kernel(const __grid_constant__ GatesBackwardCall call, const __grid_constant__ Walk walk) {
+  for_each_vector<N>(walk, example_of(walk), [&](const Position& at) {
+    const auto gates = read_gates<N>(call.gates, walk, at);
+    const typename N::Vector cell = read<N>(call.cell, at);
+    const auto of_hidden = read_if_any<N>(call.grad_hidden, at), of_new_cell = read_if_any<N>(call.grad_cell, at);
+    Gates<typename N::Vector> by_gates;
+    typename N::Vector by_cell;
+#pragma unroll
+    for (int e = 0; e < N::kWidth; ++e) {
+      const auto by = lstm_gradients<DeviceMath<typename N::Compute>>(of_hidden.values[e], of_new_cell.values[e],
+                                                                      gates_of<N>(gates, e), cell.values[e]);
+      by_gates.input.values[e] = by.gates.input;
+      by_gates.forget.values[e] = by.gates.forget;
+      by_gates.candidate.values[e] = by.gates.candidate;
+      by_gates.output.values[e] = by.gates.output;
+      by_cell.values[e] = by.cell;
+    }
+    write<N>(gate<N>(call.of_gates, walk, 0), at, by_gates.input);
+    write<N>(gate<N>(call.of_gates, walk, 1), at, by_gates.forget);
+    write<N>(gate<N>(call.of_gates, walk, 2), at, by_gates.candidate);
+    write<N>(gate<N>(call.of_gates, walk, 3), at, by_gates.output);
+    write<N>(call.of_cell, at, by_cell);
+  });
+}
+
+}  // namespace
+
+void lstm_gates(const GatesCall& call, const ModelPlace& place) {
+  if (call.extent.batch == 0) return;
+  const DeviceGuard guard(place.device);
+  const Walk walk = walk_of(call, {call.cell, call.hidden, call.new_cell}, {call.gates}, false, place);
+  with_numbers(call.type, walk.width, [&](auto numbers) {
+    const auto kernel = lstm_gates_kernel<decltype(numbers)>;
+    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), std::size_t{0}, place.stream, call, walk);
+  });
+  check_model_launch("lstm_gates", call, walk);
+}
+
+void lstm_gates_backward(const GatesBackwardCall& call, const ModelPlace& place) {
+  if (call.extent.batch == 0) return;
+  const DeviceGuard guard(place.device);
+  const auto operands = {call.grad_hidden, call.grad_cell, call.cell, call.of_cell};
+  const Walk walk = walk_of(call, operands, {call.gates, call.of_gates}, false, place);
+  with_numbers(call.type, walk.width, [&](auto numbers) {
+    const auto kernel = lstm_gates_backward_kernel<decltype(numbers)>;
+    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), std::size_t{0}, place.stream, call, walk);
+  });
+  check_model_launch("lstm_gates_backward", call, walk);
+}
+
+}  // namespace geco::cuda
