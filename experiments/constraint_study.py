@@ -28,6 +28,7 @@ CONSTRAINTS = {
     "RE 0.15 + CLA 0.9": ("re=0.15", "cla=0.9:{conv}"),
     "CLA 0.9": ("cla=0.9:{conv}",),
 }
+CLASSIFIER_STEPS = {"conv": 1000, "resnet": 300}
 KEY = ("model", "constraints", "steps")
 TOLERANCE = 0.05
 
@@ -81,12 +82,13 @@ def train_classifiers(folder: Path) -> dict[str, Path]:
     Raises:
         RuntimeError: `geco train-classifier` failed.
     """
-    files = {model: folder / f"{model}.pt" for model in ("conv", "resnet")}
+    files = {model: folder / f"{model}.pt" for model in CLASSIFIER_STEPS}
     for model, file in files.items():
         if file.is_file():
             continue
         print_line(f"classifier {model}: starts")
-        command = [*PROGRAM, "train-classifier", "--model", model, "--data", "digits", "--out", str(file)]
+        settings = ("--data", "digits", "--steps", str(CLASSIFIER_STEPS[model]), "--accelerator", "cpu")
+        command = [*PROGRAM, "train-classifier", "--model", model, *settings, "--out", str(file)]
         if subprocess.run(command, check=False).returncode:
             raise RuntimeError(f"the classifier {model!r} could not be trained")
     return files
