@@ -1,7 +1,8 @@
 """The C++ kernels of the CPU under ThreadSanitizer, and under AddressSanitizer with UndefinedBehaviorSanitizer.
 
-``run_lagrangian.cpp`` is the program: tensors in blocks of exactly their size, several threads, values compared with
-the definitions. Its threads are the standard library's: GCC's ThreadSanitizer takes OpenMP's for races.
+``run_lagrangian.cpp`` and ``run_models.cpp`` are the programs: tensors in blocks of exactly their size, several
+threads, values compared with the definitions. Threads are the standard library's: GCC's ThreadSanitizer takes OpenMP's
+for races.
 """
 
 import os
@@ -60,16 +61,24 @@ def sanitizer(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def program(sanitizer, tmp_path_factory):
-    """``run_lagrangian``, built with the sanitizer."""
+def programs(sanitizer, tmp_path_factory):
+    """The folder that has both, built with the sanitizer."""
     folder = tmp_path_factory.mktemp(sanitizer)
     flags = [*SANITIZERS[sanitizer], *(["-DGECO_X86_64"] if IS_X86_64 else [])]
     kernels = [path for path in KERNELS if IS_X86_64 or path.stem.rpartition("_")[2] not in INSTRUCTION_SETS]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sources = [*kernels, ROOT / "tests/cpu/run_lagrangian.cpp"]
-        compiled = list(pool.map(lambda source: compile_file(source, folder, flags), sources))
-    succeed("g++", *FLAGS, *flags, *compiled, "-o", folder / "run_lagrangian")
-    return folder / "run_lagrangian"
+        mains = [ROOT / "tests/cpu" / f"{name}.cpp" for name in ("run_lagrangian", "run_models")]
+        compiled = list(pool.map(lambda source: compile_file(source, folder, flags), [*kernels, *mains]))
+    shared = compiled[: len(kernels)]
+    for main in compiled[len(kernels) :]:
+        succeed("g++", *FLAGS, *flags, *shared, main, "-o", folder / main.stem)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def program(programs):
+    """That of the criterion's kernels."""
+    return programs / "run_lagrangian"
 
 
 def run(program, scenario, capability="avx512"):
@@ -80,7 +89,15 @@ def run(program, scenario, capability="avx512"):
 @pytest.mark.parametrize("capability", ["baseline", *INSTRUCTION_SETS])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_is_reported(program, scenario, capability):
-    result = run(program, scenario, capability)
+    expect_success(run(program, scenario, capability), capability)
+
+
+@pytest.mark.parametrize("capability", ["baseline", *INSTRUCTION_SETS])
+def test_nothing_is_reported_of_the_models(programs, capability):
+    expect_success(run(programs / "run_models", "all", capability), capability)
+
+
+def expect_success(result, capability):
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""
     used, _, calls = result.stdout.partition(":")
