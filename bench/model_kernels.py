@@ -2,6 +2,7 @@
 
 python bench/model_kernels.py                         # on the screen
 python bench/model_kernels.py --only gates --threads 1
+python bench/model_kernels.py --device cuda           # on a GPU
 python bench/model_kernels.py --write                 # on an idle machine: results/model_kernels.md
 """
 
@@ -111,11 +112,11 @@ def cases() -> list[Case]:
     return made
 
 
-def compare(case: Case, seconds: float, turn_seconds: float) -> Row:
+def compare(case: Case, seconds: float, turn_seconds: float, device: torch.device) -> Row:
     """All candidates on the threads that PyTorch uses now, after they were found to agree."""
     torch._dynamo.reset()
     functions = {"geco_ext": case.ours, "eager": case.plain, "torch.compile": torch.compile(case.plain, dynamic=False)}
-    inputs = _inputs(case)
+    inputs = _inputs(case, device)
     weights = [torch.randn_like(output) for output in case.ours(*inputs)]
     calls = {name: partial(_forward_and_backward, function, inputs, weights) for name, function in functions.items()}
     doubles = [tensor.detach().double().requires_grad_(tensor.requires_grad) for tensor in inputs]
@@ -124,7 +125,7 @@ def compare(case: Case, seconds: float, turn_seconds: float) -> Row:
         for k, (found, wanted) in enumerate(zip(call(), exact, strict=True)):
             gap = float((found - wanted).norm() / wanted.norm())
             assert gap <= TOLERANCE, f"{case.label}, {name}: result {k} is off by {gap:.1e}, over {TOLERANCE:.0e}"
-    timings = measure(calls, seconds, turn_seconds, torch.device("cpu"))
+    timings = measure(calls, seconds, turn_seconds, device)
     return Row(case, torch.get_num_threads(), {name: timing.seconds for name, timing in timings.items()})
 
 
@@ -156,9 +157,9 @@ def _forward_and_backward(function: Function, inputs: list[Tensor], weights: lis
     return [*outputs, *torch.autograd.grad(outputs, wanted, weights)]
 
 
-def _inputs(case: Case) -> list[Tensor]:
+def _inputs(case: Case, device: torch.device) -> list[Tensor]:
     torch.manual_seed(0)
-    inputs = [0.5 * torch.randn(shape) for shape in case.shapes]
+    inputs = [0.5 * torch.randn(shape, device=device) for shape in case.shapes]
     if case.channels_last:
         inputs = [tensor.contiguous(memory_format=torch.channels_last) for tensor in inputs]
     for tensor in inputs[: -1 if case.has_noise else None]:
@@ -170,17 +171,20 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="regular expression for labels")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="the page is of the CPU")
     parser.add_argument("--threads", type=int, nargs="+", default=[2])
     parser.add_argument("--seconds", type=float, default=6.0, help="of each case")
     parser.add_argument("--turn", type=float, default=0.1, help="seconds of a candidate's turn")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
+    if arguments.write and arguments.device.type != "cpu":
+        parser.error(f"--write: got --device {arguments.device}, expected cpu: the bars are those of the CPU")
     rows = []
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         for case in cases():
             if re.search(arguments.only, case.label):
-                rows.append(compare(case, arguments.seconds, arguments.turn))
+                rows.append(compare(case, arguments.seconds, arguments.turn, arguments.device))
                 print(_line(rows[-1]), flush=True)
     for row in rows:
         missed = [f"{row.times(name):.2f}x {name}" for name, bar in BARS.items() if row.times(name) < bar]

@@ -30,6 +30,7 @@ struct DeviceMath {
   using Real = N;
 
   static __device__ __forceinline__ Real exp(Real x) { return ::exp(x); }
+  static __device__ __forceinline__ Real reciprocal(Real x) { return Real(1) / x; }
   static __device__ __forceinline__ Real absolute(Real x) { return ::fabs(x); }
   static __device__ __forceinline__ Real with_sign_of(Real x, Real magnitude) { return ::copysign(magnitude, x); }
 

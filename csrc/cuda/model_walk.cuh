@@ -152,7 +152,6 @@ __device__ __forceinline__ void write_sum(double value, const PerExample& sums, 
     if (threadIdx.x == 0) partials[share_of(walk)] = total;
     if (!is_last_of_example(walk, example, shared)) return;
     double of_shares = 0;
-#pragma unroll 1
     for (int share = static_cast<int>(threadIdx.x); share < walk.shares; share += kThreads) {
       of_shares += __ldcg(partials + share);
     }

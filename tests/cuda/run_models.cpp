@@ -9,6 +9,7 @@
 
 #include "arrays.h"
 #include "cuda/model_kernels.h"
+#include "cuda/threads.h"
 #include "shim.h"
 
 namespace {
@@ -254,8 +255,13 @@ int main(int count, char** arguments) {
       const int which = std::atoi(arguments[3]);
       (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
     }
-    every_kernel({DataType::kFloat32, 2, 1, 8 * 1024, Layout::kContiguous});
-    every_kernel({DataType::kFloat32, 3, 1, 260, Layout::kContiguous});
+    // Two blocks to an example. Where something was left out, one kernel is enough.
+    const Shape shared{DataType::kFloat32, 2, 1, 32 * geco::cuda::kThreads, Layout::kContiguous};
+    if (count > 3) {
+      coupling(shared, false);
+    } else {
+      every_kernel(shared);
+    }
   } else {
     all(what == "all");
   }
