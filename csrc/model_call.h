@@ -75,6 +75,7 @@ struct CouplingBackwardCall : ModelCall {
   PerExample grad_log_det;
   Strided value, log_scale;    // value: x, or what came out of the inverse
   Strided of_x, of_log_scale;  // out
+  Strided of_shift;            // out, of the inverse: that of the forward direction is grad_y
 };
 
 }  // namespace geco

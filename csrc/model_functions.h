@@ -105,8 +105,8 @@ py::tuple affine_coupling(py::handle x, py::handle log_scale, py::handle shift, 
 }
 
 template <class Kernels, class... Where>
-py::tuple affine_coupling_backward(py::handle grad_y, py::handle grad_log_det, py::handle value, py::handle log_scale,
-                                   bool inverse, Where... where) {
+py::list affine_coupling_backward(py::handle grad_y, py::handle grad_log_det, py::handle value, py::handle log_scale,
+                                  bool inverse, Where... where) {
   Operands operands(value, 1, Kernels::is_here());
   auto call = call_of<CouplingBackwardCall>(operands);
   call.inverse = inverse;
@@ -117,8 +117,15 @@ py::tuple affine_coupling_backward(py::handle grad_y, py::handle grad_log_det, p
   const py::object of_x = operands.empty_like(value), of_log_scale = operands.empty_like(value);
   call.of_x = operands.written(of_x);
   call.of_log_scale = operands.written(of_log_scale);
+  py::list gradients;
+  gradients.append(of_x);
+  gradients.append(of_log_scale);
+  if (inverse) {
+    gradients.append(operands.empty_like(value));
+    call.of_shift = operands.written(gradients[2]);
+  }
   Kernels::run(call, operands, where...);
-  return py::make_tuple(of_x, of_log_scale);
+  return gradients;
 }
 
 // Kernels::is_here() is the name of the attribute that is true of tensors on their device, Kernels::run(call, operands,

@@ -183,6 +183,13 @@ def test_nan_goes_through(backend, device, kernel):
         assert all(output[1].isfinite().all() for output in outputs)
 
 
+def test_negated_views(backend, device, kernel):
+    """Their sign is no part of the memory."""
+    inputs = [tensor.to(torch.complex64).mul(1j).conj().imag for tensor in inputs_of(kernel, (2, 20), device=device)]
+    assert all(tensor.is_neg() for tensor in inputs)
+    check(kernel, inputs)
+
+
 def test_same_bits_every_time(backend, device, kernel):
     inputs = inputs_of(kernel, (2, 9000), device=device)
     first, second = (KERNELS[kernel][0](*inputs) for _ in range(2))

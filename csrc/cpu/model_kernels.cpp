@@ -125,7 +125,7 @@ void affine_coupling(const CouplingCall& given, int threads) {
 
 void affine_coupling_backward(const CouplingBackwardCall& given, int threads) {
   CouplingBackwardCall call = given;
-  merge_rows(call.extent, {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale});
+  merge_rows(call.extent, {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale, call.of_shift});
   run(call, model_table().coupling_backward[index_of(call.type)][call.inverse], threads);
 }
 

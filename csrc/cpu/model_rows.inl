@@ -190,12 +190,14 @@ void coupling_backward(const CouplingBackwardCall& call, const Block& block, dou
   each_line(block, [&](const Line& line) GECO_INLINE {
     const T *grad_y = line.of<T>(call.grad_y), *value = line.of<T>(call.value), *log_scale = line.of<T>(call.log_scale);
     T *of_x = line.of<T>(call.of_x), *of_log_scale = line.of<T>(call.of_log_scale);
+    T* of_shift = line.of<T>(call.of_shift);
     const auto of_log_det = number_of<T>(call.grad_log_det, line.example);
     along<Real>(0, block.length, [&](std::int64_t at, auto part) GECO_INLINE {
       const auto gradients = coupling_gradients<inverse, Elementary<Real>>(
           read_or_zero(grad_y, at, part), of_log_det, read(value + at, part), read(log_scale + at, part));
       write(of_x + at, gradients.x, part);
       write(of_log_scale + at, gradients.log_scale, part);
+      if constexpr (inverse) write(of_shift + at, -gradients.x, part);
     });
   });
 }

@@ -42,16 +42,18 @@ __global__ void __launch_bounds__(kThreads)
   for_each_vector<N>(walk, example, [&](const Position& at) {
     const typename N::Vector value = read<N>(call.value, at), log_scale = read<N>(call.log_scale, at);
     const typename N::Vector of_y = read_if_any<N>(call.grad_y, at);
-    typename N::Vector by_x, by_log_scale;
+    typename N::Vector by_x, by_log_scale, by_shift;
 #pragma unroll
     for (int e = 0; e < N::kWidth; ++e) {
       const auto by = coupling_gradients<inverse, DeviceMath<Compute>>(of_y.values[e], of_log_det, value.values[e],
                                                                        log_scale.values[e]);
       by_x.values[e] = by.x;
       by_log_scale.values[e] = by.log_scale;
+      by_shift.values[e] = -by.x;
     }
     write<N>(call.of_x, at, by_x);
     write<N>(call.of_log_scale, at, by_log_scale);
+    if constexpr (inverse) write<N>(call.of_shift, at, by_shift);
   });
 }
 
@@ -84,7 +86,7 @@ void affine_coupling(const CouplingCall& call, const ModelPlace& place) {
 void affine_coupling_backward(const CouplingBackwardCall& call, const ModelPlace& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
-  const auto operands = {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale};
+  const auto operands = {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale, call.of_shift};
   const Walk walk = walk_of(call, operands, {}, false, place);
   call.inverse ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
   check_model_launch("affine_coupling_backward", call, walk);

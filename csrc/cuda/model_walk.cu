@@ -1,9 +1,8 @@
-#include "cuda/model_walk.h"
-
 #include <algorithm>
 #include <string>
 
 #include "cuda/device.h"
+#include "cuda/model_walk.h"
 #include "cuda/threads.h"
 
 namespace geco::cuda {

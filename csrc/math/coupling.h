@@ -21,6 +21,7 @@ GECO_HD Transformed<N> affine_coupling(const N& x, const N& log_scale, const N& 
   }
 }
 
+// By shift it is grad_y, or for the inverse the negative of that by x.
 template <class N>
 struct CouplingGradients {
   N x, log_scale;

@@ -150,8 +150,8 @@ def check_example_tensors(**tensors: Tensor | None) -> None:
 
 def _promoted(*tensors: Tensor | None) -> list[Tensor | None]:
     """All of the common type, as PyTorch's own arithmetic would have them."""
-    dtypes = [tensor.dtype for tensor in tensors if tensor is not None]
-    common = reduce(torch.promote_types, dtypes)
-    if all(dtype == common for dtype in dtypes):
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    if len(dtypes) == 1:
         return list(tensors)
+    common = reduce(torch.promote_types, dtypes)
     return [None if tensor is None else tensor.to(common) for tensor in tensors]

@@ -50,8 +50,11 @@ class ModelKernels(Protocol):
 
     def affine_coupling_backward(
         self, grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients by x and log_scale; ``value`` is x, or what came out of the inverse."""
+    ) -> list[Tensor]:
+        """Gradients by x and log_scale, and of the inverse by shift (else that is ``grad_y``).
+
+        ``value`` is x, or what came out of the inverse.
+        """
 
 
 def select(tensor: Tensor) -> ModelKernels:

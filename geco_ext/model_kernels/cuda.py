@@ -58,7 +58,7 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) 
 
 def affine_coupling_backward(
     grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     arguments = (grad_y, grad_log_det, value, log_scale, inverse)
     return _kernels().affine_coupling_backward(*arguments, *cuda.current_stream(value))  # type: ignore[no-any-return]

@@ -70,11 +70,8 @@ class AffineCoupling(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_log_det: Tensor | None) -> Any:
-        """Gradients by x, log_scale and shift; the last is the incoming one, or the negative of that by x."""
+        """Gradients by x, log_scale and shift; forwards the last is the incoming one."""
         value, log_scale = ctx.saved_tensors
         arguments = (grad_y, grad_log_det, value, log_scale, ctx.inverse)
-        of_x, of_log_scale = ops.call("affine_coupling_backward", value, *arguments)
-        of_shift = None
-        if ctx.needs_input_grad[2]:
-            of_shift = of_x.neg() if ctx.inverse else grad_y
-        return of_x, of_log_scale, of_shift, None
+        of_x, of_log_scale, *of_shift = ops.call("affine_coupling_backward", value, *arguments)
+        return of_x, of_log_scale, of_shift[0] if ctx.inverse else grad_y, None

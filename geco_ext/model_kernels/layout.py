@@ -48,6 +48,7 @@ def extent_of(tensor: Tensor, channels_last: bool) -> Extent:
 
 def strided(tensor: Tensor, channels_last: bool) -> Strided:
     """The tensor, or a copy of it, in a call's order."""
+    tensor = tensor.resolve_neg()  # a negated view (of a complex tensor) has its sign in a flag
     if channels_last:
         if not _lies_pixel_by_pixel(tensor):
             tensor = tensor.contiguous(memory_format=torch.channels_last)

@@ -22,7 +22,7 @@ _library.define(
 _library.define("affine_coupling(Tensor x, Tensor log_scale, Tensor shift, bool inverse) -> (Tensor, Tensor)")
 _library.define(
     "affine_coupling_backward(Tensor? grad_y, Tensor? grad_log_det, Tensor value, Tensor log_scale, bool inverse)"
-    " -> (Tensor, Tensor)"
+    " -> Tensor[]"
 )
 
 
@@ -71,9 +71,10 @@ def _fake_coupling(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_coupling_backward(
-    grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, *_: Any
-) -> tuple[Tensor, Tensor]:
-    return _fake_pair(value, value)
+    grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
+) -> list[Tensor]:
+    channels_last = is_channels_last(value)
+    return [new_like(value, channels_last) for _ in range(3 if inverse else 2)]
 
 
 def _kernel(name: str, leader: int) -> Any:

@@ -78,17 +78,17 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) 
 
 def affine_coupling_backward(
     grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     of_y, of_log_det = _or_zero(grad_y), _per_example(grad_log_det, value)
     logarithm = log_scale.double()
     if inverse:
         of_x = of_y * (-logarithm).exp()
-        of_log_scale = -of_y * value - of_log_det
+        gradients = [of_x, -of_y * value - of_log_det, -of_x]
     else:
         of_x = of_y * logarithm.exp()
-        of_log_scale = of_x * value + of_log_det
-    return _like(value, of_x.expand_as(value)), _like(value, of_log_scale.expand_as(value))
+        gradients = [of_x, of_x * value + of_log_det]
+    return [_like(value, gradient.expand_as(value)) for gradient in gradients]
 
 
 def _compared(mean: Tensor, log_std: Tensor, p_mean: Tensor | None, p_log_std: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -85,15 +85,15 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) 
 
 def affine_coupling_backward(
     grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     from geco_ext.model_kernels.triton_kernels import coupling_backward_kernel
 
     call = _Call(value, value)
-    by_x, by_log_scale = (new_like(value, call.channels_last) for _ in range(2))
-    of_y, *operands = call.operands(grad_y, value, log_scale, by_x, by_log_scale)
+    made = [new_like(value, call.channels_last) for _ in range(3 if inverse else 2)]
+    of_y, *operands = call.operands(grad_y, value, log_scale, *made, *[None] * (3 - len(made)))
     call.launch(coupling_backward_kernel, of_y, _per_example(grad_log_det), *operands, inverse)
-    return by_x, by_log_scale
+    return made
 
 
 # How a call is shared out ---------------------------------------------------------------------------------------------

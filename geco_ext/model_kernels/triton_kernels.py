@@ -211,10 +211,10 @@ def coupling_kernel(
 
 @triton.jit
 def coupling_backward_kernel(
-    grad_y, grad_log_det, value, log_scale, by_x, by_log_scale, INVERSE: tl.constexpr, work,
+    grad_y, grad_log_det, value, log_scale, by_x, by_log_scale, by_shift, INVERSE: tl.constexpr, work,
     COMPUTE: tl.constexpr, INDEX: tl.constexpr, BY_ROW: tl.constexpr, EXAMPLES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gradients by x and log_scale; ``value`` is x, or what came out of the inverse."""
+    """Gradients by x and log_scale, of the inverse by shift too; ``value`` is x, or what came out of the inverse."""
     example, share = _examples(work, EXAMPLES)
     of_log_det = _of_example(grad_log_det, example, work, COMPUTE)
     for tile in range(share, tl.cdiv(work[1], BLOCK), work[3]):
@@ -235,6 +235,8 @@ def coupling_backward_kernel(
             of_logarithm = -of_logarithm
         _write(by_x, place, of_x, BY_ROW)
         _write(by_log_scale, place, of_logarithm, BY_ROW)
+        if INVERSE:
+            _write(by_shift, place, -of_x, BY_ROW)
 
 
 @triton.jit

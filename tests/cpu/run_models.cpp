@@ -238,7 +238,7 @@ void coupling(const Problem& problem) {
   std::vector<Sums> log_det;
   for (int k = 0; k < 2; ++k) {
     const int threads = k == 0 ? 1 : kThreads;
-    for (int n = 0; n < 3; ++n) out[k].push_back(problem.output());
+    for (int n = 0; n < 4; ++n) out[k].push_back(problem.output());
     log_det.emplace_back(problem);
     auto forward = call_of<geco::CouplingCall>(problem);
     auto backward = call_of<geco::CouplingBackwardCall>(problem);
@@ -252,6 +252,7 @@ void coupling(const Problem& problem) {
     backward.grad_log_det = grad_log_det.numbers();
     backward.of_x = out[k][1].strided();
     backward.of_log_scale = out[k][2].strided();
+    if (inverse) backward.of_shift = out[k][3].strided();
     geco::cpu::affine_coupling(forward, threads);
     geco::cpu::affine_coupling_backward(backward, threads);
     calls += 2;
@@ -264,8 +265,9 @@ void coupling(const Problem& problem) {
     expect(out[0][0].at(at), made.y, problem.tolerance(), "y");
     expect(out[0][1].at(at), gradients.x, problem.tolerance(), "gradient of x");
     expect(out[0][2].at(at), gradients.log_scale, problem.tolerance(), "gradient of log_scale");
+    if (inverse) expect(out[0][3].at(at), -gradients.x, problem.tolerance(), "gradient of shift");
   });
-  for (int n = 0; n < 3; ++n) expect_same(out[0][n], out[1][n], "coupling");
+  for (int n = 0; n < 4; ++n) expect_same(out[0][n], out[1][n], "coupling");
   expect_same(log_det[0].operand, log_det[1].operand, "log-determinant");
 }
 

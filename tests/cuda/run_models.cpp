@@ -184,7 +184,7 @@ void gates(const Shape& shape) {
 void coupling(const Shape& shape, bool inverse) {
   const Array x = shape.operand(), log_scale = shape.logarithms(), shift = shape.operand(), of_y = shape.operand();
   const Array y = shape.output(), log_det = shape.numbers(), of_log_det = shape.numbers();
-  const Array by_x = shape.output(), by_log_scale = shape.output();
+  const Array by_x = shape.output(), by_log_scale = shape.output(), by_shift = shape.output();
   auto forward = call_of<geco::CouplingCall>(shape);
   auto backward = call_of<geco::CouplingBackwardCall>(shape);
   forward.inverse = backward.inverse = inverse;
@@ -198,6 +198,7 @@ void coupling(const Shape& shape, bool inverse) {
   backward.value = strided(inverse ? y : x);
   backward.of_x = strided(by_x);
   backward.of_log_scale = strided(by_log_scale);
+  if (inverse) backward.of_shift = strided(by_shift);
   launched([&](const auto& place) { geco::cuda::affine_coupling(forward, place); }, shape, 3, 1);
   launched([&](const auto& place) { geco::cuda::affine_coupling_backward(backward, place); }, shape, 0, 0);
 
@@ -213,6 +214,7 @@ void coupling(const Shape& shape, bool inverse) {
       expect("y", y, i, result, 1 + 4 * factor, shape.type);
       expect("by x", by_x, i, of_y.get(i) * factor, 1, shape.type);
       expect("by log_scale", by_log_scale, i, by_scale, 1 + std::abs(by_value), shape.type);
+      if (inverse) expect("by shift", by_shift, i, -of_y.get(i) * factor, 1, shape.type);
     }
     expect("log_det", log_det, b, sum, magnitude, arrays::gradient_type(shape.type));
   }
