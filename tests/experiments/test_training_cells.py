@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from geco_ext.cli import main
+from geco_ext.experiments import constraint_study
+from geco_ext.experiments.training_cells import TrainingCell, TrainingCells
+
+TINY = (
+    "--data",
+    "digits",
+    "--size",
+    "8",
+    "--steps",
+    "4",
+    "--batch-size",
+    "16",
+    "--threads",
+    "1",
+    "--accelerator",
+    "cpu",
+)
+SMALL = ("--model-option", "hidden=8", "--model-option", "channels=2", "--model-option", "latent=2")
+
+
+def test_cells_are_trained_and_one_that_fails_is_named(tmp_path):
+    lines, reports = [], {}
+    good = TrainingCell({"model": "nvp", "kappa": "0.1"}, (*TINY, *SMALL, "--constraint", "re=0.1"))
+    bad = TrainingCell({"model": "nvp", "kappa": "-1"}, (*TINY, *SMALL, "--constraint", "re=-1"))
+    trainings = TrainingCells(tmp_path, jobs=2, report=lines.append)
+    failed = trainings.train([bad, good], lambda cell, report: reports.update({cell.name: report}))
+    assert failed == [bad.name]
+    assert list(reports) == [good.name]
+    assert reports[good.name]["steps"] == 4
+    assert any(line.startswith(f"{bad.name}: failed: geco: error: constraint 're=-1'") for line in lines)
+    assert json.loads((tmp_path / good.name / "results.json").read_text()) == reports[good.name]
+
+
+def test_a_cell_goes_on_from_its_checkpoint(tmp_path):
+    cell = TrainingCell({"model": "nvp"}, (*TINY, *SMALL))
+    lines = []
+    for _ in range(2):  # the second finds a finished run and has no steps left
+        assert TrainingCells(tmp_path, 1, lines.append).train([cell], lambda *_: None) == []
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == ["starts", "done", "goes on", "done"]
+
+
+def test_what_is_no_number_of_jobs(tmp_path):
+    with pytest.raises(ValueError, match="jobs: got 0, expected at least 1"):
+        TrainingCells(tmp_path, 0, print)
+
+
+def result(name, violation, deviation):
+    return {"name": name, "reached": 0.1, "violation": violation, "deviation_percent": deviation, "multiplier": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("results", "skipped", "met"),
+    [
+        ([result("reconstruction_error", 0.04, 2.0)], 0, "yes"),
+        ([result("reconstruction_error", 0.06, 3.0)], 0, "no"),
+        ([result("reconstruction_error", -0.2, -10.0)], 0, "no"),  # more than was asked for, at a price
+        ([result("reconstruction_error", -0.2, -10.0), result("patch_ncc", 0.0, 0.0)], 0, "yes"),
+        ([result("reconstruction_error", 0.0, 0.0), result("patch_ncc", 0.06, 0.1)], 0, "no"),
+        ([result("patch_ncc", -0.1, -1.0)], 1, "no"),
+    ],
+)
+def test_when_a_cell_of_the_study_is_met(results, skipped, met):
+    report = {"constraints": results, "skipped_steps": skipped, "rmse": 0.1, "kl": 5.0, "seconds": 1.0}
+    assert constraint_study.row(TrainingCell({"model": "nvp"}, ()), report)["met"] == met
+
+
+def test_the_cells_of_the_study_are_all_constraints_of_both_models(tmp_path):
+    options = constraint_study.parsed([])
+    cells = constraint_study.cells({"conv": tmp_path / "c.pt", "resnet": tmp_path / "r.pt"}, options)
+    assert len({cell.name for cell in cells}) == len(cells) == 14
+    assert sum(f"cla=0.9:{tmp_path / 'c.pt'}" in cell.arguments for cell in cells) == 4
+
+
+def test_an_unknown_experiment_lists_the_known_ones(capsys):
+    assert main(["experiment", "nosuch"]) == 2
+    assert "unknown experiment 'nosuch'; known are multiplier, constraints" in capsys.readouterr().err
