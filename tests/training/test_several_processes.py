@@ -89,6 +89,7 @@ def two(tmp_path_factory, environment):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_ranks_hold_the_same_state_and_weights_to_the_bit(two):
     first, second = seen(two, 0), seen(two, 1)
     assert len(first["states"]) == STEPS
@@ -97,6 +98,7 @@ def test_the_ranks_hold_the_same_state_and_weights_to_the_bit(two):
     torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_ranks_share_each_batch_without_overlap(one, two):
     shares = zip(seen(two, 0)["images"], seen(two, 1)["images"], strict=True)
     for (first, second), whole in zip(shares, seen(one, 0)["images"], strict=True):
@@ -104,6 +106,7 @@ def test_the_ranks_share_each_batch_without_overlap(one, two):
         assert torch.equal(second, whole[1::2])
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_trajectory_of_one(one, two):
     """Posterior samples included: sums in another order are all that differs, in float32 for the images."""
     for of_two, of_one in zip(seen(two, 0)["states"], seen(one, 0)["states"], strict=True):
@@ -116,6 +119,7 @@ def test_two_processes_follow_the_trajectory_of_one(one, two):
     assert torch.equal(final(two)["random_state"]["cpu"], final(one)["random_state"]["cpu"])
 
 
+@pytest.mark.slow
 def test_the_command_resumes_bit_for_bit_and_reports_once(tmp_path, two, environment):
     path = tmp_path / "run"
     shutil.copytree(two, path)
@@ -129,6 +133,7 @@ def test_the_command_resumes_bit_for_bit_and_reports_once(tmp_path, two, environ
     assert_same_end(path, two)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on_where_two_were(tmp_path, one, two):
     path = tmp_path / "run"
     shutil.copytree(two, path)
@@ -157,6 +162,7 @@ def running(tmp_path, environment):
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_other_with_an_error_and_the_run_resumes(running, rank):
     process, path = running
@@ -175,6 +181,7 @@ def test_a_killed_process_ends_the_other_with_an_error_and_the_run_resumes(runni
     assert folder.read_checkpoint(folder.last_checkpoint)["global_step"] == stopped + 2
 
 
+@pytest.mark.slow
 def test_control_c_saves_once_and_ends_both(running):
     process, path = running
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
