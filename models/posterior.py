@@ -46,7 +46,8 @@ class FlowPosterior(Distribution):
     def rsample_and_log_prob(self, sample_shape: Any = _EXTENT) -> tuple[Tensor, Tensor]:
         """Samples [*sample_shape, B, latent] and their log-densities [*sample_shape, B] in nats, in one pass."""
         shape = self._extended_shape(torch.Size(sample_shape))
-        noise = torch.randn(shape, dtype=self.base_mean.dtype, device=self.base_mean.device)
+        # The numbers of torch.randn, but from randn_like, which training in several processes takes care of.
+        noise = torch.randn_like(self.base_mean.expand(shape), memory_format=torch.contiguous_format)
         z, log_det = self.flow(self.base_mean + self.base_log_std.exp() * noise, self.features)
         return z, self._base_log_prob(noise) - log_det
 

@@ -13,8 +13,10 @@ from geco_ext.cli import INTERRUPTED_EXIT_CODE
 from geco_ext.commands.failure import CommandFailure
 from geco_ext.commands.model_options import model_options
 from geco_ext.training.settings import TrainingSettings, spoken
+from geco_ext.training.torchrun import torchrun_processes
 
 if TYPE_CHECKING:
+    from geco_ext.training.run_folder import RunFolder
     from geco_ext.training.session import Session
 
 DEFAULTS = TrainingSettings()
@@ -92,7 +94,9 @@ def train(
     accelerator: Annotated[
         Text, typer.Option(help="Lightning's accelerator: auto, cpu, gpu...", show_default=DEFAULTS.accelerator)
     ] = None,
-    devices: Annotated[Integer, typer.Option(help="Number of devices.", show_default=str(DEFAULTS.devices))] = None,
+    devices: Annotated[
+        Integer, typer.Option(help="Devices, a process each.", show_default="1, with torchrun its processes")
+    ] = None,
     threads: Annotated[
         Integer, typer.Option(help="CPU threads.", show_default="1 for small images, else PyTorch's choice")
     ] = None,
@@ -129,6 +133,9 @@ def _session(given: dict[str, Any], out: Path | None, resume: Path | None) -> Se
     """Everything the run needs, checked; whatever is wrong with the input raises here."""
     if "model_options" in given:
         given["model_options"] = model_options(given["model_options"])
+    started = torchrun_processes()
+    if started is not None:
+        given.setdefault("devices", started)
     if "constraints" in given:
         given["constraints"] = tuple(given["constraints"])
     if resume is not None:
@@ -151,7 +158,7 @@ def _session(given: dict[str, Any], out: Path | None, resume: Path | None) -> Se
 def _train(session: Session) -> int:
     """Train, report, and return the exit code."""
     from geco_ext.training.finish import finish
-    from geco_ext.training.trainer import TrainingInterrupted
+    from geco_ext.training.trainer import ProcessLost, TrainingInterrupted
 
     folder, settings = session.folder, session.configuration.settings
     try:
@@ -159,15 +166,21 @@ def _train(session: Session) -> int:
         if not session.trainer.is_global_zero:
             return 0
         report = finish(folder, session.module, session.dataset, settings, seconds)
+    except ProcessLost as lost:
+        raise CommandFailure(f"{lost}; {_what_to_do(folder)}") from lost
     except (TrainingInterrupted, KeyboardInterrupt):
-        if session.trainer.is_global_zero:
-            has_checkpoint = folder.last_checkpoint.is_file()
-            todo = f"continue with: geco train --resume {folder.path}" if has_checkpoint else "nothing was saved yet"
-            print(f"geco: interrupted; {todo}", file=sys.stderr)
+        if not session.trainer.is_global_zero:
+            return 0  # a failure would have the first process killed, which may still be writing
+        print(f"geco: interrupted; {_what_to_do(folder)}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     print("\n".join([report.table(), "", *report.remarks()]))
     print(f"{settings.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
     return 0
+
+
+def _what_to_do(folder: RunFolder) -> str:
+    has_checkpoint = folder.last_checkpoint.is_file()
+    return f"continue with: geco train --resume {folder.path}" if has_checkpoint else "nothing was saved yet"
 
 
 def _find_own_modules() -> None:

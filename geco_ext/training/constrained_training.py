@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from geco_ext.training.gaussian_objective import Criterion, GaussianObjective
 from geco_ext.training.model_registry import VariationalOutput
+from geco_ext.training.whole_batch_noise import WholeBatchNoise
 
 RECORD_EVERY = 10
 """Steps between records of the loss, RMSE, KL and multiplier. Reading them waits for the device, so not every step."""
@@ -69,16 +72,15 @@ class ConstrainedTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """The loss of one batch, 0-d."""
         x = batch["x"]
-        output = self.reconstructed(batch)
+        with self._noise():
+            output = self.reconstructed(batch)
         self._skipped_before = self.criterion.skipped.clone()
         loss: Tensor = self.criterion(output.x_hat, x, output.kl, labels=batch["label"])
         if is_recorded(self.global_step + 1):
             with torch.no_grad():
-                self.observed = {
-                    "loss": loss.detach(),
-                    "rmse": (output.x_hat - x).square().mean().sqrt(),
-                    "kl": output.kl.detach().mean(),
-                }
+                squared_error = (output.x_hat - x).square().mean()
+                loss_, squared_error, kl = self._over_ranks(loss, squared_error, output.kl.mean())
+                self.observed = {"loss": loss_, "rmse": squared_error.sqrt(), "kl": kl}
         return loss
 
     def reconstructed(self, batch: dict[str, Any]) -> VariationalOutput:
@@ -102,13 +104,23 @@ class ConstrainedTraining(L.LightningModule):
         """A learned sigma. Under GECO none: what a constraint of a user's own holds measures and is not trained."""
         return list(self.criterion.parameters()) if isinstance(self.criterion, GaussianObjective) else []
 
-    def on_train_start(self) -> None:
-        """Give every rank posterior samples of its own; the weights were drawn from one seed on all of them."""
-        if self.global_rank > 0:
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+    def _noise(self) -> AbstractContextManager[object]:
+        """Around the model: with several ranks, each takes its share of the noise for the whole batch."""
+        ranks = self._ranks()
+        return nullcontext() if ranks == 1 else WholeBatchNoise(self.global_rank, ranks)
+
+    def _over_ranks(self, *values: Tensor) -> Sequence[Tensor]:
+        """Means over the whole batch of means over each rank's share; the shares are equal."""
+        if self._ranks() == 1:
+            return [value.detach() for value in values]
+        mean: Tensor = self.trainer.strategy.reduce(torch.stack([value.detach() for value in values]), reduce_op="mean")
+        return mean.unbind()
+
+    def _ranks(self) -> int:
+        return 1 if self._trainer is None else self.trainer.world_size
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state, from which the next posterior sample is drawn."""
+        """Keep the random state, from which the next posterior sample is drawn; it is the same on every rank."""
         checkpoint["random_state"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["random_state"]["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -121,13 +133,9 @@ class ConstrainedTraining(L.LightningModule):
         """Set the random state of the checkpoint just before its next step: starting up draws numbers too."""
         if self._random_state is None:
             return
-        if self.global_rank == 0:
-            torch.set_rng_state(self._random_state["cpu"])
-            if self.device.type == "cuda" and "cuda" in self._random_state:
-                torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
-        else:
-            # The checkpoint holds the first rank's state; the others need one that differs from it and each other.
-            torch.manual_seed(torch.initial_seed() + self.global_step)
+        torch.set_rng_state(self._random_state["cpu"])
+        if self.device.type == "cuda" and "cuda" in self._random_state:
+            torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
         self._random_state = None
 
 

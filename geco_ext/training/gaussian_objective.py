@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +86,10 @@ class GaussianObjective(nn.Module):
         loss: Tensor = nll + self.beta * kl.mean()
         if self.training:
             with torch.no_grad():
-                finite = loss.isfinite()
+                self._nll, whole = _over_processes(nll, loss)
+                finite = whole.isfinite()
                 self.steps += finite
                 self.skipped += ~finite
-                self._nll = nll.detach()
         return loss
 
     def metrics(self) -> dict[str, Tensor]:
@@ -100,6 +101,15 @@ class GaussianObjective(nn.Module):
         first, last = (f"{beta:g}" for beta in self.beta_range.tolist())
         sigma = "learned" if isinstance(self.log_sigma, nn.Parameter) else f"{float(self.sigma):g}"
         return f"sigma={sigma}, beta=({first}, {last}), annealing_steps={int(self.annealing_steps)}"
+
+
+def _over_processes(*values: Tensor) -> Sequence[Tensor]:
+    """Means over all processes, which have equal shares of the batch, so that their counters move together."""
+    means = torch.stack([value.detach() for value in values])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(means)
+        means /= torch.distributed.get_world_size()
+    return means.unbind()
 
 
 Criterion = GECOLoss | GaussianObjective

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 class VariationalOutput(Protocol):
-    """What a model returns for a batch x [B, C, H, W]."""
+    """What a model returns for a batch x [B, C, H, W].
+
+    It draws its noise with `torch.randn_like` of tensors [B, ...]; `WholeBatchNoise` tells why.
+    """
 
     @property
     def x_hat(self) -> Tensor:

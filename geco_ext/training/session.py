@@ -94,7 +94,8 @@ def start(settings: TrainingSettings, path: Path) -> Session:
 def resume(path: Path, **changes: int | str | None) -> Session:
     """A run taken up from its last checkpoint, or from one of its checkpoint files.
 
-    On the CPU, with the same number of threads, it continues bit for bit as if it had never stopped.
+    On the CPU, with the same number of threads and devices, it continues bit for bit as if it had never stopped; with
+    another number of devices to rounding.
 
     Args:
         path: a run folder or a checkpoint file in it.
@@ -152,7 +153,8 @@ def _training_set(settings: TrainingSettings) -> ImageDataset:
 
 def _with_threads(settings: TrainingSettings, dataset: ImageDataset) -> TrainingSettings:
     """Apply the number of threads, and keep it: another number sums in another order and gives other last bits."""
-    use_threads(settings.threads, settings.batch_size * math.prod(dataset.image_shape))
+    elements = settings.batch_size // settings.devices * math.prod(dataset.image_shape)
+    use_threads(settings.threads, elements, settings.devices)
     return dataclasses.replace(settings, threads=torch.get_num_threads())
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy
 
 from geco_ext.training.stop_on_interrupt import StopOnInterrupt
+from geco_ext.training.torchrun import torchrun_processes
 
 # Advice of Lightning that does not apply: the data are in memory, and constraints keep their networks in eval mode.
 # LeafSpec: Lightning and PyTorch among themselves.
@@ -20,9 +25,16 @@ INAPPLICABLE_ADVICE = (
     ".*LeafSpec.* is deprecated.*",
 )
 
+STUCK_AFTER = timedelta(minutes=5)
+"""How long a process waits for the others: beyond any step and any reading of data, short of a night lost."""
+
 
 class TrainingInterrupted(Exception):  # noqa: N818 - an interruption is no error
     """Training was interrupted; a run's last checkpoint can be resumed."""
+
+
+class ProcessLost(Exception):  # noqa: N818 - named for what happened
+    """Another process of the same training has ended, or has not answered for `STUCK_AFTER`."""
 
 
 def quiet_trainer(accelerator: str, devices: int, **arguments: Any) -> L.Trainer:
@@ -31,11 +43,19 @@ def quiet_trainer(accelerator: str, devices: int, **arguments: Any) -> L.Trainer
     Raises:
         ValueError: an accelerator or a number of devices that cannot be used here.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    launched = torchrun_processes()
+    if launched not in (None, devices):
+        raise ValueError(f"devices must be the {launched} processes torchrun has started, got {devices}")
+    if devices > 1:
+        # Lightning would share out all cores, whatever number of threads was asked for.
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     try:
         return L.Trainer(
             accelerator=accelerator,
             devices=devices,
+            strategy=DDPStrategy(timeout=STUCK_AFTER) if devices > 1 else "auto",
             max_epochs=-1,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -58,7 +78,8 @@ def fit(
     """Train to the trainer's last step, from a checkpoint if there is one.
 
     Raises:
-        TrainingInterrupted: on Ctrl-C, after the step in which it came.
+        TrainingInterrupted: on Ctrl-C, after the step in which it came; with several devices a few steps later.
+        ProcessLost: another process has ended or does not answer.
     """
     try:
         with warnings.catch_warnings():
@@ -67,5 +88,13 @@ def fit(
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     except (KeyboardInterrupt, SystemExit) as stopped:  # Lightning turns the second Ctrl-C into SystemExit
         raise TrainingInterrupted from stopped
+    except RuntimeError as error:
+        if not _is_of_communication(error):
+            raise
+        raise ProcessLost(f"another process of this training is lost ({' '.join(str(error).split())})") from error
     if interrupt.interrupted:
         raise TrainingInterrupted
+
+
+def _is_of_communication(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)  # gloo has no type of its own
