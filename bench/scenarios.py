@@ -65,6 +65,14 @@ def _statistics() -> list[Constraint]:
     return [LocalStatistics(0.015, 8)]
 
 
+def _ncc_and_statistics() -> list[Constraint]:
+    return [PatchNCC(0.9, 8), *_statistics()]
+
+
+def _re_and_statistics() -> list[Constraint]:
+    return [*_re(), *_statistics()]
+
+
 def _combination() -> list[Constraint]:
     return [*_re(), PatchNCC(0.9, 4, name="patch_ncc_4"), PatchNCC(0.9, 8, name="patch_ncc_8"), *_statistics()]
 
@@ -91,6 +99,8 @@ SCENARIOS = (
     Scenario("RE + pNCC 8, stride 8", MEDIUM, partial(_re_and_ncc, 8, 8)),
     Scenario("RE + pNCC 8, per channel", MEDIUM, partial(_re_and_ncc, 8, per_channel=True)),
     Scenario("local statistics 8", MEDIUM, _statistics),
+    Scenario("RE + local statistics 8", MEDIUM, _re_and_statistics),
+    Scenario("pNCC 8 + local statistics 8", MEDIUM, _ncc_and_statistics),
     Scenario("RE + pNCC 4 + pNCC 8 + local statistics 8", MEDIUM, _combination, in_readme=True),
 )
 
@@ -118,4 +128,6 @@ GPU_SCENARIOS = (
     Scenario("local statistics 8", HUGE, _statistics, compiled=False),
     Scenario("RE + pNCC 16", HUGE, partial(_re_and_ncc, 16), compiled=False),
     Scenario("RE + pNCC 8, stride 4", HUGE, partial(_re_and_ncc, 8, 4), compiled=False),
+    Scenario("RE + local statistics 8", LARGE, _re_and_statistics, compiled=False),
+    Scenario("pNCC 8 + local statistics 8", LARGE, _ncc_and_statistics, compiled=False),
 )
