@@ -9,7 +9,7 @@ import typer
 
 from geco_ext.commands.failure import CommandFailure
 
-EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study"}
+EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study", "matrix": "matrix"}
 
 
 def experiment(

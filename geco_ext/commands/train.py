@@ -33,7 +33,13 @@ Folder = Optional[Path]  # noqa: UP045
 
 
 def train(
-    model: Annotated[Text, typer.Option(help="Model: nvp, convdraw.", show_default=DEFAULTS.model)] = None,
+    model: Annotated[
+        Text,
+        typer.Option(
+            help="Model: nvp, convdraw (conditional where the data have a context), unconditional-convdraw.",
+            show_default=DEFAULTS.model,
+        ),
+    ] = None,
     model_option: Annotated[
         Texts, typer.Option(metavar="NAME=INTEGER", help="An argument of the model, such as latent=64; repeatable.")
     ] = None,
@@ -55,8 +61,8 @@ def train(
     objective: Annotated[
         Text,
         typer.Option(
-            help="geco, or one to compare it with: elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]]; "
-            "SIGMA is a number or learned.",
+            help="geco, or one to compare it with: paper:LR (Algorithm 1 to the letter), elbo[:SIGMA], "
+            "beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]]; SIGMA is a number or learned.",
             show_default=DEFAULTS.objective,
         ),
     ] = None,

@@ -12,7 +12,7 @@ from geco_ext import GECOLoss
 from geco_ext.training.constraint_argument import build_constraints
 from geco_ext.training.gaussian_objective import Criterion
 from geco_ext.training.model_registry import build_model
-from geco_ext.training.objective_argument import build_objective
+from geco_ext.training.objective_argument import build_objective, paper_rate
 from geco_ext.training.run_folder import RunConfiguration
 from geco_ext.training.settings import GECO, TrainingSettings
 
@@ -40,6 +40,8 @@ def build_criterion(settings: TrainingSettings) -> Criterion:
     """
     if settings.objective == GECO:
         return GECOLoss(build_constraints(settings.constraints))
+    if settings.is_constrained:
+        return GECOLoss.paper(build_constraints(settings.constraints), lr=paper_rate(settings.objective))
     return build_objective(settings.objective, settings.steps)
 
 

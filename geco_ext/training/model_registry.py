@@ -41,6 +41,7 @@ class ModelEntry:
 MODELS = {
     "nvp": ModelEntry("NVPVAE", takes_context=False),
     "convdraw": ModelEntry("ConvDraw", takes_context=True),
+    "unconditional-convdraw": ModelEntry("ConvDraw", takes_context=False),
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from geco_ext.checks import check_positive
 from geco_ext.training.gaussian_objective import LEARNED, GaussianObjective
+from geco_ext.training.settings import PAPER
 
-KNOWN = "geco, elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned"
+KNOWN = "geco, paper:LR, elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned"
 
 ANNEALED = (2.0, 0.7)
 """The hand-annealed beta of "Taming VAEs" (Figures 9 to 11: "Hand crafted beta in [2.0, 0.7] annealing")."""
@@ -52,6 +54,25 @@ def build_objective(text: str, steps: int) -> GaussianObjective:
     betas, sigma = (words, None) if len(words) < max(expected) else (words[:-1], words[-1])
     try:
         return _built(name, [float(beta) for beta in betas], sigma, steps)
+    except ValueError as error:
+        raise ValueError(f"objective {text!r}: {error}; known are {KNOWN}") from error
+
+
+def paper_rate(text: str) -> float:
+    """The learning rate of log lambda in ``paper:LR``: Algorithm 1 to the letter, see :meth:`geco_ext.GECOLoss.paper`.
+
+    Raises:
+        ValueError: another objective, or a rate that is missing or not positive.
+
+    Example:
+        >>> paper_rate("paper:0.1")
+        0.1
+    """
+    name, _, rate = text.partition(":")
+    try:
+        if name != PAPER:
+            raise ValueError(f"expected {PAPER}:LR")
+        return check_positive(float(rate), "LR")
     except ValueError as error:
         raise ValueError(f"objective {text!r}: {error}; known are {KNOWN}") from error
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 GECO = "geco"
+PAPER = "paper"
 DEFAULT_CONSTRAINTS = ("re=0.1",)
 MAX_SEED = 2**31 - 1
 
@@ -24,7 +25,7 @@ class TrainingSettings:
         size: height and width of the images in pixels; None is the data set's usual size.
         objective: what is minimised, as written on the command line, see `objective_argument`.
         constraints: the constraints as written on the command line, see `constraint_argument`; None is ``re=0.1`` for
-            the objective ``geco``, and none for others, which have no place for them.
+            the objectives ``geco`` and ``paper``, and none for others, which have no place for them.
         steps: optimiser steps.
         batch_size: examples per step, over all devices together.
         learning_rate: Adam's.
@@ -56,7 +57,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         if cast(object, self.constraints) is None:
-            object.__setattr__(self, "constraints", DEFAULT_CONSTRAINTS if self.objective == GECO else ())
+            object.__setattr__(self, "constraints", DEFAULT_CONSTRAINTS if self.is_constrained else ())
         for name in ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -65,15 +66,20 @@ class TrainingSettings:
             raise ValueError(f"learning rate must be a positive number, got {self.learning_rate!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed!r}")
-        if self.objective == GECO and not self.constraints:
+        if self.is_constrained and not self.constraints:
             raise ValueError("constraint: at least one is needed, for example re=0.1")
-        if self.objective != GECO and self.constraints:
+        if self.constraints and not self.is_constrained:
             raise ValueError(
                 f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
-                f"only {GECO} has constraints"
+                f"only {GECO} and {PAPER} have constraints"
             )
         if self.batch_size % self.devices:
             raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the objective is GECO, by the library's update or the paper's."""
+        return self.objective.partition(":")[0] in (GECO, PAPER)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""

@@ -78,4 +78,4 @@ def test_the_cells_of_the_study_are_all_constraints_of_both_models(tmp_path):
 
 def test_an_unknown_experiment_lists_the_known_ones(capsys):
     assert main(["experiment", "nosuch"]) == 2
-    assert "unknown experiment 'nosuch'; known are multiplier, constraints" in capsys.readouterr().err
+    assert "unknown experiment 'nosuch'; known are multiplier, constraints, matrix" in capsys.readouterr().err

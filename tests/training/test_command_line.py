@@ -99,7 +99,7 @@ def test_load_run_says_what_is_missing(tmp_path, trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "nope"], "unknown model 'nope'; known are nvp, convdraw"),
+        (["--model", "nope"], "unknown model 'nope'; known are nvp, convdraw, unconditional-convdraw"),
         (["--data", "nope"], "unknown data set 'nope'; known are digits, patches"),
         (["--constraint", "nope=1"], "unknown constraint 'nope=1'; known are re=KAPPA"),
         (["--constraint", "pncc=0.9:9"], "patch_size: got 9"),
@@ -184,7 +184,7 @@ def test_info_and_version(capsys):
 def test_a_failing_command_prints_no_traceback():
     done = subprocess.run([*COMMAND, "train", "--model", "nope"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert done.stderr == "geco: error: unknown model 'nope'; known are nvp, convdraw\n"
+    assert done.stderr == "geco: error: unknown model 'nope'; known are nvp, convdraw, unconditional-convdraw\n"
 
 
 def test_without_the_training_packages_one_line_says_what_to_install(trained):
