@@ -8,14 +8,15 @@ import geco_ext
 
 IS_USED = os.environ.get("TRITON_INTERPRET") == "1" and "triton" in geco_ext.available_backends()
 CASES = 2
+SLOW_FILES = ("test_windows", "test_model_kernels")
 
 
 def leave_out_cases(config, items):
-    """What takes others a millisecond takes it a second: of all cases of a test of windowed constraints, the first
-    and the one half-way. All run on a GPU, and with ``--every-case``."""
+    """What takes others a millisecond takes it a second: of all cases of a test of windowed constraints, or of the
+    kernels of models, the first and the one half-way. All run on a GPU, and with ``--every-case``."""
     cases = {}
     for item in items:
-        if item.path.name.startswith("test_windows") and _is_on_triton(item):
+        if item.path.name.startswith(SLOW_FILES) and _is_on_triton(item):
             cases.setdefault((item.path, item.originalname), []).append(item)
     left_out = set()
     for of_test in cases.values():

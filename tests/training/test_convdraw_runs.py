@@ -17,7 +17,7 @@ TINY_CONVDRAW = {"steps": 2, "hidden": 4, "latent": 1, "downsampling": 2, "share
 def finished(path, **changes):
     session = start(tiny_settings(model="convdraw", model_options=TINY_CONVDRAW, steps=3, **changes), path)
     seconds = session.train()
-    finish(session.folder, session.module, session.dataset, steps=3, seconds=seconds, seed=0)
+    finish(session.folder, session.module, session.dataset, session.configuration.settings, seconds)
     return session
 
 
