@@ -38,7 +38,7 @@ Made by `geco experiment constraints`: `geco train` with its defaults but for th
 16x16 pixels, training set, eval mode, one posterior sample an example. C/s: the constraint over its scale, 0 where the
 tolerance is used up exactly; met: at most {tolerance} for every constraint. FRE: kappa in standard deviations of the
 features of the first 8 layers of a ResNet-20 trained on the digits. CLA: the mean probability a convolutional
-classifier gives the true class."""
+classifier gives the true class. Seconds: of the last process of a run, from where it was resumed if it was."""
 
 
 def cells(classifiers: dict[str, Path], options: argparse.Namespace) -> list[TrainingCell]:
