@@ -12,7 +12,6 @@ from torch import Tensor
 import geco_ext.data
 from geco_ext.runs import Run
 from geco_ext.training.evaluation import drawn_from
-from geco_ext.training.model_registry import model_entry
 from geco_ext.training.pictures import draw_stacked
 
 GROWTH_ROWS = 8
@@ -25,7 +24,7 @@ def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> Non
     Raises:
         ValueError: fewer examples in the data set than contexts needed; a picture too large to be drawn.
     """
-    context = [_examples(run, n, split)["context"]] if model_entry(run.config.model).takes_context else []
+    context = [_examples(run, n, split)["context"]] if _is_conditional(run) else []
     with torch.no_grad(), drawn_from(seed, torch.device("cpu")):
         samples = cast(Callable[..., Tensor], run.model.sample)(n, *context)
     draw_stacked([*context, samples], file)
@@ -41,12 +40,17 @@ def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path
         ValueError: fewer examples in the data set; a picture too large to be drawn.
     """
     examples = _examples(run, n, split)
-    context = [examples["context"]] if model_entry(run.config.model).takes_context else []
+    context = [examples["context"]] if _is_conditional(run) else []
     method = "progress" if hasattr(run.model, "progress") else "reconstruct"
     with torch.no_grad(), drawn_from(seed, torch.device("cpu")):
         drawn = cast(Callable[..., Tensor], getattr(run.model, method))(examples["x"], *context)
     rows = _evenly_chosen(drawn) if method == "progress" else [drawn]
     draw_stacked([*context, examples["x"], *rows], file)
+
+
+def _is_conditional(run: Run) -> bool:
+    """Whether the run's model takes a context: on data without one the same kind of model does not."""
+    return getattr(run.model, "context_shape", None) is not None
 
 
 def _examples(run: Run, n: int, split: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from tiny_runs import tiny_settings
 
 import geco_ext
 import geco_ext.data
+from geco_ext.cli import main
 from geco_ext.data import ImageDataset
 from geco_ext.models import ConvDraw
 from geco_ext.training.finish import finish
@@ -35,6 +36,7 @@ def test_without_context_the_model_is_not_conditional(tmp_path):
     assert isinstance(model, ConvDraw)
     assert model.context_shape is None
     assert (tmp_path / "run" / "samples.png").is_file()
+    assert_drawn(tmp_path)
 
 
 @pytest.mark.usefixtures("digits_with_context")
@@ -43,6 +45,14 @@ def test_with_a_context_it_is(tmp_path):
     model = geco_ext.load_run(tmp_path / "run").model
     assert model.context_shape == (1, 8, 8)
     assert (tmp_path / "run" / "samples.png").is_file()
+    assert_drawn(tmp_path)
+
+
+def assert_drawn(folder):
+    for command in ("sample", "reconstruct"):
+        file = folder / f"{command}.png"
+        assert main([command, str(folder / "run"), "-n", "3", "--out", str(file)]) == 0
+        assert file.is_file()
 
 
 def test_options_the_model_refuses_are_refused_before_training(tmp_path):

@@ -98,6 +98,8 @@ def test_wrong_input_is_one_line(run, tmp_path, capsys, arguments, message):
 class Growing(nn.Module):
     """A conditional model whose reconstruction comes to x in ten steps."""
 
+    context_shape = (1, 8, 8)
+
     def forward(self, x, context=None):
         return VariationalOutput(x, torch.zeros(len(x)))
 
