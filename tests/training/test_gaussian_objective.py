@@ -88,7 +88,7 @@ def test_objectives_are_read_as_written(text, sigma, beta):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nope", r"unknown objective 'nope'; known are geco, elbo\[:SIGMA\], beta"),
+        ("nope", r"unknown objective 'nope'; known are geco, paper:LR, elbo\[:SIGMA\], beta"),
         ("beta", "objective 'beta' has 0 values; known are"),
         ("anneal:2", "objective 'anneal:2' has 1 values"),
         ("beta:x", "objective 'beta:x': could not convert string to float: 'x'; known are"),
