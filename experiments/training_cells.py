@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 PROGRAM = (sys.executable, "-c", "import sys; from geco_ext.cli import main; sys.exit(main())")
@@ -91,10 +92,13 @@ class TrainingCells:
 
         Raises:
             KeyboardInterrupt: on Ctrl-C, after every training has saved itself.
+            SystemExit: on SIGTERM, likewise.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         waiting = list(cells)
         failed: list[str] = []
+        # Trainings are processes of their own: one that outlived this would train beside the next call's in its folder.
+        previous = signal.signal(signal.SIGTERM, _end)
         try:
             while waiting or self.running:
                 while waiting and len(self.running) < self.jobs:
@@ -107,6 +111,7 @@ class TrainingCells:
                         failed.append(running.cell.name)
         finally:
             self._stop()
+            signal.signal(signal.SIGTERM, previous)
         return failed
 
     def _start(self, cell: TrainingCell) -> Running:
@@ -116,12 +121,17 @@ class TrainingCells:
         else:
             shutil.rmtree(folder, ignore_errors=True)  # of a training killed before its first checkpoint
             arguments = ["train", *cell.arguments, "--out", str(folder)]
+        self.report(f"{cell.name}: {'goes on' if '--resume' in arguments else 'starts'}")
         with self._log(cell).open("wb") as log:
             # A session of its own: Ctrl-C reaches this process, which passes it on once.
             process = subprocess.Popen(
-                [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*PROGRAM, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_heed_interrupts,
             )
-        self.report(f"{cell.name}: {'goes on' if '--resume' in arguments else 'starts'}")
         return Running(cell, folder, process, time.monotonic())
 
     def _collect(self, running: Running, finished: Callable[[TrainingCell, Report], None]) -> bool:
@@ -153,6 +163,15 @@ class TrainingCells:
         for running in self.running:
             running.process.wait()
         self.running.clear()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _heed_interrupts() -> None:
+    """A shell that starts a command in the background lets it, and what it starts, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def print_line(line: str) -> None:

@@ -129,7 +129,11 @@ class ConvDraw(nn.Module):
             n: how many.
             context: [n, C', H, W], one for each image, where the model is conditional.
             generator: what the codes are drawn from; None: PyTorch's global one.
+
+        Raises:
+            ValueError: fewer than one image; a context that does not fit.
         """
+        at_least("n", n, 1)
         features = self._context_features(context, n)
         canvas, decoder = self._start(n)
         for step in self._steps():

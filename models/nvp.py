@@ -93,7 +93,8 @@ class NVPVAE(nn.Module):
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Images g(z) [n, C, H, W] with z from the prior; the generator lives on the model's device."""
+        """Images g(z) [n, C, H, W] with z from the prior, n at least 1; the generator lives on the model's device."""
+        at_least("n", n, 1)
         refuse_context(context)
         weight = self.base.weight
         z = torch.randn(n, self.latent, generator=generator, dtype=weight.dtype, device=weight.device)

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 
@@ -42,6 +43,28 @@ def test_a_cell_goes_on_from_its_checkpoint(tmp_path):
     for _ in range(2):  # the second finds a finished run and has no steps left
         assert TrainingCells(tmp_path, 1, lines.append).train([cell], lambda *_: None) == []
     assert [line.split(": ")[1].split(",")[0] for line in lines] == ["starts", "done", "goes on", "done"]
+
+
+class EndedFromOutside(TrainingCells):
+    """Receives SIGTERM when its first training has recorded a step."""
+
+    def _show(self, done, of):
+        self.processes = [running.process for running in self.running]
+        if self.running[0].steps() != "0":
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_no_training_outlives_the_process_that_started_it(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        cell = TrainingCell({"model": "nvp"}, (*TINY, *SMALL, "--steps", "100000"))
+        trainings = EndedFromOutside(tmp_path, 1, lambda line: None)
+        with pytest.raises(SystemExit):
+            trainings.train([cell], lambda *_: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [process.returncode for process in trainings.processes] == [130]
+    assert (tmp_path / cell.name / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_what_is_no_number_of_jobs(tmp_path):
