@@ -1,12 +1,13 @@
 """How many images a second the data sets give, in batches as `geco train` takes them, and what that is of a step.
 
     python bench/feeding.py [--threads 2] [--seconds 1]
+    python bench/feeding.py --write         # on an idle machine: results/feeding.md
 
 Every row is measured through the same order and loader as in training, a new permutation for each epoch included. The
 bar is 128000 images of 32x32x3 a second: a GPU step of 1 ms at batch 128. The share is that of a training step of
 VAE+NVP on this CPU, with the same number of threads; at most 5% is wanted. Arrays are larger than the caches of the
-processor, and files are in the page cache. Where other processes hold the cores, the fastest tenth of the
-batches, with one thread, says better what an idle machine would do.
+processor, and files are in the page cache. Where other processes hold the cores, the fastest tenth of the batches,
+with one thread, says better what an idle machine would do.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from results import machine
 from torch.utils.data import DataLoader
 
 import geco_ext
@@ -34,24 +36,58 @@ BAR = 128_000
 LARGEST_SHARE = 0.05
 COUNT = {"cifar10": 50_000, "mnist": 60_000}
 STEPS = 10
+PAGE = Path(__file__).parent / "results" / "feeding.md"
+HEADER = """| data set | us a batch | images/s | fastest tenth | share of a CPU step |
+|---|---|---|---|---|"""
 
 
 def main() -> None:
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each row")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    load = os.getloadavg()[0]
-    print(f"torch {torch.__version__}, {arguments.threads} threads of {os.cpu_count()}; load before: {load:.2f}")
-    print(f"{'data set':<34}{'us a batch':>11}{'images/s':>11}{'fastest tenth':>15}{'share of a CPU step':>21}")
+    print(f"{arguments.threads} threads of {os.cpu_count()}; load before: {os.getloadavg()[0]:.2f}")
+    print(HEADER)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, dataset in data_sets(Path(folder)):
-            seconds, undisturbed = seconds_a_batch(dataset, arguments.seconds)
-            share = seconds / seconds_a_step(dataset)
-            slow = ("" if BATCH / seconds >= BAR else "  below the bar") + ("" if share <= LARGEST_SHARE else "  > 5%")
-            rates = f"{BATCH / seconds:>11,.0f}{BATCH / undisturbed:>15,.0f}"
-            print(f"{name:<34}{1e6 * seconds:>11.0f}{rates}{share:>21.2%}{slow}")
+            rows.append(row(name, dataset, arguments.seconds))
+            print(rows[-1], flush=True)
+    if arguments.write:
+        PAGE.write_text(page(rows, arguments.threads))
+        print(f"wrote {PAGE}")
+
+
+def row(name: str, dataset: ImageDataset, seconds: float) -> str:
+    """A line of the table; bars that are missed are marked."""
+    mean, undisturbed = seconds_a_batch(dataset, seconds)
+    share = mean / seconds_a_step(dataset)
+    slow = "" if BATCH / mean >= BAR else " (below the bar)"
+    large = "" if share <= LARGEST_SHARE else " (above 5%)"
+    rates = f"{BATCH / mean:,.0f}{slow} | {BATCH / undisturbed:,.0f}"
+    return f"| {name} | {1e6 * mean:.0f} | {rates} | {share:.2%}{large} |"
+
+
+def page(rows: list[str], threads: int) -> str:
+    """The table with how it was made."""
+    of = machine(torch.device("cpu"))
+    return "\n".join(
+        [
+            "# Feeding",
+            "",
+            f"Made by `python bench/feeding.py --write`: batches of {BATCH} as `geco train` takes them,",
+            f"{threads} threads; means, and the rate at which the fastest tenth of the batches came.",
+            f"At least {BAR:,} images/s of 32x32x3 are wanted, and at most {LARGEST_SHARE:.0%} of a training step of",
+            f"VAE+NVP on this CPU. {of['processor']}, torch {of['torch']}, geco_ext {of['geco_ext']}.",
+            "",
+            HEADER,
+            *rows,
+            "",
+        ]
+    )
 
 
 def data_sets(folder: Path) -> Iterator[tuple[str, ImageDataset]]:
