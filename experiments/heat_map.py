@@ -15,12 +15,14 @@ def draw_heat_map(rows: Sequence[dict[str, str]], file: Path) -> None:
 
     Args:
         rows: with the columns model, data, kappa, ``RMSE / kappa`` and outcome.
-        file: the PNG.
+        file: the PNG; without rows none is drawn.
     """
+    if not rows:
+        return
     lines = sorted({(row["data"], row["model"]) for row in rows})
     kappas = sorted({row["kappa"] for row in rows}, key=float)
     ratios = {(row["data"], row["model"], row["kappa"]): row for row in rows}
-    figure, axes = plt.subplots(figsize=(1.6 + 1.1 * len(kappas), 1.0 + 0.34 * len(lines)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.5 + 0.9 * len(kappas), 1.5 + 0.3 * len(lines)), layout="constrained")
     nothing = float("nan")
     cells = [(*line, kappa) for line in lines for kappa in kappas]
     values = [float(ratios[cell]["RMSE / kappa"]) if cell in ratios else nothing for cell in cells]

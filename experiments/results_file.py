@@ -5,6 +5,15 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
+
+
+class HasColumns(Protocol):
+    """A cell of a study."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What names it, the key columns among them."""
 
 
 class ResultsFile:
@@ -17,7 +26,7 @@ class ResultsFile:
         key: the columns that name a cell; rows are kept sorted by them, numbers as numbers.
 
     Raises:
-        ValueError: the file exists and lacks a key column.
+        ValueError: the file exists and is not one of a study with these columns.
 
     Example:
         >>> import tempfile
@@ -32,33 +41,60 @@ class ResultsFile:
         self.key = tuple(key)
         self.rows: list[dict[str, str]] = []
         if path.exists():
-            with path.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
-        if any(column not in row for row in self.rows for column in self.key):
-            raise ValueError(f"path: {path} is no file of this study, expected the columns {', '.join(self.key)}")
+            self.rows = self._read()
 
     def has(self, cell: dict[str, str]) -> bool:
         """Whether a row with this cell's key columns is there."""
         return any(all(row[column] == cell[column] for column in self.key) for row in self.rows)
 
+    def of(self, cells: Iterable[HasColumns]) -> list[dict[str, str]]:
+        """The rows of these cells, as far as they are finished."""
+        wanted = {tuple(cell.columns[column] for column in self.key) for cell in cells}
+        return [row for row in self.rows if tuple(row[column] for column in self.key) in wanted]
+
     def add(self, row: dict[str, str]) -> None:
-        """Put a row in its place and write all to disk."""
+        """Put a row in its place and write all to disk.
+
+        Raises:
+            ValueError: the rows that are there have other columns.
+        """
+        if self.rows and set(self.rows[0]) != set(row):
+            raise ValueError(f"{self.path} has other columns: {', '.join(self.rows[0])}, expected {', '.join(row)}")
         self.rows.append(row)
         self.rows.sort(key=lambda row: [number_or_text(row[column]) for column in self.key])
+        self.save()
+
+    def save(self) -> None:
+        """Write all rows to disk, as they are now."""
+        if not self.rows:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".csv.partial")
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(temporary, self.path)
 
-    def write_markdown(self, introduction: str) -> None:
-        """Write the rows as a Markdown table below the introduction."""
+    def write_markdown(self, introduction: str, rows: Sequence[dict[str, str]] | None = None) -> None:
+        """Write all rows, or these, as a Markdown table below the introduction."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".md.partial")
-        temporary.write_text(f"{introduction}\n\n{markdown_table(self.rows)}\n")
+        temporary.write_text(f"{introduction}\n\n{markdown_table(self.rows if rows is None else rows)}\n")
         os.replace(temporary, self.path.with_suffix(".md"))
+
+    def _read(self) -> list[dict[str, str]]:
+        try:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"path: {self.path} is no CSV file: {error}") from error
+        if any(column not in row for row in rows for column in self.key):
+            raise ValueError(f"path: {self.path} is no file of this study, expected the columns {', '.join(self.key)}")
+        for number, row in enumerate(rows, start=2):
+            if None in row or None in row.values():
+                raise ValueError(f"path: {self.path} is damaged: line {number} has not as many columns as the first")
+        return rows
 
 
 def number_or_text(value: str) -> tuple[float, str]:

@@ -1,5 +1,6 @@
 """Many trainings by `geco train`, several at a time, each taken up where a killed one stopped."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +18,9 @@ from typing import Any
 PROGRAM = (sys.executable, "-c", "import sys; from geco_ext.cli import main; sys.exit(main())")
 LOOK_EVERY = 0.5
 """Seconds between looks at what runs."""
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 Report = dict[str, Any]
 """What `geco train` writes to ``results.json``."""
@@ -130,7 +135,7 @@ class TrainingCells:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_heed_interrupts,
+                preexec_fn=partial(_heed_interrupts, os.getpid()),
             )
         return Running(cell, folder, process, time.monotonic())
 
@@ -169,9 +174,13 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _heed_interrupts() -> None:
+def _heed_interrupts(parent: int) -> None:
     """A shell that starts a command in the background lets it, and what it starts, ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _LIBC is not None:  # where the parent is killed without a chance to say so, Linux sends the same
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+        if os.getppid() != parent:  # it was killed before
+            os._exit(130)
 
 
 def print_line(line: str) -> None:

@@ -24,7 +24,9 @@ def build_app() -> typer.Typer:
     app.command()(sample)
     app.command()(reconstruct)
     app.command()(data)
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(experiment)
+    # The options behind an experiment's name are its own, --help too.
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=settings)(experiment)
     app.command()(info)
     return app
 

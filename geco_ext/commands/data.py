@@ -35,19 +35,25 @@ def data(
     from geco_ext.data.contact_sheet import contact_sheet
     from geco_ext.training.atomic_file import replaced_when_written
 
-    file = Path(re.sub(r"[^\w.-]+", "-", name) + ".png") if out is None else out
+    file = Path((re.sub(r"[^\w.-]+", "-", name) or "data") + ".png") if out is None else out
     if file.suffix.lower() != ".png":
         raise CommandFailure(f"out must end in .png, got {file}")
     if not file.parent.is_dir():
         raise CommandFailure(f"out: {file.parent} is not a folder")
+    if file.is_dir():
+        raise CommandFailure(f"out: {file} is a folder, expected the name of a file")
     size = geco_ext.data.command_size(name) if size is None else size
     try:
         dataset = geco_ext.data.load(name, split, root, size, seed)
     except (ValueError, FileNotFoundError) as error:
         raise CommandFailure(str(error)) from error
     line = f"{name}, {split}: {_sizes(dataset)}"
-    with replaced_when_written(file) as temporary:
-        contact_sheet(dataset, line).save(temporary, format="png")
+    sheet = contact_sheet(dataset, line)
+    try:
+        with replaced_when_written(file) as temporary:
+            sheet.save(temporary, format="png")
+    except OSError as error:
+        raise CommandFailure(f"out: {file} cannot be written: {error.strerror or error}") from error
     print(f"{line}; contact sheet in {file}")
     return 0
 

@@ -17,6 +17,9 @@ def experiment(
     name: Annotated[str, typer.Argument(help=f"{', '.join(EXPERIMENTS)}; --help behind it shows its own options.")],
 ) -> int:
     """Run one of the studies of geco_ext.experiments; an interrupted one goes on with the same command."""
+    if name == "--help":
+        print(context.get_help())
+        return 0
     if name not in EXPERIMENTS:
         raise CommandFailure(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
     code: int = import_module(f"geco_ext.experiments.{EXPERIMENTS[name]}").main(context.args)

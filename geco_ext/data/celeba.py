@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from geco_ext.data.cache_folder import cache_folder
-from geco_ext.data.celeba_files import IMAGES, ImageFiles, find_images
+from geco_ext.data.celeba_files import IMAGES, PARTITION, ImageFiles, find_images
 from geco_ext.data.download import RemoteFile, fetch
 from geco_ext.data.image_dataset import ImageDataset
 from geco_ext.data.mapped_array import mapped
@@ -53,7 +53,10 @@ def load_celeba(request: Request) -> ImageDataset:
         images = files or find_images(fetch(ARCHIVE, folder).parent)
         names = images.of_split(request.split)
         if not names:
-            raise ValueError(f"data 'celeba': none of the {len(images)} images in {images.path} is for {request.split}")
+            raise ValueError(
+                f"data 'celeba': none of the {len(images)} images in {images.path} is for {request.split}; expected "
+                f"000001.jpg to 202599.jpg, or names that {images.partition or PARTITION + ' beside them'} lists"
+            )
         return (len(names), 3, size, size), _squares(images, names, size)
 
     pixels = torch.from_numpy(mapped(folder / f"{request.split}-{size}-{origin}.npy", make))
@@ -75,15 +78,16 @@ def _squares(images: ImageFiles, names: list[str], size: int) -> Iterator[np.nda
 
 
 def _square(images: ImageFiles, name: str, size: int) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
+    content = images.read(name)
     try:
-        with Image.open(BytesIO(images.read(name))) as image:
+        with Image.open(BytesIO(content)) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             # Cut before it is resized: with a box, the kernel would reach beyond the square.
             square = image.convert("RGB").crop((left, top, left + side, top + side))
             square = square.resize((size, size), Image.Resampling.BILINEAR)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow lets through whatever a broken file leads to
         raise ValueError(f"{name} in {images.path} cannot be read as an image: {error}; fetch it again") from error
     return np.asarray(square).transpose(2, 0, 1)

@@ -72,8 +72,8 @@ class ZippedImages(ImageFiles):
         """The bytes of one image."""
         try:
             return self._archive.read(self._member[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{name} in {self.path} is corrupt: {error}; fetch it again") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: it is encrypted
+            raise ValueError(f"{name} in {self.path} cannot be read: {error}; fetch it again") from error
 
     def fingerprint(self) -> str:
         """A text that differs where the archive may: path, size and time."""
@@ -89,7 +89,7 @@ def find_images(root: Path) -> ImageFiles:
     """
     root = checked_root("celeba", root)
     loose = [next(root.glob("*.jpg")).name] if any(root.glob("*.jpg")) else []
-    found = first_present("celeba", root, [IMAGES, f"celeba/{IMAGES}", f"{IMAGES}.zip", *loose])
+    found = first_present("celeba", root, [IMAGES, f"celeba/{IMAGES}", f"{IMAGES}.zip", *loose], Path.exists)
     partition = next((path for path in (root / PARTITION, found.parent / PARTITION) if path.is_file()), None)
     images = (
         ZippedImages(found, partition)
@@ -103,7 +103,7 @@ def find_images(root: Path) -> ImageFiles:
 
 def _part(name: str) -> str | None:
     number = Path(name).stem
-    if not number.isdigit():
+    if not (number.isascii() and number.isdecimal()):
         return None
     return "0" if int(number) <= LAST_TRAINING else "1" if int(number) <= LAST_VALIDATION else "2"
 

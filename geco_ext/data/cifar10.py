@@ -78,7 +78,8 @@ def _unpacked(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
         with tarfile.open(archive, "r:gz") as tar:
             for name in names:
                 member = tar.getmember(f"{FOLDER}/{name}")
-                file = tar.extractfile(member) if member.size <= LARGEST_BATCH else None
+                # A link could lead anywhere, itself included.
+                file = tar.extractfile(member) if member.isreg() and member.size <= LARGEST_BATCH else None
                 if file is None:
                     raise ValueError(f"{archive}: {member.name} is no file of at most {LARGEST_BATCH} bytes")
                 yield f"{member.name} in {archive}", file.read()

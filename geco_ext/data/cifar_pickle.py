@@ -91,12 +91,15 @@ def _images(noted: Any) -> np.ndarray:
     """The array that was noted: its state is (version, shape, type, whether in Fortran order, bytes)."""
     try:
         _, shape, dtype, in_fortran_order, values = noted.state
-        count, each = shape
+        count, each = map(int, shape)
         is_bytes = dtype.arguments[0] in UNSIGNED_BYTE
+        is_array = 0 <= max(count, each) < 2**63  # what a program made up may be too long to print
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise NotABatch("its 'data' is not an array of two dimensions") from error
-    if not (is_bytes and isinstance(values, bytes) and isinstance(count, int) and each == VALUES):
-        raise NotABatch(f"its 'data' is of shape {list(shape)}, expected bytes of shape [N, {VALUES}]")
+    if not is_array:
+        raise NotABatch("its 'data' is not an array of two dimensions")
+    if not (is_bytes and isinstance(values, bytes) and each == VALUES):
+        raise NotABatch(f"its 'data' is of shape {[count, each]}, expected bytes of shape [N, {VALUES}]")
     if count < 1 or len(values) != count * VALUES:
         raise NotABatch(f"its 'data' holds {len(values)} bytes, expected {count} x {VALUES}")
     pixels = np.frombuffer(values, dtype=np.uint8)

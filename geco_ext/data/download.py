@@ -68,18 +68,21 @@ def _download(remote: RemoteFile, path: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     problems = []
+    resuming = _Resuming(path)
     for url in remote.urls:
         for _ in range(ATTEMPTS):
-            resuming = _Resuming(path)
             try:
                 # pooch gives a temporary name, compares the checksum, and only then renames.
                 pooch.retrieve(url, remote.checksum, fname=path.name, path=path.parent, downloader=resuming)
                 return
             except ValueError:
                 problem, again = "wrong checksum", resuming.resumed
+            except _AnotherAnswer as error:
+                problem, again = str(error), False
             except HTTPError as error:
                 problem = str(error)
                 again = error.response is not None and error.response.status_code == RANGE_NOT_SATISFIABLE
+                resuming.from_the_start = again
             except RequestException as error:
                 problem, again = _reason(error), True
             except OSError as error:
@@ -87,19 +90,34 @@ def _download(remote: RemoteFile, path: Path) -> None:
             if not again:
                 break
         problems.append(f"{url}: {problem}")
+    again_from = " (it goes on where it stopped)" if resuming.has_a_part() else ""
     raise DownloadError(
-        f"{remote.name} could not be downloaded: {'; '.join(problems)}. Try again (it goes on where it stopped), "
+        f"{remote.name} could not be downloaded: {'; '.join(problems)}. Try again{again_from}, "
         "or give the folder of a copy at hand as root"
     )
 
 
+class _AnotherAnswer(Exception):  # noqa: N818 - what came, as the message says
+    """A server answered with something that cannot be the file."""
+
+
 class _Resuming:
-    """A downloader for pooch that keeps what came before a cut, beside the file, and asks for the rest."""
+    """A downloader for pooch that keeps what came before a cut, beside the file, and asks for the rest.
+
+    Attributes:
+        from_the_start: whether the next download asks for all of the file.
+        resumed: whether the last one went on with a part.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self.partial = path.with_name(f".{path.name}.partial")
+        self.from_the_start = False
         self.resumed = False
+
+    def has_a_part(self) -> bool:
+        """Whether something came already."""
+        return self.partial.is_file() and self.partial.stat().st_size > 0
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         from pooch import HTTPDownloader
@@ -107,15 +125,22 @@ class _Resuming:
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         with self.partial.open("ab") as file:
-            start = file.tell()
+            start = 0 if self.from_the_start else file.tell()
+            self.from_the_start = False
             whole = 0
 
             def begin(response: Response, *_: Any, **__: Any) -> None:
                 nonlocal start, whole
-                if response.status_code in (OK, RANGE_NOT_SATISFIABLE):  # not the rest that was asked for
+                length = int(response.headers.get("Content-Length", 0))
+                if response.status_code == OK:  # all of it, whatever was asked for
+                    # A part may be a gigabyte: the page that says "too many downloads" must not replace it.
+                    if "text/html" in response.headers.get("Content-Type", ""):
+                        raise _AnotherAnswer("a web page, not the file")
+                    if 0 < length < start:
+                        raise _AnotherAnswer(f"{length} bytes, less than came before")
                     start = 0
                     file.truncate(0)
-                whole = start + int(response.headers.get("Content-Length", 0))
+                whole = start + length
 
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
             # A total that is not 0, because pooch asks whether the bar is true; it sets the right one.

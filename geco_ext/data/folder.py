@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from geco_ext.data.image_dataset import ImageDataset
-from geco_ext.data.own_split import own_split
+from geco_ext.data.own_split import own_split, too_few
 from geco_ext.data.request import Request, Storage
-from geco_ext.data.resize import resize
+from geco_ext.data.resize import centre_square, resize
 from geco_ext.data.stored_images import as_bytes
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B")
+LEVELS = {"F": 1, "I": 65535, "I;16": 65535, "I;16L": 65535, "I;16B": 65535}
+"""Value of white in Pillow's modes of more than 8 bits, all grey; converting them to L would clip, not scale."""
 
 
 def load_folder(path: Path, request: Request) -> ImageDataset:
     """Every image under ``path``, sorted by path; the label is the index of the sub-folder it lies in.
 
     With a ``size`` the centre square of each image is resized; without one all must be of one size. Images stay
-    in grey when every one of them is grey, otherwise all become RGB.
+    in grey when every one of them is grey, otherwise all become RGB; photographs are turned as their EXIF data say,
+    transparency is left out. Hidden files are skipped.
 
     Raises:
         FileNotFoundError: ``path`` is no folder.
-        ValueError: no images, an unreadable one, or different sizes and no ``size``.
+        ValueError: no images, an unreadable one, values outside the range of images, or different sizes and no
+            ``size``.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"data 'folder:{path}': expected a folder of images, found none there")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = "a file" if path.exists() else "nothing"
+        raise FileNotFoundError(f"data 'folder:{path}': expected a folder of images, found {found} there")
+    files = sorted(file for file in path.rglob("*") if _is_image(file))
     if not files:
         raise ValueError(f"data 'folder:{path}': no images there; expected files ending in {', '.join(SUFFIXES)}")
     classes = sorted({file.parent for file in files})
     chosen = own_split(files, request.split)
     if not chosen:
-        raise ValueError(f"data 'folder:{path}': {len(files)} images are too few for a {request.split!r} split")
+        raise ValueError(f"data 'folder:{path}': {too_few(len(files), request.split)}")
     images = [_stored(_fitted(_read(file), request.size), request.storage) for file in chosen]
     _check_one_size(chosen, images)
     if len({len(image) for image in images}) > 1:
@@ -45,31 +53,41 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     return ImageDataset(torch.stack(images), labels)
 
 
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
 def _read(file: Path) -> Tensor:
     """One image, ``[1, H, W]`` if it is grey, ``[3, H, W]`` if not, in [0, 1]."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
-            if image.mode not in GREY_MODES:
-                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).to(torch.float32) / 255
-            # 16-bit files come as mode I or I;16; converting those to L would clip them, not scale them.
-            levels = 65535 if image.mode.startswith("I") else 255
-            grey = np.array(image if levels == 65535 else image.convert("L"), dtype=np.float32)
-            return torch.from_numpy(grey / levels).unsqueeze(0)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as an image: {error}") from error
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            levels = LEVELS.get(image.mode, 255)
+            values = np.array(image if image.mode in LEVELS else image.convert(_mode_of(image)), dtype=np.float32)
+    except Exception as error:  # Pillow lets through whatever a broken file leads to
+        problem = str(error) or type(error).__name__
+        raise ValueError(f"{file} cannot be read as an image: {problem}; replace or remove it") from error
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= levels):  # written so that NaN fails too
+        raise ValueError(f"{file} holds values from {low:g} to {high:g}, expected 0 to {levels}")
+    return torch.from_numpy(values / levels).reshape(*values.shape[:2], -1).permute(2, 0, 1).contiguous()
+
+
+def _mode_of(image: Image.Image) -> str:
+    """Grey or RGB."""
+    if image.mode in ("P", "PA"):  # a palette may hold greys alone
+        red, green, blue = image.convert("RGB").split()
+        return "L" if red == green == blue else "RGB"
+    return "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
 
 
 def _fitted(image: Tensor, size: int | None) -> Tensor:
     """The centre square at ``size`` pixels, or the image as it is."""
     if size is None:
         return image
-    height, width = image.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[:, top : top + side, left : left + side]
-    return resize(square.unsqueeze(0), size).squeeze(0)
+    return resize(centre_square(image).unsqueeze(0), size).squeeze(0)
 
 
 def _stored(image: Tensor, storage: Storage) -> Tensor:

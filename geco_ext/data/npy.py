@@ -8,16 +8,19 @@ import numpy as np
 import torch
 
 from geco_ext.data.image_dataset import ImageDataset
-from geco_ext.data.own_split import own_split
+from geco_ext.data.own_split import own_split, too_few
 from geco_ext.data.request import Request
-from geco_ext.data.resize import prepare
+from geco_ext.data.resize import centre_square, prepare
 from geco_ext.data.stored_images import StoredImages
+
+CHANNELS = (1, 3, 4)  # that images have
 
 
 def load_npy(path: Path, request: Request) -> ImageDataset:
     """Images of an ``.npy`` file: ``[N, H, W]`` or ``[N, C, H, W]``, uint8 or floating point in [0, 1]; labels are 0.
 
-    An array of uint8 or float32 that needs no resizing stays in its file, memory-mapped.
+    With a ``size`` the centre square of each image is resized. An array of uint8 or float32 that needs no resizing
+    stays in its file, memory-mapped.
 
     Raises:
         FileNotFoundError: no such file.
@@ -26,9 +29,14 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
     array = _read(path)
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise ValueError(f"data 'npy:{path}': expected shape [N, H, W] or [N, C, H, W], got {list(array.shape)}")
+    if array.ndim == 4 and array.shape[3] in CHANNELS and array.shape[1] not in CHANNELS:
+        raise ValueError(
+            f"data 'npy:{path}': expected shape [N, C, H, W], got {list(array.shape)}, which looks like [N, H, W, C]; "
+            "save array.transpose(0, 3, 1, 2)"
+        )
     rows = torch.tensor(own_split(range(len(array)), request.split), dtype=torch.int64)
     if not len(rows):
-        raise ValueError(f"data 'npy:{path}': {len(array)} images are too few for a {request.split!r} split")
+        raise ValueError(f"data 'npy:{path}': {too_few(len(array), request.split)}")
     _check_values(path, array)
     if array.ndim == 3:
         array = array[:, None]
@@ -38,7 +46,8 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
     else:
         chosen = array[rows.numpy()]
         kept = chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32)
-        images = StoredImages(prepare(torch.from_numpy(np.ascontiguousarray(kept)), request))
+        pixels = torch.from_numpy(np.ascontiguousarray(kept))
+        images = StoredImages(prepare(pixels if request.size is None else centre_square(pixels), request))
     return ImageDataset(images, torch.zeros(len(images), dtype=torch.int64))
 
 
@@ -60,6 +69,6 @@ def _read(path: Path) -> np.ndarray:
             raise ValueError(f"data 'npy:{path}' is not an .npy file")
     try:
         array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)  # read only: a copy on write
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # the header is parsed as Python, which fails in many ways
         raise ValueError(f"data 'npy:{path}' cannot be read as an .npy array: {error}") from error
     return array

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -15,15 +15,17 @@ def checked_root(name: str, root: Path) -> Path:
     return root
 
 
-def first_present(name: str, root: Path, candidates: Iterable[str]) -> Path:
-    """The first of some paths under ``root`` that is there.
+def first_present(
+    name: str, root: Path, candidates: Iterable[str], is_there: Callable[[Path], bool] = Path.is_file
+) -> Path:
+    """The first of some files under ``root`` that is there; ``is_there`` tells what counts.
 
     Raises:
         FileNotFoundError: none is.
     """
     candidates = list(candidates)
     for candidate in candidates:
-        if (root / candidate).exists():
+        if is_there(root / candidate):
             return root / candidate
     raise FileNotFoundError(
         f"data {name!r}: found none of {', '.join(candidates)} in {root}; put one of them there, or leave out root "

@@ -16,3 +16,8 @@ def own_split(examples: Sequence[Example], split: str) -> list[Example]:
     """
     is_test = split == "test"
     return [example for index, example in enumerate(examples) if (index % TEST_EVERY == TEST_EVERY - 1) == is_test]
+
+
+def too_few(count: int, split: str) -> str:
+    """What is said of examples that leave a split empty."""
+    return f"{count} {'image is' if count == 1 else 'images are'} too few for a {split!r} split"

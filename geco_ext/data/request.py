@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 Split = Literal["train", "test"]
 Storage = Literal["float32", "uint8"]
 
@@ -37,6 +39,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {self.split!r}")
+        for name in ("size", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, np.integer):
+                object.__setattr__(self, name, int(value))
         if self.size is not None and not (_is_integer(self.size) and 1 <= self.size <= MAX_SIZE):
             raise ValueError(f"size must be a positive integer (pixels, at most {MAX_SIZE}) or None, got {self.size!r}")
         if not (_is_integer(self.seed) and 0 <= self.seed <= MAX_SEED):

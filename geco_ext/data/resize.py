@@ -23,6 +23,14 @@ def prepare(pixels: Tensor, request: Request) -> Tensor:
     return prepared
 
 
+def centre_square(images: Tensor) -> Tensor:
+    """The largest square in the middle of images ``[..., H, W]``."""
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[..., top : top + side, left : left + side]
+
+
 def resize(images: Tensor, size: int | None) -> Tensor:
     """Bilinear resize of ``[N, C, H, W]`` images to ``size`` by ``size`` pixels; None leaves them as they are.
 

@@ -13,7 +13,8 @@ from geco_ext.data.download import RemoteFile
 class Loopback:
     """``files`` by path; ``faults[path]`` is a list of what goes wrong in the next requests of it, one each.
 
-    A fault is a status code, ``("cut", n)`` for n bytes and then silence, or ``("corrupt",)``.
+    A fault is a status code, ``("cut", n)`` for n bytes and then silence, ``("corrupt",)``, or ``("page",)`` and
+    ``("short",)``: a web page, or another file of some bytes, with status 200.
     """
 
     def __init__(self, port):
@@ -41,6 +42,14 @@ def handler(server):
                 self.send_error(404 if fault is None else fault)
                 return
             content = server.files[path]
+            if fault and fault[0] in ("page", "short"):
+                page = b"<html>Too many downloads</html>"
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8" if fault[0] == "page" else "x/y")
+                self.send_header("Content-Length", str(len(page)))
+                self.end_headers()
+                self.wfile.write(page)
+                return
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and server.knows_ranges else 0
             if start and start >= len(content):
                 self.send_error(416)

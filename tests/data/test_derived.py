@@ -74,6 +74,20 @@ def test_sums_are_of_their_context(source, split, variant):
         assert (len(first), len(last)) == (2, 1)
 
 
+@pytest.mark.parametrize("variant", ["{}-triplets", "{}-rotate"])
+def test_the_last_digit_is_drawn_among_all_of_its_label(source, variant):
+    digits, dataset = source(), source(variant)
+    last = dataset.images[:, -1]
+    if variant == "{}-rotate":
+        last = last[dataset.labels[:, 1] == 0]  # those that are not turned
+    distances, drawn = torch.cdist(
+        last.flatten(1), digits.images.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
+    ).min(dim=1)
+    assert distances.max() < 1e-4
+    # Of n equal draws among n, 1 - 1/e = 63% are seen; of fewer, more.
+    assert len(drawn.unique()) > 0.55 * len(drawn)
+
+
 def test_sums_hold_the_same_triplets(source):
     stack, easy, hard = (source(f"{{}}-{kind}") for kind in ("triplets", "sum", "sum-hard"))
     assert torch.equal(stack.images, torch.cat([easy.contexts, easy.images], dim=1))

@@ -80,9 +80,29 @@ def test_a_part_as_long_as_the_file_begins_anew(server, cache):
     assert server.ranges() == [f"bytes={len(CONTENT)}-", None]
 
 
+@pytest.mark.parametrize("answers", [[("page",)], [("short",)], [416, ("page",)], [416, 404]])
+def test_another_answer_than_the_rest_leaves_the_part(server, cache, answers):
+    server.files["mirror"] = CONTENT
+    server.faults["file.bin"] = [("cut", HALF)] + [("cut", 0)] * (download.ATTEMPTS - 1)
+    server.faults["mirror"] = answers
+    with pytest.raises(DownloadError, match="goes on where it stopped"):
+        fetch(remote(server, "file.bin", "mirror"), cache)
+    assert (cache / ".file.bin.partial").read_bytes() == CONTENT[:HALF]
+    server.requests.clear()
+    assert fetch(remote(server, "file.bin", "mirror"), cache).read_bytes() == CONTENT
+    assert server.ranges() == [f"bytes={HALF}-"]
+
+
+def test_a_web_page_is_called_one_and_not_kept(server, cache):
+    server.faults["file.bin"] = [("page",)]
+    with pytest.raises(DownloadError, match=r"a web page, not the file\. Try again, or give"):
+        fetch(remote(server, "file.bin"), cache)
+    assert left_behind(cache) == []
+
+
 def test_a_wrong_checksum_leaves_nothing_under_the_name(server, cache):
     server.files["file.bin"] = b"something else"
-    with pytest.raises(DownloadError, match=r"file\.bin could not be downloaded: .*wrong checksum"):
+    with pytest.raises(DownloadError, match=r"file\.bin could not be downloaded: .*wrong checksum\. Try again, or"):
         fetch(remote(server, "file.bin"), cache)
     assert left_behind(cache) == []
 
@@ -157,7 +177,7 @@ def fetching(server, cache):
 def test_two_processes_at_once_download_once(server, cache):
     server.seconds_a_block = 0.01
     processes = [fetching(server, cache) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [str(len(CONTENT))] * 2
+    assert [process.communicate(timeout=300)[0].strip() for process in processes] == [str(len(CONTENT))] * 2
     assert server.ranges() == [None]
     assert left_behind(cache) == ["file.bin"]
 
@@ -170,7 +190,7 @@ def test_a_killed_process_leaves_a_part_that_the_next_goes_on_with(server, cache
     while not (part.is_file() and part.stat().st_size) and time.monotonic() < waited + 60:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert not (cache / "file.bin").exists()
     done = part.stat().st_size
     assert 0 < done < len(CONTENT)

@@ -44,3 +44,26 @@ def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> N
 
 def test_no_rows_make_an_empty_table() -> None:
     assert markdown_table([]).strip("| \n") == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"rule,kappa,RMSE\ndefault,0.1,0.1001\ndefa", "is damaged: line 3 has not as many columns as the first"),
+        (b"rule,kappa\ndefault,0.1,0.1001\n", "is damaged: line 2"),
+        (b"\xff\xfe\x00rule", "is no CSV file"),
+    ],
+)
+def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "study.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"study\.csv {message}"):
+        ResultsFile(path, key=("rule", "kappa"))
+    assert path.read_bytes() == content
+
+
+def test_rows_of_another_version_are_not_mixed(tmp_path: Path) -> None:
+    results = ResultsFile(tmp_path / "study.csv", key=("rule",))
+    results.add({"rule": "default", "note": ""})
+    with pytest.raises(ValueError, match=r"other columns: rule, note, expected rule, RMSE"):
+        results.add({"rule": "paper", "RMSE": "0.1"})

@@ -1,5 +1,8 @@
 import json
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -67,6 +70,35 @@ def test_no_training_outlives_the_process_that_started_it(tmp_path):
     assert (tmp_path / cell.name / "checkpoints" / "last.ckpt").is_file()
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from geco_ext.experiments.training_cells import TrainingCell, TrainingCells
+cell = TrainingCell({"model": "nvp"}, tuple(sys.argv[2:]))
+TrainingCells(Path(sys.argv[1]), 1, print).train([cell], print)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_a_killed_experiment_takes_its_training_along(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), *TINY, *SMALL, "--steps", "1000000"]
+    experiment = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "nvp" / "metrics.csv"
+    wait_until(lambda: metrics.is_file() and len(metrics.read_text().splitlines()) > 1)
+    experiment.kill()
+    experiment.wait()
+    log = tmp_path / "nvp.log"
+    wait_until(lambda: "interrupted" in log.read_text())
+    assert (tmp_path / "nvp" / "checkpoints" / "last.ckpt").is_file()
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_what_is_no_number_of_jobs(tmp_path):
     with pytest.raises(ValueError, match="jobs: got 0, expected at least 1"):
         TrainingCells(tmp_path, 0, print)
@@ -102,3 +134,11 @@ def test_the_cells_of_the_study_are_all_constraints_of_both_models(tmp_path):
 def test_an_unknown_experiment_lists_the_known_ones(capsys):
     assert main(["experiment", "nosuch"]) == 2
     assert "unknown experiment 'nosuch'; known are multiplier, constraints, matrix" in capsys.readouterr().err
+
+
+def test_help_of_an_experiment_is_its_own(capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "matrix", "--help"])
+    assert "--quick" in capsys.readouterr().out
+    assert main(["experiment", "--help"]) == 0
+    assert "multiplier, constraints, matrix" in capsys.readouterr().out
