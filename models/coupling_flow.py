@@ -53,10 +53,14 @@ class AffineCoupling(nn.Module):
     def _transformed(self, z: Tensor, features: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         kept, changed = z[..., : self.kept], z[..., self.kept :]
         log_scale, shift = self._scale_and_shift(kept, features)
-        # The kernel sums over all but the first dimension; here each row has a determinant of its own.
-        changed_rows, log_scales, shifts = (part.reshape(-1, part.shape[-1]) for part in (changed, log_scale, shift))
-        transformed, log_det = affine_coupling(changed_rows, log_scales, shifts, inverse)
-        return torch.cat([kept, transformed.view_as(changed)], dim=-1), log_det.view(changed.shape[:-1])
+        # The kernel sums over all but the first dimension; here each row has a determinant of its own. The usual
+        # latents are rows already: a view more is a node more for autograd, of which tiny couplings feel each.
+        parts = (changed, log_scale, shift)
+        rows = parts if z.dim() == 2 else [part.reshape(-1, part.shape[-1]) for part in parts]
+        transformed, log_det = affine_coupling(*rows, inverse)
+        if z.dim() != 2:
+            transformed, log_det = transformed.view_as(changed), log_det.view(changed.shape[:-1])
+        return torch.cat([kept, transformed], dim=-1), log_det
 
     def _scale_and_shift(self, kept: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         hidden = torch.relu(self.from_latent(kept) + self.from_features(features))
