@@ -120,6 +120,26 @@ def test_two_processes_follow_the_trajectory_of_one(one, two):
 
 
 @pytest.mark.slow
+def test_a_conditional_model_follows_it_too(tmp_path, environment):
+    """ConvDraw draws noise at every step of its own, and each rank has its share of the contexts."""
+    options = {"steps": 2, "hidden": 4, "latent": 2, "downsampling": 2}
+    settings = tiny_settings(model="convdraw", model_options=options, data="digits-sum", steps=8)
+    start(settings, tmp_path / "one").train()
+    given = {"--model": "convdraw", "--data": "digits-sum", "--size": 8, "--batch-size": 500, "--steps": 8}
+    command = [*TORCHRUN, "-m", "geco_ext", "train", "--out", str(tmp_path / "two"), "--threads", "1"]
+    command += ["--accelerator", "cpu", "--checkpoint-every", str(settings.checkpoint_every)]
+    command += [str(part) for item in given.items() for part in item]
+    command += [part for name, value in options.items() for part in ("--model-option", f"{name}={value}")]
+    subprocess.run(command, env=environment, check=True, timeout=ENOUGH)
+    of_two, of_one = (read_history(tmp_path / name / "metrics.csv") for name in ("two", "one"))
+    assert of_two.keys() == of_one.keys()
+    for name, values in of_two.items():
+        assert values == pytest.approx(of_one[name], rel=1e-4, abs=1e-6), name
+    states = [final(tmp_path / name)["state_dict"] for name in ("two", "one")]
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_the_command_resumes_bit_for_bit_and_reports_once(tmp_path, two, environment):
     path = tmp_path / "run"
     shutil.copytree(two, path)
