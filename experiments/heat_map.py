@@ -36,7 +36,8 @@ def draw_heat_map(rows: Sequence[dict[str, str]], file: Path) -> None:
             cell = ratios.get((*line, kappa))
             if cell is not None:
                 mark = {"met": "", "slack": " s", "unreachable": " u"}.get(cell["outcome"].partition(" ")[0], " !")
-                axes.text(x, y, cell["RMSE / kappa"] + mark, ha="center", va="center", fontsize=8)
+                ink = "white" if abs(float(cell["RMSE / kappa"]) - 1) > 0.1 else "black"
+                axes.text(x, y, cell["RMSE / kappa"] + mark, ha="center", va="center", fontsize=8, color=ink)
     figure.colorbar(image, label="RMSE / kappa (s: slack, u: unreachable, !: not met)")
     figure.savefig(file, dpi=120)
     plt.close(figure)
