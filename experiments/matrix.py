@@ -34,7 +34,7 @@ WITH_CONTEXT = ("digits-sum", "digits-sum-hard", "digits-rotate")
 PAPER_RATES = ("0.01", "0.1", "1")
 PAPER_CELLS = (
     ("nvp", "digits", "0.1"),
-    ("nvp", "patches", "0.1"),
+    ("nvp", "digits-triplets", "0.1"),
     ("convdraw", "digits", "0.1"),
     ("nvp", "digits", "0.06"),
 )
