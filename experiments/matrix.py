@@ -39,10 +39,6 @@ PAPER_CELLS = (
     ("nvp", "digits", "0.06"),
 )
 KEY = ("model", "data", "kappa", "objective", "steps", "seed")
-
-TOLERANCE = 0.05
-SLACK_KL = 0.5
-
 STEPS, MORE_STEPS = 2000, TrainingSettings().steps
 
 INTRODUCTION = """# One setting for all
