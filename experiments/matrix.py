@@ -51,7 +51,8 @@ pixels, photograph patches of 32x32. RMSE: training set, eval mode, one posterio
 - slack: below kappa with a KL under 0.5 nats, so the constraint is met for free
 - unreachable: within 10% of what the same model reaches when it is trained for reconstruction alone, which is shown and
   above kappa as well
-- `paper:LR`: Algorithm 1 of the paper to the letter, beside the matrix"""
+- `paper:LR`: Algorithm 1 of the paper to the letter, beside the matrix
+- seconds: of the last process that trained the cell, and with other trainings on the same machine"""
 
 
 def pairs() -> Iterator[tuple[str, str]]:
