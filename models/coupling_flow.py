@@ -56,8 +56,8 @@ class AffineCoupling(nn.Module):
         # The kernel sums over all but the first dimension; here each row has a determinant of its own. The usual
         # latents are rows already: a view more is a node more for autograd, of which tiny couplings feel each.
         parts = (changed, log_scale, shift)
-        rows = parts if z.dim() == 2 else [part.reshape(-1, part.shape[-1]) for part in parts]
-        transformed, log_det = affine_coupling(*rows, inverse)
+        rows, log_scales, shifts = parts if z.dim() == 2 else [part.reshape(-1, part.shape[-1]) for part in parts]
+        transformed, log_det = affine_coupling(rows, log_scales, shifts, inverse)
         if z.dim() != 2:
             transformed, log_det = transformed.view_as(changed), log_det.view(changed.shape[:-1])
         return torch.cat([kept, transformed], dim=-1), log_det
