@@ -175,7 +175,10 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _heed_interrupts(parent: int) -> None:
-    """A shell that starts a command in the background lets it, and what it starts, ignore Ctrl-C."""
+    """In a new training: be interrupted by Ctrl-C, and by the end of the experiment, however it comes.
+
+    A shell that starts a command in the background lets it, and what it starts, ignore Ctrl-C.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if _LIBC is not None:  # where the parent is killed without a chance to say so, Linux sends the same
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)

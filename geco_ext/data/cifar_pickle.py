@@ -91,9 +91,9 @@ def _images(noted: Any) -> np.ndarray:
     """The array that was noted: its state is (version, shape, type, whether in Fortran order, bytes)."""
     try:
         _, shape, dtype, in_fortran_order, values = noted.state
-        count, each = map(int, shape)
+        count, each = shape
         is_bytes = dtype.arguments[0] in UNSIGNED_BYTE
-        is_array = 0 <= max(count, each) < 2**63  # what a program made up may be too long to print
+        is_array = all(type(side) is int and 0 <= side < 2**63 for side in shape)  # longer ones cannot be printed
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise NotABatch("its 'data' is not an array of two dimensions") from error
     if not is_array:

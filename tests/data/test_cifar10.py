@@ -3,6 +3,7 @@
 import os
 import pickle
 import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -125,6 +126,16 @@ def test_a_batch_cut_anywhere_is_refused():
 def test_a_batch_of_another_content_is_refused(change, message):
     with pytest.raises(NotABatch, match=message):
         read_batch(python_2_pickle(cifar_batch()[2] | change))
+
+
+@pytest.mark.parametrize("shape", [(10**5000, 3072), (-(10**5000), 3072), (20, 10**5000), (20.0, 3072), ("20", 3072)])
+def test_shapes_that_a_program_made_up_are_refused(shape):
+    from geco_ext.data import cifar_pickle
+
+    dtype = types.SimpleNamespace(arguments=("u1",))
+    noted = types.SimpleNamespace(state=(1, shape, dtype, False, bytes(20 * 3072)))
+    with pytest.raises(NotABatch, match="'data' is not an array of two dimensions"):
+        cifar_pickle._images(noted)
 
 
 def test_a_pickle_of_something_else_is_refused():
