@@ -147,6 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; finished cells are in {results.path}, the same command goes on", file=sys.stderr)
         return 130
+    except ValueError as error:  # the table is of another version; what was trained stays in its run folder
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     # The file may hold cells of other steps and seeds.
     rows = results.of([*wanted, *again, *alone])
     mark_unreachable(rows)

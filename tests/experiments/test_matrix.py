@@ -159,6 +159,17 @@ def test_cells_of_other_steps_and_seeds_stay_out_of_the_line_and_the_picture(run
     assert run("--quick", "--steps", "6", "--seed", "1")[1].startswith("17 of 17")
 
 
+def test_a_table_of_another_version_is_left_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(matrix, "TrainingCells", Trained)
+    Trained.reports, Trained.trained = {}, []
+    table = tmp_path / "matrix.csv"
+    table.write_text("model,data,kappa,objective,steps,seed,note\nnvp,digits,0.1,geco,5,0,\n")
+    before = table.read_bytes()
+    assert matrix.main(["--quick", "--output", str(tmp_path)]) == 2
+    assert "has other columns: model, data, kappa, objective, steps, seed, note" in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
 def test_nothing_trained_draws_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Trained, "train", lambda self, cells, finished: [cell.name for cell in cells])
     assert matrix.main(["--quick", "--output", str(tmp_path)]) == 1
