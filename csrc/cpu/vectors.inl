@@ -238,6 +238,10 @@ struct VectorMath {
   }
 
   template <class V>
+  static GECO_HD V quotient(V a, V b) {
+    return a / b;
+  }
+  template <class V>
   static GECO_HD V unless_zero(V condition, V values) {
     return condition == 0 ? V{} : values;
   }

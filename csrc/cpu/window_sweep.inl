@@ -167,8 +167,10 @@ class TileSweep {
       measure(parts, out, [this, values](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
         for (int r = 0; r < sweep_.rule_count; ++r) {
           const bool correlates = sweep_.rules[r].kind == TermKind::kPatchCorrelation;
-          const V value = correlates ? patch_correlation<VectorMath>(moments, rules_[r], coefficients)
-                                     : local_statistics<VectorMath>(moments, rules_[r], coefficients);
+          PatchCoefficients<V> of_rule;
+          const V value = correlates ? patch_correlation<VectorMath>(moments, rules_[r], of_rule)
+                                     : local_statistics<VectorMath>(moments, rules_[r], of_rule);
+          coefficients = coefficients + of_rule;
           store<Real>(values + r * pitch_ + i, value);
         }
       });

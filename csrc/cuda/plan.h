@@ -5,6 +5,7 @@
 
 #include "call.h"
 #include "cuda/lagrangian.h"
+#include "cuda/window_kernels.h"
 #include "lines.h"
 
 namespace geco::cuda {
@@ -66,23 +67,21 @@ struct Window {
   bool per_channel : 1, shares_statistics : 1;  // with the window before it
 };
 
-// What kernels with windows are compiled for: images in float32, in float32 and half types, one of them in float64.
-enum class ImageTypes : std::int8_t { kFloat32, kFloat, kDouble };
-
-// How the images are cut into strips, each marched down by one warp (window_march.cuh), and what a block keeps.
+// How the images are cut into columns of strips, each marched down by one warp (window_march.cuh), and what a block
+// keeps. Columns of strips lie end to end in a line of rows, and a warp takes so many rows of the line at a time.
 struct Strips {
+  WindowKernel kernel;
+  std::int64_t length;  // of the line, in rows
+  int lanes, beside;    // of a warp that see an image, and how many images lie side by side in a warp
   int step;             // columns from one strip to the next
   int halo;             // columns of a strip, but the first, before those it owns
-  int across, down;     // strips of an image
-  int rows;             // of the image, that a strip owns
+  int across;           // columns of strips in an image
+  int line;             // rows of a column of strips in the line: those of the image, or a few more
+  int rows;             // of the line, that a warp takes
   int warps;            // of a block, that take strips
   int ring_rows;        // of a warp, of all its windows
-  int ring_columns;     // columns of a strip that lie in the image
   int sums;             // of a block: one for each window, then those of squared errors
   int shared_at;        // bytes of shared memory before those of the windows
-  std::int8_t columns;  // of a lane
-  ImageTypes images;
-  bool prediction_in_vectors, target_in_vectors, gradient_in_vectors;
 };
 
 enum class Outcome : int { kEvaluation, kTraining, kSums };

@@ -10,14 +10,19 @@
 
 namespace geco::cuda {
 
-static_assert(sizeof(PatchRule<double>) == kRuleBytes && kLevels * sizeof(MergeWeights<double>) == kDigitsBytes);
+static_assert(sizeof(PatchRule<double>) + 8 == kRuleBytes);
+
+template <class Real>
+struct WindowRule {
+  PatchRule<Real> rule;
+  bool correlation;  // or else local statistics
+};
 
 template <class Real>
 struct WindowShared {
-  PatchRule<Real>* rules;      // of each window
-  MergeWeights<Real>* digits;  // kLevels of each window, for single numbers
-  double* squared_error;       // coefficients: of each channel, or one
-  int squared_errors;          // how many
+  WindowRule<Real>* rules;  // of each window
+  double* squared_error;    // coefficients: of each channel, or one
+  int squared_errors;       // how many
   double* of_warps;
   double* sums;  // of this thread, kWarpSize apart
   Real* rings;   // of this warp
@@ -29,8 +34,7 @@ __device__ __forceinline__ WindowShared<Real> window_shared(const Plan& plan, Sh
   auto* start = reinterpret_cast<unsigned char*>(&shared);
   const auto at = [start](int bytes) { return static_cast<void*>(start + bytes); };
   WindowShared<Real> result;
-  result.rules = static_cast<PatchRule<Real>*>(at(memory.rules));
-  result.digits = static_cast<MergeWeights<Real>*>(at(memory.digits));
+  result.rules = static_cast<WindowRule<Real>*>(at(memory.rules));
   result.squared_error = static_cast<double*>(at(memory.squared_error));
   result.squared_errors = plan.strips.sums - plan.window_count;
   result.of_warps = static_cast<double*>(at(memory.of_warps));
@@ -47,25 +51,25 @@ constexpr Real kLeastEps = std::numeric_limits<Real>::min();
 template <class Real>
 __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, const Window& window) {
   const PlannedTerm& term = plan.terms[window.term];
+  // Kernels for any size weigh a pixel's sums of squares by its channels already.
+  const double channels = plan.strips.kernel.size == 0 ? 1.0 : static_cast<double>(plan.strips.kernel.channels);
   const double numbers = static_cast<double>(window.size) * static_cast<double>(window.size) *
                          static_cast<double>(window.per_channel ? 1 : item.channel.size);
   const double weight = plan.readings[term.first_reading].weight / (item.divisor * numbers);
   const double derivative = multiplier_of(plan, term, term.first_row) * weight;
   // A single number correlates with any other: no gradient, where rounding would leave some.
   const double of_correlation = numbers == 1 ? 0.0 : -derivative;
-  return {static_cast<Real>(1.0 / numbers), max(representable_eps<Real>(window.eps), kLeastEps<Real>), 0,
-          static_cast<Real>(term.kind() == TermKind::kPatchCorrelation ? of_correlation : derivative)};
+  const double size = static_cast<double>(window.size);
+  return {static_cast<Real>(1.0 / (size * size * channels)), max(representable_eps<Real>(window.eps), kLeastEps<Real>),
+          0, static_cast<Real>(term.kind() == TermKind::kPatchCorrelation ? of_correlation : derivative)};
 }
 
 template <class Real>
 __device__ inline void prepare_windows(const Plan& plan, const Item& item, const Share& share,
                                        const WindowShared<Real>& shared) {
   for (int w = static_cast<int>(threadIdx.x); w < plan.window_count; w += kThreads) {
-    shared.rules[w] = rule_of<Real>(plan, item, plan.windows[w]);
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < plan.window_count * kLevels; i += kThreads) {
-    const int length = 1 << (i % kLevels);
-    shared.digits[i] = merge_weights<Real>(length, plan.windows[i / kLevels].size & (length - 1));
+    const bool correlation = plan.terms[plan.windows[w].term].kind() == TermKind::kPatchCorrelation;
+    shared.rules[w] = {rule_of<Real>(plan, item, plan.windows[w]), correlation};
   }
   for (int c = static_cast<int>(threadIdx.x); c < shared.squared_errors; c += kThreads) {
     shared.squared_error[c] = coefficient_of(plan, {share.item, share.channel + c, 0});

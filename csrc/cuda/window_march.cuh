@@ -1,156 +1,290 @@
-// Windowed constraints: each warp marches down a strip of an image, a row at a time, and writes the gradient of the
-// rows behind it. Statistics of patches, their coefficients and the sums of these stay in the warp's registers and
-// rings, so warps wait for nobody; squared errors of the same images are made on the way.
+// Windowed constraints of patch sizes known at compile time: each warp marches down a strip of an image, two rows at a
+// time, and writes the gradient of the rows behind it. Statistics of patches, their coefficients and the sums of these
+// stay in the warp's registers and rings, so warps wait for nobody; squared errors of the same images are made on the
+// way.
 //
-// A strip is 32, 64 or 128 columns, with the halo that its patches need at both sides and above its first row. Pixels
-// are read once for each size of patch and once more where their gradient is written, size - 1 rows later: by then
-// they come from the L2 cache.
+// A strip is 32 or 128 columns, with the halo that its patches need at both sides and above its first row. Pixels are
+// read once for each size of patch and once more where their gradient is written, size - 1 rows later: by then they
+// come from the L2 cache.
 #pragma once
 
 #include "cuda/window_block.cuh"
+#include "cuda/window_column.cuh"
 #include "cuda/window_measure.cuh"
-#include "cuda/window_pixels.cuh"
-#include "cuda/window_ring.cuh"
 #include "cuda/window_strip.cuh"
 
 namespace geco::cuda {
 
-// Neighbouring windows of the plan that share their statistics, and where their rings begin.
-template <class Real>
-struct Group {
-  int first, end;  // windows
-  int size, stride;
-  bool joint;
-  const MergeWeights<Real>* digits;
-  Real* ring;
+// The windows of one size: of the plan those from `first` to `end`, which share their statistics.
+template <class Images, int size, int channels, int columns>
+class MarchOfSize {
+  using Real = typename Images::Real;
+  using Row = Windows<Moments<Real>, columns>;
+  using CoefficientRow = Windows<PatchCoefficients<Real>, columns>;
+  using Loaded = LoadedRow<Images, columns, channels>;
+  using MomentsDown = Down<Moments<Real>, size, size * channels, columns>;
+  using CoefficientsDown = Down<PatchCoefficients<Real>, size, 1, columns>;
+  static constexpr int kMomentNumbersOfRing = MomentsDown::kRows * Ring<Moments<Real>, columns>::kRow;
+
+ public:
+  static constexpr int kNumbersOfRings =
+      kMomentNumbersOfRing + CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kRow;
+  static_assert(kNumbersOfRings == ring_rows_of_pairs(size) * ring_row_numbers(columns));
+
+  __device__ __forceinline__ MarchOfSize(const Plan& plan, const Strip& strip, const Planes& planes, int first, int end,
+                                         const WindowShared<Real>& shared, Real* rings)
+      : first_(first),
+        end_(end),
+        one_correlation_(first + 1 == end && shared.rules[first].correlation),
+        starts_(starts_of_patches<columns>(strip, size, plan.windows[first].stride)),
+        first_row_(max(strip.first_row - size + 1, 0)),
+        start_rows_(first_row_, plan.windows[first].stride),
+        moment_ring_{rings},
+        coefficient_ring_{rings + kMomentNumbersOfRing} {
+    moments_.begin(Reference<Real>{0, 0});
+    coefficients_.begin(Reference<Real>{0, 0});
+    upper_.load(planes, first_row_ / 2 * 2);
+  }
+
+  // Takes the two rows in which patches that begin in rows `top` and top + 1 end; the first of them is even. Returns
+  // the coefficients of these patches.
+  __device__ __forceinline__ void measure(const Strip& strip, const Planes& planes, const WindowShared<Real>& shared,
+                                          int top, CoefficientRow (&coefficients)[2]) {
+    const int pair = pair_of(top);
+    coefficients[0] = coefficients[1] = nothing<PatchCoefficients<Real>, columns>(Reference<Real>{0, 0});
+    if (pair < first_row_ / 2 || 2 * pair >= strip.height) return;
+    const int last = strip.height - 1;
+    // Loads of a row come after the first use of the one before: a wait for one would be a wait for both.
+    const auto moments = moments_of_row(upper_.pixels(planes));
+    Loaded lower;
+    lower.load(planes, min(2 * pair + 1, last));
+    Row rows[2];
+    rows[0] = along_row<size, channels>(moments);
+    const auto moments_of_lower = moments_of_row(lower.pixels(planes));
+    upper_.load(planes, min(2 * pair + 2, last));
+    rows[1] = along_row<size, channels>(moments_of_lower);
+    moments_.push(moment_ring_, pair, rows[0], rows[1]);
+    if (!begun(top)) return;
+    measure(strip, shared, rows, top, coefficients);
+    if (top < first_row_)
+      coefficients[0] = nothing<PatchCoefficients<Real>, columns>(rows[1].from);  // that row was incomplete
+    if (top <= 0) {                                                               // no patches begin above the image
+      coefficients_.begin(rows[1].from);
+      coefficient_ring_.clear(CoefficientsDown::kRows, rows[1].from);
+    }
+  }
+
+  // Whether the first patches have ended.
+  __device__ __forceinline__ bool begun(int top) const { return top + 1 >= first_row_; }
+
+  // The sums of coefficients for the gradient of rows `top` and top + 1, once begun.
+  __device__ __forceinline__ void spread(int top, CoefficientRow (&coefficients)[2]) {
+    coefficients[0] = over_row<size>(coefficients[0]);
+    coefficients[1] = over_row<size>(coefficients[1]);
+    coefficients_.push(coefficient_ring_, pair_of(top), coefficients[0], coefficients[1]);
+  }
+
+ private:
+  static __device__ __forceinline__ int pair_of(int top) { return (top + size - 1) / 2; }
+
+  __device__ __forceinline__ void measure(const Strip& strip, const WindowShared<Real>& shared, const Row (&rows)[2],
+                                          int top, CoefficientRow (&coefficients)[2]) {
+    unsigned starts[2], counted[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      coefficients[i].from = rows[i].from;
+      const bool begins = start_rows_.is_next(top + i) && top + i + size <= strip.height;
+      starts[i] = begins ? starts_ : 0;
+      counted[i] = top + i >= strip.first_row && top + i < strip.end_row ? starts[i] & strip.owned : 0;
+    }
+    if (one_correlation_) {
+      Real sum = 0;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        sum += cuda::measure<true>(shared.rules[first_].rule, rows[i], starts[i], counted[i], coefficients[i]);
+      }
+      shared.sums[first_ * kWarpSize] += static_cast<double>(sum);
+      return;
+    }
+#pragma unroll 1
+    for (int w = first_; w < end_; ++w) {
+      const WindowRule<Real> window = shared.rules[w];
+      Real sum = 0;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        CoefficientRow of_window;
+        sum += window.correlation ? cuda::measure<true>(window.rule, rows[i], starts[i], counted[i], of_window)
+                                  : cuda::measure<false>(window.rule, rows[i], starts[i], counted[i], of_window);
+#pragma unroll
+        for (int j = 0; j < columns; ++j) coefficients[i].of[j] = coefficients[i].of[j] + of_window.of[j];
+      }
+      shared.sums[w * kWarpSize] += static_cast<double>(sum);
+    }
+  }
+
+  int first_, end_;
+  bool one_correlation_;
+  unsigned starts_;
+  int first_row_;  // of the first patches
+  StartRows start_rows_;
+  Ring<Moments<Real>, columns> moment_ring_;
+  Ring<PatchCoefficients<Real>, columns> coefficient_ring_;
+  MomentsDown moments_;
+  CoefficientsDown coefficients_;
+  Loaded upper_;  // the next row
 };
 
-// The patches that begin in row `top` are complete where the windows of their size have got to, size - 1 rows further
-// down. Returns their coefficients and adds up their values.
-template <class Images, int columns, class Real>
-__device__ __forceinline__ Columns<PatchCoefficients<Real>, columns> coefficients_of_row(
-    const Plan& plan, const Item& item, const Strip<Real>& strip, const Group<Real>& group, int top,
-    std::uint64_t starts, const WindowShared<Real>& shared) {
-  Columns<PatchCoefficients<Real>, columns> coefficients{};
-  const int row = top + group.size - 1;
-  if (row >= static_cast<int>(item.outer[1].size)) return coefficients;
-  const int first_channel = group.joint ? 0 : strip.first_channel;
-  const int end_channel = group.joint ? static_cast<int>(item.channel.size) : strip.end_channel;
-  const Real numbers = static_cast<Real>(end_channel - first_channel);
-  auto power = moments_of_row<Images, columns>(strip.planes, row, first_channel, end_channel, strip.reference);
-  auto moments = power;
-  along_row<false>(power, moments, group.size, numbers, group.digits);
-  const Ring<Moments<Real>, columns> ring{group.ring, plan.strips.ring_columns, strip.planes.inside > 0};
-  moments = down_column(moments, ring, row, group.size, numbers * static_cast<Real>(group.size), group.digits);
-  if (top < max(strip.first_row - group.size + 1, 0) || top % group.stride != 0) return coefficients;
-  const bool counts = top >= strip.first_row && (!group.joint || strip.counts_joint);
-  for (int w = group.first; w < group.end; ++w) {
-    measure(plan, strip, w, static_cast<unsigned>(starts >> (4 * w)) & 15u, counts, moments, shared, coefficients);
-  }
-  return coefficients;
-}
-
-// Their sums over the patches that cover each pixel of row `top`.
-template <int columns, class Real>
-__device__ __forceinline__ Columns<PatchCoefficients<Real>, columns> boxes_of_row(
-    const Plan& plan, const Strip<Real>& strip, const Group<Real>& group, int top,
-    Columns<PatchCoefficients<Real>, columns> power) {
-  auto boxes = power;
-  if (top >= 0 && top % group.stride == 0) along_row<true>(power, boxes, group.size, Real{1}, group.digits);
-  const int ring_columns = plan.strips.ring_columns;
-  const Ring<PatchCoefficients<Real>, columns> ring{group.ring + ring_rows(group.size) * kMomentNumbers * ring_columns,
-                                                    ring_columns, strip.planes.inside > 0};
-  return down_column(boxes, ring, top + group.size - 1, group.size, Real{1}, group.digits);
-}
-
 // The gradient of one row and its squared errors, where windows sum up to `box`.
-template <class Images, int columns, class Real>
-__device__ __forceinline__ void write_row(const Item& item, const Strip<Real>& strip, int row, int window_count,
-                                          const Columns<PatchCoefficients<Real>, columns>& box,
-                                          const WindowShared<Real>& shared) {
-  for (int some = strip.first_channel; some < strip.end_channel; some += kChannelsAtOnce<Images, columns>) {
-    const auto loaded = load_channels<Images, columns>(strip.planes, row, some, strip.end_channel);
+template <class Images, class Real, int columns, int channels>
+__device__ __forceinline__ void write_row(const Item& item, const Strip& strip, const Planes& planes, int row,
+                                          const Pixels<Real, columns, channels>& pixels,
+                                          const Windows<PatchCoefficients<Real>, columns>& box,
+                                          const Real (&coefficients)[channels], Real (&squares)[channels]) {
+  Real gradient[channels][columns];
 #pragma unroll
-    for (int c = 0; c < kChannelsAtOnce<Images, columns>; ++c) {
-      if (some + c >= strip.end_channel) break;
-      const Columns<Real, columns>&hat = loaded.hat[c], &x = loaded.x[c];
-      const int which = shared.squared_errors > 1 ? some + c : 0;
-      const Real coefficient = shared.squared_errors > 0 ? static_cast<Real>(shared.squared_error[which]) : 0;
-      Vector<Real, columns> gradient;
-      Real squares = 0;
+  for (int c = 0; c < channels; ++c) {
 #pragma unroll
-      for (int j = 0; j < columns; ++j) {
-        const Real difference = hat.of[j] - x.of[j];
-        if (strip.owned >> j & 1u) squares += difference * difference;
-        gradient.values[j] = (x.of[j] - strip.reference.x) * box.of[j].a -
-                             (hat.of[j] - strip.reference.hat) * box.of[j].b + box.of[j].d + difference * coefficient;
-      }
-      if (shared.squared_errors > 0) {
-        shared.sums[(window_count + which) * kWarpSize] += static_cast<double>(squares);
-      }
-      if (!item.gradient) continue;
-      const Plane& plane = strip.gradient;
-      auto* to = const_cast<unsigned char*>(plane.start) + row * plane.row + (some + c) * plane.channel;
-      if constexpr (sizeof(Real) == 4) {
-        if (plane.in_vectors) {
-          if (strip.owned) store(reinterpret_cast<float*>(to), gradient, item.stream);
-          continue;
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < columns; ++j) {
-        if (strip.owned >> j & 1u) write_gradient(to + j * plane.column, plane.type, 0, gradient.values[j]);
-      }
+    for (int j = 0; j < columns; ++j) {
+      const Real hat = pixels.hat[c][j], x = pixels.x[c][j];
+      const Real difference = hat - x;
+      if (strip.owned >> j & 1u) squares[c] += difference * difference;
+      gradient[c][j] = (x - box.from.x) * box.of[j].a - (hat - box.from.hat) * box.of[j].b + box.of[j].d +
+                       difference * coefficients[c];
     }
+  }
+  if (!item.gradient || strip.owned == 0) return;
+  using Place = PlaceOf<Images, columns, channels>;
+#pragma unroll
+  for (int v = 0; v < channels; ++v) {
+    Vector<Real, columns> vector;
+#pragma unroll
+    for (int j = 0; j < columns; ++j) {
+      const int i = v * columns + j;
+      vector.values[j] = gradient[Place::channel(i)][Place::column(i)];
+    }
+    auto* to = const_cast<unsigned char*>(planes.gradient.at(row, v));
+    store(reinterpret_cast<Real*>(to), vector, item.stream);
   }
 }
 
-// Rows from the top of the first patch that reaches the strip to the last row of the strip.
-template <class Images, int columns, class Real>
-__device__ __forceinline__ void march(const Plan& plan, const Item& item, const Strip<Real>& strip,
-                                      const WindowShared<Real>& shared) {
-  const std::uint64_t starts = starts_of_patches<columns>(plan, strip.column, static_cast<int>(item.inner.size));
-  int largest = 1;
-  for (int w = 0; w < plan.window_count; ++w) largest = max(largest, static_cast<int>(plan.windows[w].size));
-  const int first = max(strip.first_row - largest + 1, 0) - largest + 1;
-#pragma unroll 1
-  for (int top = first; top < strip.end_row; ++top) {
-    Columns<PatchCoefficients<Real>, columns> total{};
-    Real* ring = shared.rings + lane() * columns;
-#pragma unroll 1
-    for (int w = 0; w < plan.window_count;) {
-      const Window& window = plan.windows[w];
-      int end = w + 1;
-      while (end < plan.window_count && plan.windows[end].shares_statistics) ++end;
-      const Group<Real> group{w,   end, window.size, window.stride, !window.per_channel, shared.digits + w * kLevels,
-                              ring};
-      if (top + group.size - 1 >= max(strip.first_row - group.size + 1, 0)) {
-        auto coefficients = coefficients_of_row<Images, columns>(plan, item, strip, group, top, starts, shared);
-        if (item.gradient) {
-          coefficients = boxes_of_row(plan, strip, group, top, coefficients);
-          total = joined(total, coefficients, MergeWeights<Real>{});
-        }
-      }
-      ring += ring_rows(group.size) * kRingNumbers * plan.strips.ring_columns;
-      w = end;
-    }
-    const bool writes = item.gradient || shared.squared_errors > 0;
-    if (writes && top >= strip.first_row) write_row<Images>(item, strip, top, plan.window_count, total, shared);
-  }
-}
-
-// A block's share of the strips.
-template <class Images, int columns>
-__device__ __forceinline__ void windows(const Plan& plan, const Share& share, Shared& block) {
+// One size of patches, or with `smaller` two of them, both even: all go down together.
+template <class Images, int channels, int columns, int size, int smaller>
+struct FixedMarch {
+  static constexpr int kColumns = columns;
+  using ImageTypesOfMarch = Images;
   using Real = typename Images::Real;
+  using Coefficients = Windows<PatchCoefficients<Real>, columns>;
+  using Larger = MarchOfSize<Images, size, channels, columns>;
+
+  static __device__ __forceinline__ void march(const Plan& plan, const Item& item, const Strip& strip,
+                                               const WindowShared<Real>& shared) {
+    const Planes planes = planes_of<Images, columns>(item, strip);
+    const Rows rows(strip, shared);
+    if constexpr (smaller == 0) {
+      Larger windows(plan, strip, planes, 0, plan.window_count, shared, shared.rings);
+#pragma unroll 1
+      for (int top = rows.first; top < strip.end_row; top += 2) {
+        Coefficients boxes[2];
+        windows.measure(strip, planes, shared, top, boxes);
+        if (!windows.begun(top)) continue;
+        const auto loaded = rows.load(strip, planes, top);
+        windows.spread(top, boxes);
+        rows.write(plan, item, strip, planes, shared, top, loaded, boxes);
+      }
+    } else {
+      static_assert(size % 2 == 0 && smaller % 2 == 0);
+      int count = 1;  // windows of the smaller size come first
+      while (plan.windows[count].size == smaller) ++count;
+      MarchOfSize<Images, smaller, channels, columns> few(plan, strip, planes, 0, count, shared,
+                                                          shared.rings + Larger::kNumbersOfRings);
+      Larger many(plan, strip, planes, count, plan.window_count, shared, shared.rings);
+#pragma unroll 1
+      for (int top = rows.first; top < strip.end_row; top += 2) {
+        Coefficients boxes[2], more[2];
+        many.measure(strip, planes, shared, top, boxes);
+        few.measure(strip, planes, shared, top, more);
+        if (!many.begun(top)) continue;
+        const auto loaded = rows.load(strip, planes, top);
+        many.spread(top, boxes);
+        if (few.begun(top)) few.spread(top, more);
+        for (int i = 0; i < 2; ++i) boxes[i] = joined(boxes[i], more[i], MergeWeights<Real>{});
+        rows.write(plan, item, strip, planes, shared, top, loaded, boxes);
+      }
+    }
+  }
+
+ private:
+  struct LoadedPair {
+    LoadedRow<Images, columns, channels> of[2];
+  };
+
+  // The rows whose gradient is written.
+  struct Rows {
+    int first;  // in which the first patches that reach the strip could begin, or the row above it
+    Real coefficients[channels];
+
+    __device__ __forceinline__ Rows(const Strip& strip, const WindowShared<Real>& shared) {
+      const int above = max(strip.first_row - size + 1, 0) - size + 1;
+      first = above - (above + size - 1) % 2;
+#pragma unroll
+      for (int c = 0; c < channels; ++c) {
+        const int which = shared.squared_errors > 1 ? c : 0;
+        coefficients[c] = shared.squared_errors > 0 ? static_cast<Real>(shared.squared_error[which]) : Real{0};
+      }
+    }
+
+    __device__ __forceinline__ LoadedPair load(const Strip& strip, const Planes& planes, int top) const {
+      LoadedPair loaded;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) loaded.of[i].load(planes, min(max(top + i, strip.first_row), strip.end_row - 1));
+      return loaded;
+    }
+
+    __device__ __forceinline__ void write(const Plan& plan, const Item& item, const Strip& strip, const Planes& planes,
+                                          const WindowShared<Real>& shared, int top, const LoadedPair& loaded,
+                                          const Coefficients (&boxes)[2]) const {
+      if (top + 1 < strip.first_row) return;
+      Real squares[channels] = {};
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if (top + i < strip.first_row || top + i >= strip.end_row) continue;
+        write_row<Images>(item, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i], coefficients, squares);
+      }
+      double* const sums = shared.sums + plan.window_count * kWarpSize;
+      if (shared.squared_errors == 1) {
+        Real sum = squares[0];
+#pragma unroll
+        for (int c = 1; c < channels; ++c) sum += squares[c];
+        sums[0] += static_cast<double>(sum);
+      } else if (shared.squared_errors > 1) {
+#pragma unroll
+        for (int c = 0; c < channels; ++c) sums[c * kWarpSize] += static_cast<double>(squares[c]);
+      }
+    }
+  };
+};
+
+// A block's share of the line of strips.
+template <class March>
+__device__ __forceinline__ void windows(const Plan& plan, const Share& share, Shared& block) {
   const Item& item = plan.items[0];
-  const WindowShared<Real> shared = window_shared<Real>(plan, block);
+  const Strips& strips = plan.strips;
+  const WindowShared<typename March::Real> shared = window_shared<typename March::Real>(plan, block);
   prepare_windows(plan, item, share, shared);
-  const int warps = plan.strips.warps;
-  if (warp() < warps) {
-    for (int s = 0; s < plan.strips.sums; ++s) shared.sums[s * kWarpSize] = 0;
-    for (std::int64_t i = share.index * warps + warp(); i < item.elements; i += item.blocks * warps) {
-      march<Images, columns>(plan, item, strip_of<Images, columns>(plan, item, share.channel, i), shared);
+  if (warp() < strips.warps) {
+    for (int s = 0; s < strips.sums; ++s) shared.sums[s * kWarpSize] = 0;
+    for (std::int64_t i = share.index * strips.warps + warp(); i < item.elements; i += item.blocks * strips.warps) {
+      int rows = strips.rows;
+      for (std::int64_t at = i * strips.rows; rows > 0 && at < strips.length;) {
+        const LinePosition position = position_in_line(strips, at);
+        const int height = static_cast<int>(item.outer[1].size), taken = min(rows, strips.line - position.row);
+        if (position.row < height) {
+          const int end = min(position.row + taken, height);
+          March::march(plan, item, strip_of<March::kColumns>(plan, item, share.channel, position, end), shared);
+        }
+        at += taken;
+        rows -= taken;
+      }
     }
   }
   hand_in_windows(plan, item, share, shared);

@@ -1,128 +1,174 @@
 // Rows of an image, of any type and strides, in the columns of a strip.
 #pragma once
 
-#include "cuda/squared_error.cuh"
-#include "cuda/window_columns.cuh"
+#include "cuda/window_row.cuh"
 
 namespace geco::cuda {
 
-// What images a kernel is compiled for. One that knows their type has the registers to keep more loads in flight.
+// What images a kernel is compiled for (window_kernels.h).
+template <bool are_interleaved>
 struct Float32Images {
   using Real = float;
-  static constexpr bool any_type = false;
+  static constexpr ImageTypes types = ImageTypes::kFloat32;
+  static constexpr bool interleaved = are_interleaved;
 };
-struct FloatImages {  // float32 and half types, each image of its own
+struct FloatImages {
   using Real = float;
-  static constexpr bool any_type = true;
+  static constexpr ImageTypes types = ImageTypes::kFloat;
+  static constexpr bool interleaved = false;
 };
-struct DoubleImages {  // at least one of them
+struct DoubleImages {
   using Real = double;
-  static constexpr bool any_type = true;
+  static constexpr ImageTypes types = ImageTypes::kDouble;
+  static constexpr bool interleaved = false;
 };
 
-// Channels whose loads are in flight together.
-template <class Images, int columns>
-constexpr int kChannelsAtOnce = Images::any_type && columns > 2 ? 1 : 3;
-
-// One image of a pair, seen by a lane: where its columns of the strip begin, and bytes from one to the next, whatever
-// the type, so that all types share the arithmetic of addresses.
+// One image of an example as a lane sees it: its columns of a row are a vector for each channel or, where channels are
+// interleaved, as many vectors of their numbers pixel by pixel. An example is smaller than 4 GiB.
 struct Plane {
-  const unsigned char* start;  // of the first row
-  std::int64_t row, channel, column;
+  const unsigned char* start;  // in the first row
+  unsigned row, vector;        // bytes from one to the next
   DataType type;
-  bool in_vectors;
+
+  __device__ __forceinline__ const unsigned char* at(int r, int v) const {
+    return start + (static_cast<unsigned>(r) * row + static_cast<unsigned>(v) * vector);
+  }
 };
 
-// A row of both images in some channels, as a lane sees it. Columns beyond the image are zero.
-template <class Images, int columns>
-struct RowOfChannels {
-  static constexpr int kChannels = kChannelsAtOnce<Images, columns>;
-  Columns<typename Images::Real, columns> hat[kChannels], x[kChannels];
-};
-
-// Both images; `inside`: how many of the lane's columns lie in them.
 struct Planes {
-  Plane hat, x;
-  int inside;
+  Plane hat, x, gradient;
 };
 
-template <class T, class Real, int columns, int channels>
-__device__ __forceinline__ void load_image(const Plane& plane, const unsigned char* from, int inside, int count,
-                                           Columns<Real, columns> (&result)[channels]) {
-  Vector<T, columns> loaded[channels] = {};
-#pragma unroll
-  for (int c = 0; c < channels; ++c) {
-    if (c >= count) continue;
-    const unsigned char* of_channel = from + c * plane.channel;
-    if (plane.in_vectors) {
-      if (inside > 0) loaded[c] = load<T, columns>(reinterpret_cast<const T*>(of_channel));
-      continue;
-    }
-#pragma unroll
-    for (int j = 0; j < columns; ++j) {
-      if (j >= inside) continue;
-      loaded[c].values[j] = load<T, 1>(reinterpret_cast<const T*>(of_channel + j * plane.column)).values[0];
-    }
-  }
-#pragma unroll
-  for (int c = 0; c < channels; ++c) {
-#pragma unroll
-    for (int j = 0; j < columns; ++j) result[c].of[j] = static_cast<Real>(widen(loaded[c].values[j]));
-  }
-}
-
-template <class Images, class Real, int columns, int channels>
-__device__ __forceinline__ void load_image(const Plane& plane, int inside, int row, int first, int end,
-                                           Columns<Real, columns> (&result)[channels]) {
-  const unsigned char* from = plane.start + row * plane.row + first * plane.channel;
-  if constexpr (!Images::any_type) return load_image<float>(plane, from, inside, end - first, result);
-  switch (plane.type) {
-    case DataType::kFloat16: return load_image<Half>(plane, from, inside, end - first, result);
-    case DataType::kBFloat16: return load_image<BFloat16>(plane, from, inside, end - first, result);
-    case DataType::kFloat32: return load_image<float>(plane, from, inside, end - first, result);
-    default:
-      if constexpr (sizeof(Real) == 8) load_image<double>(plane, from, inside, end - first, result);
-  }
-}
-
-// The target first: it is float32 more often, and a half type is waited for where it is widened.
-template <class Images, int columns>
-__device__ __forceinline__ RowOfChannels<Images, columns> load_channels(const Planes& planes, int row, int first,
-                                                                        int end) {
-  RowOfChannels<Images, columns> result;
-  load_image<Images>(planes.x, planes.inside, row, first, end, result.x);
-  load_image<Images>(planes.hat, planes.inside, row, first, end, result.hat);
-  return result;
-}
-
-template <class Real>
-struct References {
-  Real hat, x;
+template <class Real, int columns, int channels>
+struct Pixels {
+  Real hat[channels][columns], x[channels][columns];
 };
 
-// Moments of single pixels, over channels from `first` to `end`.
-template <class Images, int columns, class Real>
-__device__ __forceinline__ Columns<Moments<Real>, columns> moments_of_row(const Planes& planes, int row, int first,
-                                                                          int end, const References<Real>& reference) {
-  constexpr int kChannels = kChannelsAtOnce<Images, columns>;
-  Columns<Moments<Real>, columns> total;
-  for (int some = first; some < end; some += kChannels) {
-    const auto loaded = load_channels<Images, columns>(planes, row, some, end);
-    Columns<Moments<Real>, columns> part;
+// Number i of a lane's vectors, one after the other, belongs to this channel and column.
+template <class Images, int columns, int channels>
+struct PlaceOf {
+  static GECO_HD constexpr int channel(int i) { return Images::interleaved ? i % channels : i / columns; }
+  static GECO_HD constexpr int column(int i) { return Images::interleaved ? i / channels : i % columns; }
+};
+
+// A row of one image as it lies in memory: loads that nothing has waited for yet.
+template <class Images, int columns, int channels>
+struct LoadedImage {
+  Vector<float, columns> vectors[channels];
+
+  __device__ __forceinline__ void load(const Plane& plane, int row) {
 #pragma unroll
-    for (int c = 0; c < kChannels; ++c) {
-      if (some + c >= end) break;
+    for (int v = 0; v < channels; ++v) {
+      vectors[v] = cuda::load<float, columns>(reinterpret_cast<const float*>(plane.at(row, v)));
+    }
+  }
+
+  __device__ __forceinline__ void widen(const Plane&, float (&result)[channels][columns]) const {
+    using Place = PlaceOf<Images, columns, channels>;
 #pragma unroll
-      for (int j = 0; j < columns; ++j) {
-        const Moments<Real> number{loaded.hat[c].of[j] - reference.hat, loaded.x[c].of[j] - reference.x, 0, 0, 0};
-        part.of[j] = c == 0 ? number : merged(part.of[j], number, merge_weights<Real>(c, 1));
+    for (int i = 0; i < channels * columns; ++i) {
+      result[Place::channel(i)][Place::column(i)] = vectors[i / columns].values[i % columns];
+    }
+  }
+};
+
+// Of any type, known at run time only: half types fill half of a vector.
+template <int columns, int channels>
+struct LoadedImage<FloatImages, columns, channels> {
+  Vector<float, columns> vectors[channels];
+
+  __device__ __forceinline__ void load(const Plane& plane, int row) {
+    if (plane.type == DataType::kFloat32) {
+#pragma unroll
+      for (int v = 0; v < channels; ++v) {
+        vectors[v] = cuda::load<float, columns>(reinterpret_cast<const float*>(plane.at(row, v)));
+      }
+      return;
+    }
+#pragma unroll
+    for (int v = 0; v < channels; ++v) {
+      const auto half = cuda::load<float, columns / 2>(reinterpret_cast<const float*>(plane.at(row, v)));
+#pragma unroll
+      for (int j = 0; j < columns; ++j) vectors[v].values[j] = j < columns / 2 ? half.values[j] : 0.0f;
+    }
+  }
+
+  __device__ __forceinline__ void widen(const Plane& plane, float (&result)[channels][columns]) const {
+    switch (plane.type) {
+      case DataType::kFloat16: return widen_halves<Half>(result);
+      case DataType::kBFloat16: return widen_halves<BFloat16>(result);
+      default: break;
+    }
+#pragma unroll
+    for (int c = 0; c < channels; ++c) {
+#pragma unroll
+      for (int j = 0; j < columns; ++j) result[c][j] = vectors[c].values[j];
+    }
+  }
+
+  template <class T>
+  __device__ __forceinline__ void widen_halves(float (&result)[channels][columns]) const {
+#pragma unroll
+    for (int c = 0; c < channels; ++c) {
+#pragma unroll
+      for (int j = 0; j < columns; j += 2) {
+        const auto two = bit_cast<Vector<T, 2>>(vectors[c].values[j / 2]);
+        result[c][j] = cuda::widen(two.values[0]);
+        result[c][j + 1] = cuda::widen(two.values[1]);
       }
     }
-    const Real before = static_cast<Real>(some - first), count = static_cast<Real>(min(kChannels, end - some));
-    const Real share = count / (before + count);
-    total = some == first ? part : joined(total, part, MergeWeights<Real>{share, before * share});
   }
-  return total;
+};
+
+// A row of both images.
+template <class Images, int columns, int channels>
+struct LoadedRow {
+  using Real = typename Images::Real;
+  LoadedImage<Images, columns, channels> hat, x;
+
+  __device__ __forceinline__ void load(const Planes& planes, int row) {
+    x.load(planes.x, row);
+    hat.load(planes.hat, row);
+  }
+
+  __device__ __forceinline__ Pixels<Real, columns, channels> pixels(const Planes& planes) const {
+    Pixels<Real, columns, channels> result;
+    x.widen(planes.x, result.x);
+    hat.widen(planes.hat, result.hat);
+    return result;
+  }
+};
+
+// Moments of the pixels of each column over the channels. These are counted from the first one: no mean rounds by more
+// than they differ.
+template <class Real, int columns, int channels>
+__device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels<Real, columns, channels>& row) {
+  static_assert(channels == 1 || channels == 3);
+  RowMoments<Real, columns> result;
+  auto& own = result.own;
+  auto& from_left = result.from_left;
+  own.from = {row.hat[0][columns - 1], row.x[0][columns - 1]};
+  if constexpr (columns > 1) from_left.from = to_the_left(own.from, 1);
+#pragma unroll
+  for (int j = 0; j < columns; ++j) {
+    const Real hat = row.hat[0][j], x = row.x[0][j];
+    Moments<Real> m{0, 0, 0, 0, 0};
+    if constexpr (channels == 3) {
+      constexpr Real kThird = static_cast<Real>(1.0 / 3);
+      const Real hat_1 = row.hat[1][j] - hat, hat_2 = row.hat[2][j] - hat;
+      const Real x_1 = row.x[1][j] - x, x_2 = row.x[2][j] - x;
+      const Real sum_hat = hat_1 + hat_2, sum = x_1 + x_2;
+      m.mean_hat = sum_hat * kThird;
+      m.mean = sum * kThird;
+      m.m2_hat = hat_1 * hat_1 + hat_2 * hat_2 - sum_hat * m.mean_hat;
+      m.m2 = x_1 * x_1 + x_2 * x_2 - sum * m.mean;
+      m.co = hat_1 * x_1 + hat_2 * x_2 - sum_hat * m.mean;
+    }
+    own.of[j] = {hat - own.from.hat + m.mean_hat, x - own.from.x + m.mean, m.m2_hat, m.m2, m.co};
+    if (j + 1 == columns) continue;
+    from_left.of[j] = {hat - from_left.from.hat + m.mean_hat, x - from_left.from.x + m.mean, m.m2_hat, m.m2, m.co};
+  }
+  return result;
 }
 
 }  // namespace geco::cuda

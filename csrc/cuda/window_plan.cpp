@@ -18,16 +18,17 @@ namespace {
 // blocks of its own.
 constexpr int kMostChannelsOfBlock = 8;
 
+constexpr std::int64_t kMostPatchSize = 1 << 10;  // more than fits
 constexpr std::int64_t kBlocksPerMultiprocessor = 12;
-constexpr int kReservedBytesOfBlock = 1024;  // by the driver
+constexpr int kReservedBytesOfBlock = 1024;                          // by the driver
+constexpr std::int64_t kMostBytesOfExample = std::int64_t{1} << 32;  // kernels for fixed sizes count them in 32 bits
 
 struct Images {
   const Input* input;
   int item;
-  std::int64_t channels, height, width;
+  std::int64_t examples, channels, height, width;
+  std::int64_t channels_apart;  // on which blocks work one by one
   ImageTypes types;
-
-  bool is_double() const { return types == ImageTypes::kDouble; }
 };
 
 ImageTypes types_of(DataType a, DataType b) {
@@ -58,7 +59,7 @@ Images images_of(const Call& call, const std::vector<int>& terms) {
   }
   const Input& input = call.inputs[item];
   const Tensor& p = input.prediction;
-  return {&input, item, p.sizes[1], p.sizes[2], p.sizes[3], types_of(p.type, input.target.type)};
+  return {&input, item, p.sizes[0], p.sizes[1], p.sizes[2], p.sizes[3], 1, types_of(p.type, input.target.type)};
 }
 
 void list_windows(const Call& call, const Images& images, const std::vector<int>& terms, Plan& plan) {
@@ -68,7 +69,7 @@ void list_windows(const Call& call, const Images& images, const std::vector<int>
     const Term& term = (*call.terms)[t];
     Window& window = plan.windows[plan.window_count++];
     window.eps = term.patches.eps;
-    window.size = static_cast<std::int16_t>(std::min<std::int64_t>(term.patches.size, 1 << kLevels));
+    window.size = static_cast<std::int16_t>(std::min<std::int64_t>(term.patches.size, kMostPatchSize));
     window.stride = static_cast<int>(std::min(term.patches.stride, longest));  // beyond it there is one position only
     window.term = static_cast<std::int8_t>(t);
     window.per_channel = term.patches.per_channel;
@@ -97,50 +98,96 @@ void split_channels(const Call& call, const Images& images, Plan& plan) {
   plan.strips.sums = plan.window_count + (!squared ? 0 : rows && !split ? static_cast<int>(images.channels) : 1);
 }
 
-// Lanes hold 1, 2 or 4 neighbouring columns. More of them make wider strips, of which less is halo, more independent
-// arithmetic for a warp and fewer shuffles, but a warp then needs more shared memory for its rings: with patches of 8
-// pixels 7, 14 or 28 KiB. A multiprocessor of sm_90 (228 KiB) then holds 2 blocks of 8 warps, 2 of 7, or 1 of 7; one of
-// sm_80 (164 KiB) 2 of 8, 2 of 5, or 1 of 5. Of 1024 columns, strips of 64 make 1.33 times as many, with their halo,
-// those of 128 1.14 times.
-struct Choice {
-  Strips strips;
-  int warps_of_multiprocessor;
-  double cost;  // in columns, were all warps busy
-};
-
-bool in_vectors(const Tensor& tensor, int columns) {
-  if (!aligned(tensor, columns * size_of(tensor.type)) || tensor.strides[3] != 1) return false;
-  return tensor.strides[0] % columns == 0 && tensor.strides[1] % columns == 0 && tensor.strides[2] % columns == 0;
+// Whether an example of each image can be counted in 32 bits.
+bool in_bytes(const Images& images) {
+  const auto fits = [](const Tensor& tensor) {
+    std::int64_t last = 0;
+    for (int d = 1; d < 4; ++d) last += (tensor.sizes[d] - 1) * tensor.strides[d];
+    return (last + 1) * size_of(tensor.type) < kMostBytesOfExample;
+  };
+  return fits(images.input->prediction) && fits(images.input->target) &&
+         (!images.input->gradient || fits(images.input->gradient));
 }
 
-// How an image is cut into columns; false where a strip would be all halo.
+// Whether rows of a tensor are vectors of `columns` numbers, of each channel or (interleaved) of all of them together.
+bool in_vectors(const Tensor& tensor, int columns, bool interleaved) {
+  const std::int64_t channels = tensor.sizes[1], size = size_of(tensor.type);
+  if (!aligned(tensor, columns * size) || tensor.sizes[3] % columns != 0) return false;
+  const std::int64_t column = interleaved ? channels : 1;
+  if (tensor.strides[3] != column || (interleaved && tensor.strides[1] != 1)) return false;
+  const bool starts = tensor.strides[0] % columns == 0 && tensor.strides[2] % columns == 0 &&
+                      (interleaved || channels == 1 || tensor.strides[1] % columns == 0);
+  return starts;
+}
+
+bool in_vectors(const Images& images, int columns, bool interleaved) {
+  const Input& input = *images.input;
+  return in_bytes(images) && in_vectors(input.prediction, columns, interleaved) &&
+         in_vectors(input.target, columns, interleaved) &&
+         (!input.gradient || in_vectors(input.gradient, columns, interleaved));
+}
+
+// Of the kernels that can do it, those with as much as possible fixed first.
+std::vector<WindowKernel> kernels_for(const Plan& plan, const Images& images) {
+  std::int16_t largest = 1, smallest = kMostPatchSize;
+  bool joint = false;
+  int groups = 0;
+  for (int w = 0; w < plan.window_count; ++w) {
+    const Window& window = plan.windows[w];
+    largest = std::max(largest, window.size);
+    smallest = std::min(smallest, window.size);
+    joint = joint || (!window.per_channel && images.channels > 1);
+    if (!window.shares_statistics) ++groups;
+  }
+  const bool split = plan.items[images.item].channels > 1;
+  WindowKernel kernel{largest, groups > 1 ? smallest : std::int16_t{0}, 1, 4, false, images.types};
+  if (joint) kernel.channels = static_cast<std::int8_t>(std::min<std::int64_t>(images.channels, 127));
+  std::vector<WindowKernel> found;
+  if (groups <= 1 + (largest != smallest) && !(split && joint)) {
+    for (const bool interleaved : {false, true}) {
+      for (const std::int8_t columns : {4, 1}) {
+        kernel.interleaved = interleaved;
+        kernel.columns = columns;
+        const bool fits = columns == 1 ? !interleaved && in_bytes(images) : in_vectors(images, columns, interleaved);
+        if (fits && is_compiled(kernel)) found.push_back(kernel);
+      }
+    }
+  }
+  const bool is_double = images.types == ImageTypes::kDouble;
+  for (const std::int8_t columns : {4, 2, 1}) {
+    const WindowKernel any{0, 0, 0, columns, false, is_double ? ImageTypes::kDouble : ImageTypes::kFloat};
+    if (is_compiled(any) && columns <= smallest) found.push_back(any);
+  }
+  return found;
+}
+
+// How an image is cut into columns of strips; false where a strip would be all halo.
 bool cut_columns(const Images& images, int largest_patch, Strips& strips) {
-  const std::int64_t held = kWarpSize * strips.columns;
-  // In float32 strips begin at whole vectors where images do.
-  int step = !images.is_double() && images.width % strips.columns == 0 ? strips.columns : 1;
+  const int columns = strips.kernel.columns;
+  const std::int64_t held = kWarpSize * columns;
+  strips.lanes = kWarpSize;
+  strips.beside = 1;
   if (images.width <= held) {
     strips.halo = 0;
     strips.step = static_cast<int>(images.width);
     strips.across = 1;
-  } else {
-    for (;; step = 1) {
-      strips.halo = static_cast<int>(ceil_div(largest_patch - 1, step) * step);
-      strips.step = static_cast<int>((held - strips.halo - (largest_patch - 1)) / step * step);
-      if (strips.step > 0 || step == 1) break;
-    }
-    if (strips.step < 1) return false;
-    strips.across = static_cast<int>(ceil_div(images.width - held, strips.step)) + 1;
+    strips.lanes = static_cast<int>(ceil_div(images.width, columns));
+    strips.beside = static_cast<int>(std::min<std::int64_t>(kWarpSize / strips.lanes, images.examples));
+    return true;
   }
-  strips.ring_columns = static_cast<int>(std::min(held, ceil_div(images.width, strips.columns) * strips.columns));
-  const bool vectors = !images.is_double() && step == strips.columns;
-  strips.prediction_in_vectors = vectors && in_vectors(images.input->prediction, strips.columns);
-  strips.target_in_vectors = vectors && in_vectors(images.input->target, strips.columns);
-  strips.gradient_in_vectors = vectors && images.input->gradient && in_vectors(images.input->gradient, strips.columns);
+  // Strips begin at whole vectors, where rows are made of them.
+  const int whole = strips.kernel.size == 0 ? 1 : columns;
+  strips.halo = static_cast<int>(ceil_div(largest_patch - 1, whole) * whole);
+  strips.step = static_cast<int>((held - strips.halo - (largest_patch - 1)) / whole * whole);
+  if (strips.step < 1) return false;
+  strips.across = static_cast<int>(ceil_div(images.width - held, strips.step)) + 1;
   return true;
 }
 
 // As many warps to a block as shared memory has rings for.
-int warps_of_block(const Plan& plan, Strips strips, std::int64_t bytes) {
+int warps_of_block(const Plan& plan, Strips strips, const DeviceSize& device) {
+  const std::int64_t bytes =
+      std::min<std::int64_t>(device.shared_bytes - kReservedBytesOfBlock, device.shared_bytes_of_block);
   strips.warps = 0;
   const std::int64_t fixed = window_memory(strips, plan.window_count).end;
   strips.warps = 1;
@@ -148,55 +195,72 @@ int warps_of_block(const Plan& plan, Strips strips, std::int64_t bytes) {
   return static_cast<int>(std::clamp<std::int64_t>((bytes - fixed) / of_warp, 0, kWarps));
 }
 
-// Of kernels with windows only those that are needed most: compiling them takes a while.
-bool is_compiled(ImageTypes types, int columns) {
-  return types == ImageTypes::kFloat32 || (types == ImageTypes::kDouble) == (columns == 2);
-}
+// How long a multiprocessor takes for a row of strips when it has so many warps, where one takes 1: its four schedulers
+// have the next warp's instructions to issue while one waits, up to a point.
+double time_of_row(std::int64_t warps) { return warps <= 4 ? 1.0 : 1.4 * static_cast<double>(ceil_div(warps, 8)); }
 
-Choice choose(const Plan& plan, const Images& images, int largest_patch, const DeviceSize& device) {
-  // Warps times columns of a multiprocessor that keep its four schedulers busy: arithmetic and shared memory answer
-  // after 4 and 30 cycles.
-  constexpr double kBusy = 24;
-  Choice best{};
-  best.cost = std::numeric_limits<double>::infinity();
-  for (int columns : {1, 2, 4}) {
-    if (!is_compiled(images.types, columns)) continue;
-    Choice choice{plan.strips, 0, 0};
-    choice.strips.columns = static_cast<std::int8_t>(columns);
-    if (!cut_columns(images, largest_patch, choice.strips)) continue;
-    for (int blocks = 1; blocks <= resident_window_blocks(images.is_double(), columns); ++blocks) {
-      const std::int64_t bytes =
-          std::min<std::int64_t>(device.shared_bytes / blocks - kReservedBytesOfBlock, device.shared_bytes_of_block);
-      const int warps = warps_of_block(plan, choice.strips, bytes);
-      if (blocks * warps <= choice.warps_of_multiprocessor) continue;
-      choice.warps_of_multiprocessor = blocks * warps;
-      choice.strips.warps = warps;
-    }
-    if (choice.warps_of_multiprocessor == 0) continue;
-    choice.cost = static_cast<double>(choice.strips.across) * columns *
-                  std::max(1.0, kBusy / (choice.warps_of_multiprocessor * columns));
-    if (choice.cost < best.cost) best = choice;
-  }
-  if (best.warps_of_multiprocessor > 0) return best;
-  throw std::invalid_argument("patches of " + std::to_string(largest_patch) + "x" + std::to_string(largest_patch) +
-                              " pixels need more shared memory than the device has");
-}
-
-// Strips start with the rows of the patches above them. Taller ones have less of that, shorter ones fill the device;
-// and a multiprocessor full of warps goes through a row about half as fast as one with few.
-void cut_rows(const Images& images, int largest_patch, std::int64_t columns_of_strips, std::int64_t capacity,
-              Strips& strips) {
+// Cuts the line of strips for all warps; returns how long the longest takes, in rows. Each part of a column of strips
+// starts with the rows of the patches above it and ends with those below. Parts of equal height leave a warp one strip;
+// parts of the whole line leave all warps the same.
+double cut_line(const Images& images, int largest_patch, std::int64_t multiprocessors, Strips& strips) {
+  const std::int64_t columns = ceil_div(images.examples, strips.beside) * strips.across * images.channels_apart;
+  const std::int64_t capacity = strips.warps * multiprocessors;
+  const std::int64_t halo = 2 * (largest_patch - 1);
   double least = std::numeric_limits<double>::infinity();
-  for (std::int64_t parts = 1; parts <= images.height; parts += 1 + parts / 4) {
-    const std::int64_t rows = ceil_div(images.height, parts), down = ceil_div(images.height, rows);
-    const std::int64_t marched = std::min(images.height, rows + 2 * (largest_patch - 1));
-    const double load = static_cast<double>(columns_of_strips * down) / static_cast<double>(capacity);
-    const double cost = static_cast<double>(marched) * (load <= 1 ? 1 + load : 2 * std::ceil(load));
-    if (cost >= least) continue;
+  const auto consider = [&](std::int64_t line, std::int64_t rows, std::int64_t pieces) {
+    const std::int64_t parts = columns * ceil_div(line, rows);
+    const double cost = static_cast<double>(rows + pieces * halo) * static_cast<double>(ceil_div(parts, capacity)) *
+                        time_of_row(std::min<std::int64_t>(ceil_div(parts, multiprocessors), strips.warps));
+    if (cost >= least) return;
     least = cost;
     strips.rows = static_cast<int>(rows);
-    strips.down = static_cast<int>(down);
+    strips.line = static_cast<int>(line);
+  };
+  for (std::int64_t parts = 1; parts <= images.height; parts += 1 + parts / 8) {
+    const std::int64_t rows = ceil_div(images.height, parts);
+    consider(ceil_div(images.height, rows) * rows, rows, 1);
   }
+  const std::int64_t share = ceil_div(columns * images.height, capacity);
+  if (columns * images.height > capacity && share <= std::numeric_limits<int>::max()) {
+    const std::int64_t pieces = 1 + ceil_div(share, images.height);
+    const double cost = static_cast<double>(share + pieces * halo) * time_of_row(strips.warps);
+    if (cost < least) {
+      least = cost;
+      strips.rows = static_cast<int>(share);
+      strips.line = static_cast<int>(images.height);
+    }
+  }
+  return least;
+}
+
+// How much longer a row takes with the kernels for any size, and with four columns to a lane instead of one.
+double time_of_row(const WindowKernel& kernel) {
+  return (kernel.size == 0 ? 3.0 : 1.0) * (kernel.columns == 1 ? 0.45 : 0.25 * (2 + kernel.columns / 2.0));
+}
+
+Strips choose(const Plan& plan, const Images& images, int largest_patch, const DeviceSize& device) {
+  Strips best{};
+  double least = std::numeric_limits<double>::infinity();
+  for (const WindowKernel& kernel : kernels_for(plan, images)) {
+    Strips strips = plan.strips;
+    strips.kernel = kernel;
+    strips.ring_rows = 0;
+    for (int w = 0; w < plan.window_count; ++w) {
+      const int size = plan.windows[w].size;
+      if (plan.windows[w].shares_statistics) continue;
+      strips.ring_rows += kernel.size == 0 ? ring_rows_of_any(size) : ring_rows_of_pairs(size);
+    }
+    if (!cut_columns(images, largest_patch, strips)) continue;
+    strips.warps = warps_of_block(plan, strips, device);
+    if (strips.warps == 0) continue;
+    const double cost = cut_line(images, largest_patch, device.multiprocessors, strips) * time_of_row(kernel);
+    if (cost >= least) continue;
+    least = cost;
+    best = strips;
+  }
+  if (best.warps > 0) return best;
+  throw std::invalid_argument("patches of " + std::to_string(largest_patch) + "x" + std::to_string(largest_patch) +
+                              " pixels need more shared memory than the device has");
 }
 
 // Makes an item the first one.
@@ -211,7 +275,7 @@ void move_to_front(int item, Plan& plan) {
 void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
   const std::vector<int> terms = windowed_terms(call);
   if (terms.empty()) return;
-  const Images images = images_of(call, terms);
+  Images images = images_of(call, terms);
   list_windows(call, images, terms, plan);
   split_channels(call, images, plan);
 
@@ -224,23 +288,18 @@ void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
   for (int i = 0; i < plan.item_count; ++i) {
     sums += plan.items[i].channels * (i == 0 ? plan.strips.sums : 1);
   }
-  for (int w = 0; w < plan.window_count; ++w) {
-    const Window& window = plan.windows[w];
-    if (!window.shares_statistics) plan.strips.ring_rows += ring_rows(window.size);
-    largest_patch = std::max<int>(largest_patch, window.size);
-  }
-  plan.strips.images = images.types;
+  for (int w = 0; w < plan.window_count; ++w) largest_patch = std::max<int>(largest_patch, plan.windows[w].size);
   plan.strips.shared_at = (kSharedHead + 8 * (sums + 2 * call.state.constraints) + 15) / 16 * 16;
+  images.item = 0;
+  images.channels_apart = item.channels;
 
-  const Choice choice = choose(plan, images, largest_patch, device);
-  plan.strips = choice.strips;
-  const std::int64_t columns_of_strips = call.batch * item.channels * plan.strips.across;
-  cut_rows(images, largest_patch, columns_of_strips,
-           static_cast<std::int64_t>(choice.warps_of_multiprocessor) * device.multiprocessors, plan.strips);
-  item.elements = call.batch * plan.strips.across * plan.strips.down;
+  plan.strips = choose(plan, images, largest_patch, device);
+  Strips& strips = plan.strips;
+  strips.length = ceil_div(call.batch, strips.beside) * strips.across * strips.line;
+  item.elements = ceil_div(strips.length, strips.rows);
   const std::int64_t most =
       std::max<std::int64_t>(1, kBlocksPerMultiprocessor * device.multiprocessors / item.channels);
-  item.blocks = static_cast<int>(std::min(ceil_div(item.elements, plan.strips.warps), most));
+  item.blocks = static_cast<int>(std::min(ceil_div(item.elements, strips.warps), most));
 }
 
 std::int64_t most_window_partials(const DeviceSize& device) {

@@ -1,4 +1,4 @@
-// The Lagrangian kernel for calls with windowed constraints.
+// The Lagrangian kernels for calls with windowed constraints.
 #pragma once
 
 #include "cuda/lagrangian.h"
@@ -7,5 +7,13 @@
 namespace geco::cuda {
 
 void launch_windowed_lagrangian(const Plan& plan, const Place& place);
+
+// Those for patches of these sizes, each in a file of its own.
+void launch_windows_of_4(const Plan& plan, const Place& place);
+void launch_windows_of_8(const Plan& plan, const Place& place);
+void launch_windows_of_11(const Plan& plan, const Place& place);
+void launch_windows_of_16(const Plan& plan, const Place& place);
+void launch_windows_of_4_and_8(const Plan& plan, const Place& place);
+void launch_windows_of_any_size(const Plan& plan, const Place& place);
 
 }  // namespace geco::cuda

@@ -19,6 +19,18 @@ struct Moments {
   N mean_hat, mean, m2_hat, m2, co;
 };
 
+// A number of each image that means are counted from. Where it is a pixel of the patch itself, a mean rounds by no more
+// than the patch varies, however bright the patch or its neighbours are.
+template <class N>
+struct Reference {
+  N hat, x;
+};
+
+template <class N>
+GECO_HD Reference<N> operator-(const Reference<N>& a, const Reference<N>& b) {
+  return {a.hat - b.hat, a.x - b.x};
+}
+
 template <class Real>
 struct MergeWeights {
   Real share, weight;  // n2 / (n1 + n2), n1 n2 / (n1 + n2)
@@ -29,20 +41,43 @@ GECO_HD MergeWeights<Real> merge_weights(double first, double second) {
   return {static_cast<Real>(second / (first + second)), static_cast<Real>(first * second / (first + second))};
 }
 
-// The pairwise merge of Chan, Golub and LeVeque (1979).
 template <class N, class Real>
-GECO_HD Moments<N> merged(const Moments<N>& first, const Moments<N>& second, const MergeWeights<Real>& by) {
-  const N gap_hat = second.mean_hat - first.mean_hat, gap = second.mean - first.mean;
+GECO_HD Moments<N> merged_by_gap(const Moments<N>& first, const Moments<N>& second, N gap_hat, N gap,
+                                 const MergeWeights<Real>& by) {
   const N weighted_hat = gap_hat * by.weight, weighted = gap * by.weight;
   return {first.mean_hat + gap_hat * by.share, first.mean + gap * by.share,
           first.m2_hat + second.m2_hat + weighted_hat * gap_hat, first.m2 + second.m2 + weighted * gap,
           first.co + second.co + weighted_hat * gap};
 }
 
+// The pairwise merge of Chan, Golub and LeVeque (1979).
+template <class N, class Real>
+GECO_HD Moments<N> merged(const Moments<N>& first, const Moments<N>& second, const MergeWeights<Real>& by) {
+  return merged_by_gap(first, second, second.mean_hat - first.mean_hat, second.mean - first.mean, by);
+}
+
+// The same where the reference of the second lies `gap` above that of the first, which is that of the result.
+template <class N, class Real>
+GECO_HD Moments<N> merged(const Moments<N>& first, const Moments<N>& second, const MergeWeights<Real>& by,
+                          const Reference<N>& gap) {
+  return merged_by_gap(first, second, second.mean_hat - first.mean_hat + gap.hat, second.mean - first.mean + gap.x, by);
+}
+
 template <class N>
 struct PatchCoefficients {
   N a, b, d;
 };
+
+template <class N>
+GECO_HD PatchCoefficients<N> operator+(const PatchCoefficients<N>& first, const PatchCoefficients<N>& second) {
+  return {first.a + second.a, first.b + second.b, first.d + second.d};
+}
+
+// Coefficients as they are for a reference that lies `gap` below theirs.
+template <class N>
+GECO_HD PatchCoefficients<N> lowered(const PatchCoefficients<N>& c, const Reference<N>& gap) {
+  return {c.a, c.b, c.d + c.b * gap.hat - c.a * gap.x};
+}
 
 // What a windowed constraint needs besides the moments of a patch.
 template <class Real>
@@ -61,7 +96,7 @@ GECO_HD Real representable_eps(double eps) {
   return static_cast<Real>(eps < smallest ? smallest : eps > largest ? largest : eps);
 }
 
-// psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps)); its coefficients are added to `c`.
+// psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps)); `c`: its coefficients.
 template <class Math, class N, class Real>
 GECO_HD N patch_correlation(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
   const N inverse_hat = Math::inverse_sqrt(moments.m2_hat * rule.per_number + rule.eps);
@@ -71,23 +106,20 @@ GECO_HD N patch_correlation(const Moments<N>& moments, const PatchRule<Real>& ru
   // Where an image is flat its coefficient, some 1/eps, multiplies a difference that is zero: it would only round.
   const N a = Math::unless_zero(moments.m2, scaled_hat * inverse);
   const N b = Math::unless_zero(moments.m2_hat, scaled_hat * inverse_hat * correlation);
-  c.a += a;
-  c.b += b;
-  c.d += b * moments.mean_hat - a * moments.mean;
+  c = {a, b, b * moments.mean_hat - a * moments.mean};
   return Math::min(Math::max(correlation, static_cast<Real>(-1)), static_cast<Real>(1));  // rounding goes beyond
 }
 
-// [(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps); its coefficients are added to `c`.
+// [(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps); `c`: its coefficients.
 template <class Math, class N, class Real>
 GECO_HD N local_statistics(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
   const N var_hat = moments.m2_hat * rule.per_number + rule.eps, var = moments.m2 * rule.per_number + rule.eps;
   const N inverse_hat = Math::inverse_sqrt(var_hat), inverse = Math::inverse_sqrt(var);
   const N mean_gap = moments.mean_hat - moments.mean + rule.reference_gap;
   // d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
-  const N deviation_gap = (var_hat - var) / (var_hat * inverse_hat + var * inverse);
+  const N deviation_gap = Math::quotient(var_hat - var, var_hat * inverse_hat + var * inverse);
   const N b = Math::unless_zero(moments.m2_hat, deviation_gap * inverse_hat * -rule.factor);
-  c.b += b;
-  c.d += mean_gap * rule.factor + b * moments.mean_hat;
+  c = {N{}, b, mean_gap * rule.factor + b * moments.mean_hat};
   return (mean_gap * mean_gap + deviation_gap * deviation_gap) * static_cast<Real>(0.5);
 }
 

@@ -10,7 +10,8 @@ from geco_ext.terms import IMAGE, Request, parse_terms
 WINDOWED = frozenset({"patch_ncc", "local_statistics"})
 
 _LANES = 32
-_NUMBERS_OF_COLUMN = 8  # that a row of a warp's rings holds: five moments, three coefficients
+# That a row of a warp's rings holds: five moments and three coefficients of each column, two references of each lane.
+_NUMBERS_OF_COLUMN, _NUMBERS_OF_LANE = 8, 4
 _MAX_CHANNELS = 1024  # one by one
 
 
@@ -27,16 +28,16 @@ def refuses_patches(request: Request, shared_bytes: int) -> str | None:
         return f"it takes the channels of at most {_MAX_CHANNELS} one by one, got {channels}"
     dtypes = {t.dtype for t in (x_hat, x) if t is not None}
     is_double = torch.float64 in dtypes
-    columns_of_lanes = (2,) if is_double else (1, 2, 4) if dtypes == {torch.float32} else (1, 4)
-    largest = max(size for size, _, _ in windows)
+    columns_of_lanes = (1, 2) if is_double else (1, 4)
+    smallest, largest = min(size for size, _, _ in windows), max(size for size, _, _ in windows)
     # Rules, coefficients and sums, at most; then the rings.
     fixed = 9216 + 8 * (13 * channels + 3 * program(request.terms, request.owners).constraints)
-    for columns_of_lane in columns_of_lanes:
-        held = _LANES * columns_of_lane
-        columns = -(-width // columns_of_lane) * columns_of_lane if width <= held else held
-        row = _NUMBERS_OF_COLUMN * columns * (8 if is_double else 4)
+    for columns in columns_of_lanes:
+        held = _LANES * columns
         wide_enough = width <= held or held > 2 * (largest - 1)
-        if wide_enough and fixed + row * sum(size - 1 for size, _, _ in windows) <= shared_bytes:
+        row = _LANES * (_NUMBERS_OF_COLUMN * columns + _NUMBERS_OF_LANE) * (8 if is_double else 4)
+        fits = fixed + row * sum(size - 1 for size, _, _ in windows) <= shared_bytes
+        if columns <= smallest and wide_enough and fits:
             return None
     sizes = ", ".join(f"{size}x{size}" for size in sorted({size for size, _, _ in windows}))
     return f"patches of {sizes} pixels need more shared memory than the {shared_bytes} bytes of a block"

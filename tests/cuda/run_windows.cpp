@@ -3,15 +3,9 @@
 
 #include <functional>
 
-#include "cuda/plan.h"
-#include "windowed_problem.h"
+#include "window_kernel_runs.h"
 
 namespace {
-
-geco::cuda::DeviceSize device_size() {
-  const auto& settings = shim::settings;
-  return {settings.multiprocessors, settings.l2_bytes, settings.shared_bytes, settings.shared_bytes_of_block};
-}
 
 std::string name(DataType type) { return std::to_string(static_cast<int>(type)); }
 std::string name(Layout layout) { return std::to_string(static_cast<int>(layout)); }
@@ -202,20 +196,19 @@ void traffic() {
       const std::int64_t row = 2 * 4 * channels;  // bytes of one column of both images
       std::int64_t expected = row * height * width;
       if (windows) {
-        const auto& settings = shim::settings;
-        const geco::cuda::Strips strips = geco::cuda::plan_of(call, geco::cuda::Outcome::kSums,
-                                                              {settings.multiprocessors, settings.l2_bytes,
-                                                               settings.shared_bytes, settings.shared_bytes_of_block})
-                                              .strips;
-        std::int64_t rows = 0, columns = 0;
+        // Rows come in pairs, and a warp has loaded one more when it ends. Patches begin in an odd row of a pair, as
+        // each ends in an even one; from the first patches on, pixels are loaded for gradients too.
+        const geco::cuda::Strips strips = plan_of(problem).strips;
+        std::int64_t rows = 0;
         for (std::int64_t first = 0; first < height; first += strips.rows) {
-          const std::int64_t end = std::min(first + strips.rows, height);
-          rows += std::min(end + patch - 1, height) - std::max<std::int64_t>(first - patch + 1, 0) + (end - first) + 1;
+          const std::int64_t end = std::min<std::int64_t>(first + strips.rows, height);
+          const std::int64_t first_patch = std::max<std::int64_t>(first - patch + 1, 0),
+                             last_top = (end - 2) / 2 * 2 + 1;
+          const std::int64_t last_pair = std::min((last_top + patch - 1) / 2, (height - 1) / 2);
+          rows += 1 + 2 * (last_pair - first_patch / 2 + 1);
+          rows += 2 * ((last_top - (first_patch - 1 + first_patch % 2)) / 2 + 1);
         }
-        for (int i = 0; i < strips.across; ++i) {
-          columns += std::min<std::int64_t>(width - i * strips.step, 32 * strips.columns);
-        }
-        expected = row * rows * columns;
+        expected = row * rows * 128 * strips.across;
       }
       expect_close("bytes loaded", static_cast<double>(shim::loaded_bytes), static_cast<double>(expected), 0);
       expect_close("bytes stored", static_cast<double>(shim::stored_bytes),
@@ -274,6 +267,9 @@ int main(int count, char** arguments) {
     limits();
     return 0;
   } else {
+    kernels_of_one_size();
+    kernels_of_two_sizes();
+    dark_beside_bright();
     sizes_and_strides();
     types_and_layouts();
     all_terms();

@@ -1,0 +1,62 @@
+// Which kernels with windows there are. Those for patches of one size, or of two, have everything that decides their
+// inner loop fixed when they are compiled; the ones for any size serve all other calls.
+#pragma once
+
+#include <cstdint>
+
+#include "math/macros.h"
+
+namespace geco::cuda {
+
+// Of both images together; `kFloat`: float32 and half types, each image of its own; `kDouble`: at least one is float64.
+enum class ImageTypes : std::int8_t { kFloat32, kFloat, kDouble };
+
+struct WindowKernel {
+  std::int16_t size, smaller;  // of patches; size 0: any, smaller 0: one size only
+  std::int8_t channels;        // that statistics are taken over; 0: any number
+  std::int8_t columns;         // neighbouring ones that a lane holds
+  bool interleaved;            // channels, of both images and the gradient: each pixel's lie next to each other
+  ImageTypes images;
+
+  GECO_HD bool operator==(const WindowKernel& other) const {
+    return size == other.size && smaller == other.smaller && channels == other.channels && columns == other.columns &&
+           interleaved == other.interleaved && images == other.images;
+  }
+};
+
+// Four columns to a lane, so that a row of a lane is a vector; one column for small images, which leave a
+// multiprocessor so few warps that each has to be short.
+GECO_HD constexpr bool is_compiled(const WindowKernel& kernel) {
+  const bool one_size = kernel.size == 4 || kernel.size == 8 || kernel.size == 11 || kernel.size == 16;
+  if (kernel.size == 0) return kernel.images == ImageTypes::kDouble ? kernel.columns <= 2 : kernel.columns != 2;
+  if (kernel.images == ImageTypes::kDouble) return false;
+  if (kernel.smaller != 0) {
+    return kernel.smaller == 4 && kernel.size == 8 && kernel.columns == 1 && kernel.images == ImageTypes::kFloat32 &&
+           !kernel.interleaved;
+  }
+  if (!one_size || kernel.columns != 4) return false;
+  return !kernel.interleaved || (kernel.channels == 3 && kernel.images == ImageTypes::kFloat32);
+}
+
+GECO_HD constexpr int largest_power_of_two(int n) {
+  int power = n > 0 ? 1 : 0;
+  while (2 * power <= n && power > 0) power *= 2;
+  return power;
+}
+
+// Rows of windows that a kernel for one size keeps in shared memory while it goes down an image pair of rows by pair
+// (window_column.cuh): single rows, then runs of 2, 4, ... pairs, then the largest runs that smaller ones follow.
+GECO_HD constexpr int ring_rows_of_pairs(int size) {
+  const int pairs = size / 2, largest = largest_power_of_two(pairs);
+  return pairs + (largest > 1 ? largest - 2 : 0) + (pairs - largest);
+}
+// The same of a kernel for any size, which goes row by row: all rows of a patch but the last.
+GECO_HD constexpr int ring_rows_of_any(int size) { return size - 1; }
+
+// Numbers of a row of windows: moments or coefficients of each column, and the reference of each lane.
+constexpr int kMomentNumbers = 5, kCoefficientNumbers = 3, kReferenceNumbers = 2;
+GECO_HD constexpr int ring_row_numbers(int columns) {
+  return 32 * ((kMomentNumbers + kCoefficientNumbers) * columns + 2 * kReferenceNumbers);
+}
+
+}  // namespace geco::cuda
