@@ -190,8 +190,7 @@ __device__ __forceinline__ double squared_error_tiles(const Item& item, const Sh
 // The elements of each line before its first vector and after its last one.
 __device__ __forceinline__ double squared_error_edges(const Item& item, const Share& share, const Shared& shared) {
   const DataType p = item.type_of_prediction(), t = item.type_of_target();
-  const Dimension no_lines{1, 0, 0, 0};
-  const Dimension& lines = item.outer_dimensions == 0 ? no_lines : item.outer[0];
+  const Dimension lines = item.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : item.outer[0];
   const std::int64_t in_vectors = elements_in_vectors(item);
   const unsigned of_line = static_cast<unsigned>(item.inner.size - in_vectors);
   const unsigned edges = static_cast<unsigned>(lines.size) * of_line,
