@@ -155,6 +155,7 @@ __device__ __forceinline__ double squared_error_tiles(const Item& item, const Sh
   const Tile step = tile_of(item, tiling, blocks);
   unsigned number = static_cast<unsigned>(share.index);
   Tile tile = tile_of(item, tiling, number);
+
   double total = 0;
   Compute coefficient = 0;
   bool knows_coefficient = false;
@@ -193,14 +194,14 @@ __device__ __forceinline__ double squared_error_edges(const Item& item, const Sh
   const Dimension lines = item.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : item.outer[0];
   const std::int64_t in_vectors = elements_in_vectors(item);
   const unsigned of_line = static_cast<unsigned>(item.inner.size - in_vectors);
-  const unsigned edges = static_cast<unsigned>(lines.size) * of_line,
-                 step = static_cast<unsigned>(item.blocks) * kThreads;
+  const unsigned edges = static_cast<unsigned>(lines.size) * of_line;
+  const unsigned step = static_cast<unsigned>(item.blocks) * kThreads;
   double total = 0;
   for (unsigned i = static_cast<unsigned>(share.index) * kThreads + threadIdx.x; i < edges; i += step) {
     const unsigned line = i / of_line, edge = i - line * of_line;
     const std::int64_t position = edge < static_cast<unsigned>(item.head) ? edge : edge + in_vectors;
-    const auto at = [&](std::int64_t channel, std::int64_t of_line) {
-      return position + line * of_line + share.channel * channel;
+    const auto at = [&](std::int64_t channel_stride, std::int64_t line_stride) {
+      return position + line * line_stride + share.channel * channel_stride;
     };
     const double difference = read_element<double>(item.prediction, p, at(item.channel.prediction, lines.prediction)) -
                               read_element<double>(item.target, t, at(item.channel.target, lines.target));

@@ -121,6 +121,24 @@ void all_terms() {
   }
 }
 
+// One number of each: more than a grid's second dimension could count.
+void many_examples() {
+  scenario = "many examples";
+  Problem problem;
+  problem.batch = 70001;
+  problem.image_elements = 3;
+  const arrays::Sizes sizes{problem.batch};
+  const int classes = problem.input(Array(DataType::kFloat32, {problem.batch, 3}), Array(DataType::kInt64, sizes));
+  const int scalars = problem.input(Array(DataType::kFloat32, sizes), Array());
+  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {classes}, 1, true, false);
+  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
+  problem.kl = Array(DataType::kFloat32, sizes);
+  problem.fill();
+  const MultiplierUpdate update = update_rule();
+  std::vector<double> block = new_block(problem.constraints);
+  compare_call(problem, &update, block);
+}
+
 // The state machine over many calls, some of them not finite.
 void many_steps() {
   for (Violation violation : {Violation::kLog, Violation::kRelative, Violation::kRaw}) {
@@ -249,6 +267,7 @@ int main(int count, char** arguments) {
     reconstruction_errors();
     large_images();
     all_terms();
+    many_examples();
     if (what == "all") many_steps();
     several_processes();
     scaled_gradients(3000);
