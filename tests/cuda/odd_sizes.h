@@ -153,9 +153,7 @@ inline void transposed_operands() {
   }
 }
 
-// More than a grid's second dimension could count.
-inline void many_examples() {
-  const std::int64_t batch = 70001;
+inline void many_examples(std::int64_t batch) {
   for (DataType type : {DataType::kFloat32, DataType::kBFloat16}) {
     compare({batch, 3}, {type}, {type}, {type});
     compare({batch, 3}, {type}, {type, Layout::kCropped}, {type});
@@ -291,12 +289,13 @@ inline void plans_beyond_32_bits() {
   }
 }
 
-inline void all() {
+// `many`: examples, more than a grid's second dimension could count.
+inline void all(std::int64_t many) {
   misaligned_bases();
   sizes_around_vectors();
   crops();
   transposed_operands();
-  many_examples();
+  many_examples(many);
   plans_beyond_32_bits();
 }
 

@@ -121,11 +121,11 @@ void all_terms() {
   }
 }
 
-// One number of each: more than a grid's second dimension could count.
-void many_examples() {
+// A few numbers of each.
+void many_examples(std::int64_t batch) {
   scenario = "many examples";
   Problem problem;
-  problem.batch = 70001;
+  problem.batch = batch;
   problem.image_elements = 3;
   const arrays::Sizes sizes{problem.batch};
   const int classes = problem.input(Array(DataType::kFloat32, {problem.batch, 3}), Array(DataType::kInt64, sizes));
@@ -264,14 +264,15 @@ int main(int count, char** arguments) {
   } else if (what == "h100") {
     large_device();
   } else {
+    const std::int64_t many = what == "all" ? 70001 : 3001;
     reconstruction_errors();
     large_images();
     all_terms();
-    many_examples();
+    many_examples(many);
     if (what == "all") many_steps();
     several_processes();
     scaled_gradients(3000);
-    odd_sizes::all();
+    odd_sizes::all(many);
   }
   std::printf("%ld launches\n", shim::launches);
   return 0;
