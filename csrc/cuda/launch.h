@@ -13,6 +13,9 @@
 #define GECO_LOADED(bytes)
 #define GECO_STORED(bytes)
 
+// An address to store to, which the tests check to be a multiple of its type's alignment.
+#define GECO_ON_GRID(address) (address)
+
 // One block of dynamic shared memory, seen as `type`.
 #define GECO_DYNAMIC_SHARED(type, name)                         \
   extern __shared__ __align__(16) unsigned char shared_bytes[]; \
@@ -27,6 +30,8 @@
 
 #define GECO_LOADED(bytes) shim::count_bytes(shim::loaded_bytes, static_cast<long>(bytes))
 #define GECO_STORED(bytes) shim::count_bytes(shim::stored_bytes, static_cast<long>(bytes))
+
+#define GECO_ON_GRID(address) shim::on_grid(address)
 
 #define GECO_DYNAMIC_SHARED(type, name) type& name = *static_cast<type*>(shim::dynamic_shared())
 

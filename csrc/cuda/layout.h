@@ -6,15 +6,12 @@
 #include <string>
 
 #include "cuda/plan.h"
+#include "cuda/tiles.h"
 #include "lines.h"
 
 namespace geco::cuda {
 
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-inline std::int64_t size_of(DataType type) {
-  return type == DataType::kFloat64 || type == DataType::kInt64 ? 8 : type == DataType::kFloat32 ? 4 : 2;
-}
 
 inline bool aligned(const Tensor& tensor, std::int64_t bytes) {
   return reinterpret_cast<std::uintptr_t>(tensor.data) % static_cast<std::uintptr_t>(bytes) == 0;

@@ -80,7 +80,7 @@ __device__ __forceinline__ void store(T* to, const Vector<T, n>& vector, bool st
   if (stream) {
     __stcs(words, value);
   } else {
-    *words = value;
+    *GECO_ON_GRID(words) = value;
   }
 }
 

@@ -1,12 +1,12 @@
 #include "cuda/plan.h"
 
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
 #include "cuda/layout.h"
 #include "cuda/threads.h"
+#include "cuda/tile_plan.h"
 #include "cuda/window_plan.h"
 
 namespace geco::cuda {
@@ -15,26 +15,6 @@ namespace {
 // Four waves of blocks: enough for the scheduler to even out their ends, few enough for one block to add up their sums
 // in a microsecond.
 constexpr int kBlocksPerMultiprocessor = 4 * kResidentBlocks;
-
-constexpr std::int64_t kVectorBytes = 16;  // of the gradient
-
-// How many elements of a channel can be taken in whole vectors: one line but for its end, or equally spaced lines.
-std::int64_t vectorised_elements(const Input& input, const Item& item) {
-  const DataType p = input.prediction.type, t = input.target.type;
-  if ((p == DataType::kFloat64) != (t == DataType::kFloat64)) return 0;
-  const int width = width_of(size_of(p));
-  if (!aligned(input.prediction, width * size_of(p)) || !aligned(input.target, width * size_of(t))) return 0;
-  if (input.gradient && !aligned(input.gradient, kVectorBytes)) return 0;
-  if (item.inner.prediction != 1 || item.inner.target != 1 || item.inner.gradient != 1) return 0;
-  const auto starts_aligned = [width](const Dimension& d) {
-    return d.prediction % width == 0 && d.target % width == 0 && d.gradient % width == 0;
-  };
-  if (!starts_aligned(item.channel)) return 0;
-  if (item.outer_dimensions == 0) return item.elements / width * width;
-  const bool lines = item.outer_dimensions == 1 && item.inner.size % width == 0 && starts_aligned(item.outer[0]) &&
-                     item.elements < std::numeric_limits<std::int32_t>::max();
-  return lines ? item.elements : 0;
-}
 
 bool reads(const Term& term, int input) {
   return std::find(term.inputs.begin(), term.inputs.end(), input) != term.inputs.end();
@@ -76,7 +56,7 @@ Item class_item(const Input& input, const Term& term, std::int64_t batch) {
 Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch, const DeviceSize& device) {
   Item item = new_item(input.prediction, input.target, input.gradient, Work::kSquaredError);
   lay_out(input, per_channel, item);
-  item.vectorised_elements = vectorised_elements(input, item);
+  plan_elements(input, item);
   item.divisor = static_cast<double>(batch);
   const std::int64_t gradient_bytes = input.gradient ? input.gradient.elements() * size_of(input.gradient.type) : 0;
   item.stream = gradient_bytes > device.l2_bytes / 2;
@@ -98,43 +78,31 @@ Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& devi
   return item;
 }
 
-// Vectors of a channel, or single elements where there are none.
-std::int64_t steps_of(const Item& item) {
-  const int width = item.vectorised_elements > 0 ? width_of(size_of(item.type_of_prediction())) : 1;
-  return ceil_div(item.elements, width);
-}
-
-int most_vectors(const Item& item) {
-  if (item.vectorised_elements == 0) return kElementUnroll;
-  return unroll_of(size_of(item.type_of_prediction()), size_of(item.type_of_target()));
-}
-
 // The squared errors share the device by size; class scores and means are small and get a block for each few
 // thousand numbers.
 void share_out(Plan& plan, const DeviceSize& device) {
-  std::int64_t rounds = 0;
+  std::int64_t rounds = 0, tiles = 0;
   for (int i = 0; i < plan.item_count; ++i) {
-    const Item& item = plan.items[i];
-    if (item.work == Work::kSquaredError) rounds += item.channels * ceil_div(steps_of(item), kThreads);
+    Item& item = plan.items[i];
+    if (item.work != Work::kSquaredError) continue;
+    plan_round(item, 1);
+    rounds += item.channels * rounds_of(item);
   }
   // Threads take one vector each until all multiprocessors are full.
   const std::int64_t deep = rounds / (kResidentBlocks * device.multiprocessors);
   const std::int64_t most = kBlocksPerMultiprocessor * device.multiprocessors;
-  std::int64_t tiles = 0;
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
     if (item.work != Work::kSquaredError) continue;
-    item.vectors = static_cast<int>(std::clamp<std::int64_t>(deep, 1, most_vectors(item)));
-    tiles += item.channels * ceil_div(steps_of(item), kThreads * item.vectors);
+    plan_round(item, deep);
+    tiles += item.channels * rounds_of(item);
   }
   const std::int64_t tiles_of_block = std::max<std::int64_t>(1, ceil_div(tiles, most));
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
     std::int64_t blocks = 0;
     switch (item.work) {
-      case Work::kSquaredError:
-        blocks = ceil_div(ceil_div(steps_of(item), kThreads * item.vectors), tiles_of_block);
-        break;
+      case Work::kSquaredError: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
       case Work::kClassProbability: blocks = ceil_div(item.elements, kWarps); break;
       case Work::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
       case Work::kWindows: blocks = item.blocks; break;  // plan_windows knows

@@ -25,13 +25,16 @@ struct Item {
   Dimension outer[kMaxDimensions - 1];
   Dimension inner;
   std::int64_t elements;             // of a channel; examples for a class probability
-  std::int64_t vectorised_elements;  // the first ones, in whole vectors, every line starting at a multiple of 16 bytes
+  std::int64_t vectorised_elements;  // in whole vectors, as many of each line, from `head` on
 
   double divisor;  // of the sum: the number of examples or, for a mean, of values
   int first_block, blocks, channels;
   int first_sum;      // channels follow one another
   int first_partial;  // so do their partial sums, `blocks` for each sum
-  int vectors;        // of a thread in one round
+  std::uint16_t box;  // squared error without vectors, see tiles.h
+  std::uint8_t unrolled : 4, unroll_bits : 4;
+  std::int8_t vectors;  // of a thread in one round
+  std::int8_t head;     // elements of a line before its first vector
   std::int8_t outer_dimensions;
   Work work;
   std::int8_t prediction_type, target_type;

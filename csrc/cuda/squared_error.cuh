@@ -3,13 +3,13 @@
 
 #include "cuda/block.cuh"
 #include "cuda/memory.h"
+#include "cuda/squared_error_tiles.cuh"
 
 namespace geco::cuda {
 
-// How far the end of a line is from the start of the next one, where there is more than one line.
-__device__ __forceinline__ Offsets gap_of(const Item& item) {
+// How far the last vector's end in a line is from the first one of the next, where there is more than one line.
+__device__ __forceinline__ Offsets gap_of(const Item& item, std::int64_t length) {
   const Dimension& outer = item.outer[0];
-  const std::int64_t length = item.inner.size;
   return {outer.prediction - length, outer.target - length, outer.gradient - length};
 }
 
@@ -19,16 +19,17 @@ template <class P, class T, bool lines>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
   using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
   constexpr int kWidth = width_of(sizeof(P)), kUnroll = unroll_of(sizeof(P), sizeof(T));
-  const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction;
-  const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target;
+  const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction + item.head;
+  const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target + item.head;
   Compute* gradients = static_cast<Compute*>(item.gradient);
-  if (gradients) gradients += share.channel * item.channel.gradient;
+  if (gradients) gradients += share.channel * item.channel.gradient + item.head;
 
   const std::int64_t vectors = item.vectorised_elements / kWidth;
   const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
-  const Offsets gap = lines ? gap_of(item) : Offsets{0, 0, 0};
+  const std::int64_t length = elements_in_vectors(item);
+  const Offsets gap = lines ? gap_of(item, length) : Offsets{0, 0, 0};
   const auto line_of = [&](std::int64_t v) {
-    return lines ? static_cast<unsigned>(v) / static_cast<unsigned>(item.inner.size / kWidth) : 0u;
+    return lines ? static_cast<unsigned>(v) / static_cast<unsigned>(length / kWidth) : 0u;
   };
   Vector<P, kWidth> prediction[kUnroll];
   Vector<T, kWidth> target[kUnroll];
@@ -77,55 +78,6 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
   return total;
 }
 
-// Where an element of a channel lies.
-__device__ __forceinline__ Offsets offsets_of(const Item& item, std::int64_t element) {
-  std::int64_t line = element / item.inner.size;
-  const std::int64_t position = element - line * item.inner.size;
-  Offsets offsets{position * item.inner.prediction, position * item.inner.target, position * item.inner.gradient};
-#pragma unroll 1
-  for (int d = item.outer_dimensions - 1; d >= 0; --d) {
-    const Dimension& outer = item.outer[d];
-    const std::int64_t next = line / outer.size, index = line - next * outer.size;
-    line = next;
-    offsets.prediction += index * outer.prediction;
-    offsets.target += index * outer.target;
-    offsets.gradient += index * outer.gradient;
-  }
-  return offsets;
-}
-
-// The elements that are not in vectors, one by one, any strides and types. Float64 where either side is.
-template <class Compute>
-__device__ __forceinline__ double squared_error_elements(const Item& item, const Share& share, Compute coefficient) {
-  const DataType p = item.type_of_prediction(), t = item.type_of_target();
-  const std::int64_t step = static_cast<std::int64_t>(item.blocks) * kThreads;
-  const std::int64_t start = item.vectorised_elements + share.index * kThreads + threadIdx.x;
-  double total = 0;
-  for (std::int64_t first = start; first < item.elements; first += step * kElementUnroll) {
-    Compute difference[kElementUnroll];
-    std::int64_t gradient_at[kElementUnroll];
-#pragma unroll
-    for (int k = 0; k < kElementUnroll; ++k) {
-      difference[k] = 0;
-      gradient_at[k] = 0;
-      if (first + k * step >= item.elements) continue;
-      const Offsets at = offsets_of(item, first + k * step);
-      const std::int64_t channel = share.channel;
-      difference[k] = read_element<Compute>(item.prediction, p, at.prediction + channel * item.channel.prediction) -
-                      read_element<Compute>(item.target, t, at.target + channel * item.channel.target);
-      gradient_at[k] = at.gradient + channel * item.channel.gradient;
-    }
-#pragma unroll
-    for (int k = 0; k < kElementUnroll; ++k) {
-      total += static_cast<double>(difference[k]) * static_cast<double>(difference[k]);
-      if (item.gradient && first + k * step < item.elements) {
-        write_gradient(item.gradient, p, gradient_at[k], difference[k] * coefficient);
-      }
-    }
-  }
-  return total;
-}
-
 // Vectors lie in one line, or in lines that are all equally far apart.
 template <class P, class T>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
@@ -156,16 +108,16 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
 // This thread's part of the sum of a share. Without `mixed_types` vectors are of one type.
 template <bool mixed_types>
 __device__ __forceinline__ double squared_error(const Item& item, const Share& share, const Shared& shared) {
-  double total = 0;
   if (item.vectorised_elements > 0) {
-    total = squared_error_vectors<mixed_types>(item, share, shared);
-  } else {
-    __syncthreads();
+    const double total = squared_error_vectors<mixed_types>(item, share, shared);
+    return item.vectorised_elements == item.elements ? total : total + squared_error_edges(item, share, shared);
   }
-  if (item.vectorised_elements == item.elements) return total;
+  if (item.elements == 0) {
+    __syncthreads();
+    return 0.0;
+  }
   const bool wide = item.type_of_prediction() == DataType::kFloat64 || item.type_of_target() == DataType::kFloat64;
-  return total + (wide ? squared_error_elements<double>(item, share, shared.coefficient)
-                       : squared_error_elements<float>(item, share, static_cast<float>(shared.coefficient)));
+  return wide ? squared_error_tiles<double>(item, share, shared) : squared_error_tiles<float>(item, share, shared);
 }
 
 }  // namespace geco::cuda

@@ -34,6 +34,6 @@ GECO_HD constexpr int unroll_of(std::int64_t prediction_bytes, std::int64_t targ
 }
 
 // Single elements that a thread has in flight where strides allow no vectors.
-constexpr int kElementUnroll = 4;
+GECO_HD constexpr int elements_of_thread(std::int64_t compute_bytes) { return compute_bytes == 8 ? 4 : 8; }
 
 }  // namespace geco::cuda

@@ -17,15 +17,17 @@ using geco::DataType;
 using geco::Tensor;
 using Sizes = std::vector<std::int64_t>;
 
-enum class Layout { kContiguous, kChannelsLast, kReversed, kShifted, kWider };
+enum class Layout { kContiguous, kChannelsLast, kReversed, kShifted, kWider, kCropped, kWideRows, kRepeated };
 
 // A tensor with its memory. Copies have memory of their own.
 class Array {
  public:
   Array() = default;
 
-  // kShifted starts off the 16-byte grid; in kWider every example is followed by a gap.
-  Array(DataType type, const Sizes& sizes, Layout layout = Layout::kContiguous) {
+  // `shift`: elements from the 16-byte grid to the first one; kShifted is a shift of one. In kWider every example is
+  // followed by a gap; in kCropped whatever lies along a dimension, by three elements; in kWideRows every row, which
+  // then starts at a multiple of 16 elements. kRepeated: all examples are the same memory.
+  Array(DataType type, const Sizes& sizes, Layout layout = Layout::kContiguous, std::int64_t shift = 0) {
     tensor_.type = type;
     tensor_.rank = static_cast<int>(sizes.size());
     std::vector<int> order(sizes.size());  // of memory, outermost first
@@ -41,8 +43,11 @@ class Array {
       tensor_.strides[*d] = stride;
       stride *= sizes[*d];
       if (layout == Layout::kWider && d + 1 != order.rend() && *(d + 1) == 0) stride += 8;
+      if (layout == Layout::kCropped) stride += 3;
+      if (layout == Layout::kWideRows && d == order.rbegin()) stride = (stride / 16 + 1) * 16;
+      if (layout == Layout::kRepeated && *d == 0) tensor_.strides[*d] = 0;
     }
-    shift_ = layout == Layout::kShifted ? 1 : 0;
+    shift_ = layout == Layout::kShifted ? 1 : shift;
     std::int64_t last = shift_;  // memory ends with it, where AddressSanitizer watches
     for (int d = 0; d < tensor_.rank; ++d) last += (tensor_.sizes[d] - 1) * tensor_.strides[d];
     memory_.resize(static_cast<std::size_t>((last + 1) * geco::cpu::size_of(type)));

@@ -129,13 +129,13 @@ struct Outputs {
   std::vector<double> block, sums;
   double loss = 0, factor = 0;
 
-  Outputs(const Problem& problem, std::vector<double> state, Layout layout)
+  Outputs(const Problem& problem, std::vector<double> state, Layout layout, std::int64_t shift = 0)
       : block(std::move(state)), sums(static_cast<std::size_t>(problem.constraints) + 1) {
     if (!problem.wants_gradients) return;
     for (const Array& prediction : problem.predictions) {
       const Tensor tensor = prediction.tensor();
       gradients.emplace_back(arrays::gradient_type(prediction.type()),
-                             arrays::Sizes(tensor.sizes, tensor.sizes + tensor.rank), layout);
+                             arrays::Sizes(tensor.sizes, tensor.sizes + tensor.rank), layout, shift);
     }
     if (problem.kl.elements() > 0) {
       const Tensor tensor = problem.kl.tensor();

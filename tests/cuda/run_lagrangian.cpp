@@ -1,7 +1,7 @@
 // Runs the CUDA kernels through the shim beside the C++ kernels of the CPU and compares everything they write.
-// Usage: run_lagrangian all | memory | races [barrier|fence N]. Exits 1 at the first difference.
+// Usage: run_lagrangian all | memory | h100 | races [barrier|fence N]. Exits 1 at the first difference.
 
-#include "problem.h"
+#include "odd_sizes.h"
 
 namespace {
 
@@ -121,6 +121,24 @@ void all_terms() {
   }
 }
 
+// A few numbers of each.
+void many_examples(std::int64_t batch) {
+  scenario = "many examples";
+  Problem problem;
+  problem.batch = batch;
+  problem.image_elements = 3;
+  const arrays::Sizes sizes{problem.batch};
+  const int classes = problem.input(Array(DataType::kFloat32, {problem.batch, 3}), Array(DataType::kInt64, sizes));
+  const int scalars = problem.input(Array(DataType::kFloat32, sizes), Array());
+  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {classes}, 1, true, false);
+  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
+  problem.kl = Array(DataType::kFloat32, sizes);
+  problem.fill();
+  const MultiplierUpdate update = update_rule();
+  std::vector<double> block = new_block(problem.constraints);
+  compare_call(problem, &update, block);
+}
+
 // The state machine over many calls, some of them not finite.
 void many_steps() {
   for (Violation violation : {Violation::kLog, Violation::kRelative, Violation::kRaw}) {
@@ -165,18 +183,21 @@ void several_processes() {
   }
 }
 
-void scaled_gradients() {
+void scaled_gradients(std::int64_t largest) {
+  const std::pair<std::int64_t, std::int64_t> shifts[] = {{0, 0}, {1, 1}, {0, 1}, {3, 0}, {2, 2}};
   for (DataType out_type : kFloats) {
     for (double factor : {1.0, 0.375}) {
-      for (Layout layout : {Layout::kContiguous, Layout::kShifted}) {
-        scenario = "gradients scaled to type " + std::to_string(static_cast<int>(out_type));
+      for (const auto& [of_gradient, of_output] : shifts) {
+        scenario = "gradients scaled to type " + std::to_string(static_cast<int>(out_type)) + " shifts " +
+                   std::to_string(of_gradient) + std::to_string(of_output);
         std::vector<Array> gradients, outputs;
-        for (std::int64_t size : {1, 37, 3000}) {
-          gradients.push_back(Array(arrays::gradient_type(out_type), {size}, layout).fill(random_numbers));
-          outputs.emplace_back(out_type, arrays::Sizes{size}, layout);
+        const Layout layout = Layout::kContiguous;
+        for (std::int64_t size : {std::int64_t{1}, std::int64_t{37}, largest}) {
+          gradients.push_back(Array(arrays::gradient_type(out_type), {size}, layout, of_gradient).fill(random_numbers));
+          outputs.emplace_back(out_type, arrays::Sizes{size}, layout, of_output);
         }
         const std::vector<Array> unscaled = gradients;
-        const bool in_place = out_type == gradients[0].type() && layout == Layout::kContiguous;
+        const bool in_place = out_type == gradients[0].type() && of_gradient == of_output && of_gradient < 2;
         std::vector<Tensor> in, out;
         for (std::size_t i = 0; i < gradients.size(); ++i) {
           in.push_back(gradients[i].tensor());
@@ -213,6 +234,23 @@ void races(bool broken) {
   geco::cuda::update_from_sums(outputs.call(problem, &update), here, outputs.sums.data(), 1, &outputs.factor);
 }
 
+// The plan of an H100, few blocks at a time: four waves of them, several elements of a thread in flight.
+void large_device() {
+  shim::settings.multiprocessors = 132;
+  shim::settings.l2_bytes = 50 << 20;
+  shim::settings.blocks_in_flight = 8;
+  const odd_sizes::Operand dense{}, channels_last{DataType::kBFloat16, Layout::kChannelsLast};
+  odd_sizes::compare({4, 3, 256, 340}, dense, dense, dense);
+  odd_sizes::compare({4, 3, 128, 340}, channels_last, dense, channels_last);
+  odd_sizes::compare({2, 3, 129, 135}, dense, {DataType::kFloat32, Layout::kCropped}, dense, true);
+  scenario = "all terms on a large device";
+  const MultiplierUpdate update = update_rule();
+  const Problem problem = everything(DataType::kFloat32, true);
+  std::vector<double> block = new_block(problem.constraints);
+  compare_call(problem, &update, block);
+  scaled_gradients(20001);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -223,13 +261,18 @@ int main(int count, char** arguments) {
       (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
     }
     races(count > 3);
+  } else if (what == "h100") {
+    large_device();
   } else {
+    const std::int64_t many = what == "all" ? 70001 : 3001;
     reconstruction_errors();
     large_images();
     all_terms();
+    many_examples(many);
     if (what == "all") many_steps();
     several_processes();
-    scaled_gradients();
+    scaled_gradients(3000);
+    odd_sizes::all(many);
   }
   std::printf("%ld launches\n", shim::launches);
   return 0;

@@ -1,5 +1,5 @@
-// The kernels of models against their formulas in float64, and for the sanitizers: "all", "memory", or "races [kind n]"
-// with the n-th barrier or fence of each thread left out.
+// The kernels of models against their formulas in float64, and for the sanitizers: "all", "memory", "h100" with the
+// plan of a large device, or "races [kind n]" with the n-th barrier or fence of each thread left out.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -44,15 +44,18 @@ struct Shape {
   DataType type;
   std::int64_t batch, rows, inner;
   Layout layout;
+  std::int64_t shift = 0;  // of every operand and output, see Array
 
   Array operand(std::int64_t times = 1, double deviation = 1) const {
-    Array array(type, {batch, rows, times * inner}, layout);
+    Array array(type, {batch, rows, times * inner}, layout, shift);
     std::normal_distribution<double> normal(0, deviation);
     for (std::int64_t i = 0; i < array.elements(); ++i) array.set(i, normal(random_numbers));
     return array;
   }
   Array logarithms() const { return operand(1, 0.4); }  // a half type holds what is made of them
-  Array output(std::int64_t times = 1) const { return Array(type, {batch, rows, times * inner}); }
+  Array output(std::int64_t times = 1) const {
+    return Array(type, {batch, rows, times * inner}, Layout::kContiguous, shift);
+  }
   Array numbers() const { return Array(arrays::gradient_type(type), {batch}).fill(random_numbers); }
   std::int64_t of_example() const { return rows * inner; }
   std::int64_t elements() const { return batch * of_example(); }
@@ -223,7 +226,7 @@ void coupling(const Shape& shape, bool inverse) {
 void every_kernel(const Shape& shape) {
   const auto text = [](std::int64_t number) { return " " + std::to_string(number); };
   scenario = "type" + text(static_cast<int>(shape.type)) + ", shape" + text(shape.batch) + text(shape.rows) +
-             text(shape.inner) + ", layout" + text(static_cast<int>(shape.layout));
+             text(shape.inner) + ", layout" + text(static_cast<int>(shape.layout)) + ", shift" + text(shape.shift);
   gaussian(shape, true);
   gaussian(shape, false);
   gates(shape);
@@ -248,6 +251,28 @@ void all(bool large) {
   }
 }
 
+// Bases off the grid of 16 bytes and examples or rows whose starts are, sizes around multiples of vectors; more
+// examples than a grid's second dimension could count.
+void odd_sizes(std::int64_t examples) {
+  for (DataType type : kFloats) {
+    for (std::int64_t shift : {1, 2, 4}) every_kernel({type, 3, 2, 16, Layout::kContiguous, shift});
+    for (std::int64_t inner : {7, 8, 9, 127, 129}) every_kernel({type, 3, 1, inner, Layout::kContiguous});
+    every_kernel({type, 3, 4, 16, Layout::kCropped});
+    every_kernel({type, examples, 1, 2, Layout::kContiguous});
+  }
+  every_kernel({DataType::kFloat32, examples, 1, 4, Layout::kContiguous});
+}
+
+// As many blocks as an H100 is given, few of them at a time.
+void large_device() {
+  shim::settings.multiprocessors = 132;
+  shim::settings.l2_bytes = 50 << 20;
+  shim::settings.blocks_in_flight = 8;
+  every_kernel({DataType::kFloat32, 2, 1, 4 * 8 * geco::cuda::kThreads, Layout::kContiguous});
+  every_kernel({DataType::kBFloat16, 300, 1, 64, Layout::kContiguous});
+  every_kernel({DataType::kFloat64, 3, 40, 24, Layout::kWider});
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -264,8 +289,11 @@ int main(int count, char** arguments) {
     } else {
       every_kernel(shared);
     }
+  } else if (what == "h100") {
+    large_device();
   } else {
     all(what == "all");
+    odd_sizes(what == "all" ? 70001 : 3001);
   }
   std::printf("%ld launches\n", shim::launches);
   return 0;

@@ -54,10 +54,10 @@ void* __tsan_get_current_fiber();
 #define __launch_bounds__(...)
 #define __grid_constant__
 
-struct uint2 {
+struct alignas(8) uint2 {
   unsigned x, y;
 };
-struct uint4 {
+struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 
@@ -293,21 +293,33 @@ SHIM_UNSEEN inline unsigned atomicInc(unsigned* address, unsigned last) {
   return old;
 }
 
+namespace shim {
+
+// The device stops at an access off its own grid; most processors do not.
+template <class T>
+T* on_grid(T* address) {
+  if (reinterpret_cast<std::uintptr_t>(address) % alignof(T) == 0) return address;
+  std::printf("an access of %zu bytes to the address %p\n", sizeof(T), static_cast<const void*>(address));
+  std::abort();
+}
+
+}  // namespace shim
+
 template <class T>
 T __ldg(const T* from) {
-  return *from;
+  return *shim::on_grid(from);
 }
 template <class T>
 T __ldcs(const T* from) {
-  return *from;
+  return *shim::on_grid(from);
 }
 template <class T>
 T __ldcg(const T* from) {
-  return *from;
+  return *shim::on_grid(from);
 }
 template <class T>
 void __stcs(T* to, T value) {
-  *to = value;
+  *shim::on_grid(to) = value;
 }
 
 using std::max;

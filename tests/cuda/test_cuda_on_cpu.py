@@ -22,9 +22,8 @@ from geco_ext.state import new_block
 from geco_ext.terms import IMAGE, Request
 
 ROOT = Path(__file__).parents[2]
-KERNELS = [
-    *sorted((ROOT / "csrc/cuda").glob("*.cu")),
-    *sorted((ROOT / "csrc/cuda").glob("*.cpp")),
+KERNELS = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), *sorted((ROOT / "csrc/cuda").glob("*.cpp"))]
+HOST = [  # what does not depend on the threads of a block
     ROOT / "csrc/call.cpp",
     ROOT / "csrc/lines.cpp",
     *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if "_avx" not in path.stem),
@@ -37,11 +36,11 @@ BINDINGS = [
 BARRIERS = {"run_lagrangian": 6, "run_windows": 6, "run_models": 3}
 PROGRAMS = [ROOT / f"tests/cuda/{name}.cpp" for name in BARRIERS]
 MODEL_KERNELS = [*(ROOT / f"csrc/cuda/{name}.cu" for name in ("gaussian", "lstm_gates", "affine_coupling"))]
-# Two warps to a block: enough for every barrier to matter.
-FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-strict-aliasing", "-pthread", "-DGECO_CUDA_THREADS=64"]
+THREADS = 64  # of a block: two warps, enough for every barrier to matter
+FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-strict-aliasing", "-pthread"]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda'}"]
 THREAD = ["-fsanitize=thread"]
-ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # alignment among what is undefined
 
 PROPERTIES = [
     "tests/test_backends.py",
@@ -62,18 +61,32 @@ def compiler(*arguments: object) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def compiled(source: Path, folder: Path, *flags: str) -> Path:
+def compiled(source: Path, folder: Path, *flags: str, threads: int = THREADS) -> Path:
     output = folder / f"{source.parent.name}_{source.name}.o"
-    compiler(*flags, *INCLUDES, "-x", "c++", "-c", source, "-o", output)
+    compiler(*flags, f"-DGECO_CUDA_THREADS={threads}", *INCLUDES, "-x", "c++", "-c", source, "-o", output)
     return output
 
 
 def build(folder: Path, *flags: str) -> dict[str, Path]:
     """The programs, by name."""
-    objects = [compiled(source, folder, *flags) for source in KERNELS]
-    for source in PROGRAMS:
-        compiler(*flags, compiled(source, folder, *flags), *objects, "-o", folder / source.stem)
-    return {source.stem: folder / source.stem for source in PROGRAMS}
+    return linked(folder, [compiled(source, folder, *flags) for source in HOST], KERNELS, PROGRAMS, *flags)
+
+
+def linked(
+    folder: Path, host: list[Path], kernels: list[Path], programs: list[Path], *flags: str, threads: int = THREADS
+) -> dict[str, Path]:
+    """Programs with kernels whose blocks have so many threads."""
+    objects = [*host, *(compiled(source, folder, *flags, threads=threads) for source in kernels)]
+    for source in programs:
+        program = compiled(source, folder, *flags, threads=threads)
+        compiler(*flags, program, *objects, "-o", folder / source.stem)
+    return {source.stem: folder / source.stem for source in programs}
+
+
+def host_objects(programs: dict[str, Path]) -> list[Path]:
+    """What other programs than these can be linked with, whatever threads their blocks have."""
+    folder = next(iter(programs.values())).parent
+    return [path for path in folder.glob("*.o") if path.name.startswith(("cpu_", "csrc_"))]
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -116,11 +129,21 @@ def test_the_kernels_compute_what_they_should(plain, program):
 
 def test_groups_of_several_warps_beside_each_other(plain, tmp_path):
     """Model kernels whose blocks do several examples with two warps each: four warps to a block."""
-    host = [path for path in plain["run_models"].parent.glob("*.o") if path.name.startswith(("cpu_", "csrc_"))]
-    sources = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cu", ROOT / "tests/cuda/run_models.cpp"]
-    objects = [compiled(source, tmp_path, "-UGECO_CUDA_THREADS", "-DGECO_CUDA_THREADS=128") for source in sources]
-    compiler(*objects, *host, "-o", tmp_path / "run_models")
-    result = run(tmp_path / "run_models", "memory")
+    kernels = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cu"]
+    programs = linked(tmp_path, host_objects(plain), kernels, [ROOT / "tests/cuda/run_models.cpp"], threads=128)
+    result = run(programs["run_models"], "memory")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def as_on_a_device(plain, tmp_path_factory) -> dict[str, Path]:
+    return linked(tmp_path_factory.mktemp("device"), host_objects(plain), KERNELS, PROGRAMS, threads=256)
+
+
+@pytest.mark.parametrize("program", ["run_lagrangian", "run_models"])
+def test_the_plan_of_a_large_device(as_on_a_device, program):
+    """Blocks of as many threads as on a device, and as many of them as 132 multiprocessors are given."""
+    result = run(as_on_a_device[program], "h100")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
