@@ -46,6 +46,8 @@ ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 PROPERTIES = [
     "tests/test_backends.py",
     "tests/test_autograd.py",
+    "tests/test_image_step.py",
+    "tests/test_workspace.py",
     "tests/test_windows.py",
     "tests/test_windows_criterion.py",
     "tests/test_windows_extremes.py",
@@ -121,6 +123,15 @@ def test_groups_of_several_warps_beside_each_other(plain, tmp_path):
     objects = [compiled(source, tmp_path, "-UGECO_CUDA_THREADS", "-DGECO_CUDA_THREADS=128") for source in sources]
     compiler(*objects, *host, "-o", tmp_path / "run_models")
     result = run(tmp_path / "run_models", "memory")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_devices_are_left_as_they_were_found(plain, tmp_path):
+    """No context where nobody computes, none made current, no error left for the next launch."""
+    kernels = [path for path in plain["run_windows"].parent.glob("*.o") if not path.name.startswith("cuda_run_")]
+    source = ROOT / "tests/cuda/run_device.cpp"
+    compiler(compiled(source, tmp_path), *kernels, "-o", tmp_path / "run_device")
+    result = run(tmp_path / "run_device")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
