@@ -9,7 +9,7 @@ import torch
 import geco_ext
 from geco_ext import GECOLoss, PatchNCC, ReconstructionError, backends
 from geco_ext import functional as gf
-from geco_ext.backends import cuda, reference
+from geco_ext.backends import _best_for, _best_name, cuda, reference
 from geco_ext.backends import triton as triton_backend
 from geco_ext.cli import main
 
@@ -21,6 +21,9 @@ def nothing_said_yet(monkeypatch):
     monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_warned", set())
     monkeypatch.setattr(backends, "_PREFERENCE", dict(backends._PREFERENCE))
+    yield
+    for cached in (_best_for, _best_name):  # what a test has made of this machine is not so for the next
+        cached.cache_clear()
 
 
 @pytest.fixture
