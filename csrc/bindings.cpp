@@ -4,6 +4,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -35,6 +37,8 @@ using geco::Violation;
 using geco::python::address_of;
 using geco::python::attribute_is_true;
 using geco::python::doubles_of;
+using geco::python::is_contiguous;
+using geco::python::numbers_from;
 using geco::python::owned;
 using geco::python::tensor_from;
 using geco::python::tensors_from;
@@ -82,9 +86,10 @@ class Program {
     return call;
   }
 
-  // Whether its windowed terms can read these images.
+  // Whether its terms can read these images.
   bool fits(const Tensor& images) const {
     for (const Term& term : terms_) {
+      if (term.rows > 1 && (images.rank < 2 || images.sizes[1] != term.rows)) return false;
       if (!geco::is_windowed(term.kind)) continue;
       if (images.rank != 4 || std::min(images.sizes[2], images.sizes[3]) < term.patches.size) return false;
     }
@@ -101,27 +106,90 @@ class Program {
   int constraints_ = 0;
 };
 
-// A step of a criterion that looks at the images alone, from the tensors to the loss and its gradients, in one call:
-// for small images the Python between a check and a kernel costs more than the kernel. Whatever is not the usual case
-// (another device, half types, a target that wants a gradient, bad input) returns None and takes the way of all calls.
-py::object usual_image_step(const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
-                            py::handle kl, py::handle state, bool grad_enabled, int threads) {
-  static PyObject* const is_cpu = PyUnicode_InternFromString("is_cpu");
-  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+// As geco_ext.backends says; Python's environment is that of the process, and slow to ask.
+bool backend_is_asked_for() { return std::getenv("GECO_EXT_BACKEND") != nullptr; }
+
+// Where a step runs: nothing in it waits for the device, or needs to know more of it.
+struct OnCpu {
+  int threads;
+
+  void run(Call& call) const {
+    call.threads = threads;
+    geco::cpu::lagrangian(call);
+  }
+  void scale(const Tensor* gradients, int count, const Tensor& factor) const {
+    const double value = geco::cpu::read_element(factor, 0);
+    if (value != 1.0) geco::cpu::scale_gradients(gradients, gradients, count, value, threads);
+  }
+};
+
+#if defined(GECO_CUDA)
+struct OnCuda {
+  geco::cuda::Place place;
+
+  void run(Call& call) const { geco::cuda::lagrangian(call, place); }
+  void scale(const Tensor* gradients, int count, const Tensor& factor) const {
+    geco::cuda::scale_gradients(gradients, gradients, count, factor, place);
+  }
+};
+#endif
+
+// A gradient as large as its tensor. Half types get float32, so that backward rounds once, after scaling.
+py::object new_gradient(py::handle tensor, const Tensor& described, Tensor& gradient) {
+  static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
+  const bool rounds = described.type != DataType::kFloat32 && described.type != DataType::kFloat64;
+  PyObject* const arguments[] = {tensor.ptr(), torch().type(DataType::kFloat32).ptr()};
+  const py::object made = rounds ? owned(PyObject_Vectorcall(torch().empty_like.ptr(), arguments, 1, dtype_keyword))
+                                 : owned(PyObject_CallOneArg(torch().empty_like.ptr(), tensor.ptr()));
+  if (is_contiguous(described)) {  // then so is what is made like it, and need not be asked
+    gradient = described;
+    gradient.data = address_of(made);
+    if (rounds) gradient.type = DataType::kFloat32;
+  } else {
+    gradient = tensor_from(made);
+  }
+  return made;
+}
+
+py::object new_loss(py::handle state, bool is_double) {
+  static PyObject* const new_empty = PyUnicode_InternFromString("new_empty");
   static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
   static PyObject* const no_sizes = PyTuple_New(0);
-  static PyObject* const new_empty = PyUnicode_InternFromString("new_empty");
+  const DataType type = is_double ? DataType::kFloat64 : DataType::kFloat32;
+  PyObject* const arguments[] = {state.ptr(), no_sizes, torch().type(type).ptr()};
+  return owned(PyObject_VectorcallMethod(new_empty, arguments, 2, dtype_keyword));
+}
+
+// Whether all of them are where the state is; and none of them a negated view (of a complex tensor), which has its sign
+// in a flag that an address does not show.
+bool are_plain_and_with(py::handle state, std::initializer_list<py::handle> tensors) {
+  static PyObject* const device_name = PyUnicode_InternFromString("device");
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
-  for (py::handle tensor : {x_hat, x, kl, state}) {
-    if (!attribute_is_true(tensor, is_cpu)) return py::none();
-    if (owned(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)).ptr() == Py_True) return py::none();
+  const py::object device = owned(PyObject_GetAttr(state.ptr(), device_name));
+  for (py::handle tensor : tensors) {
+    const py::object here = owned(PyObject_GetAttr(tensor.ptr(), device_name));
+    if (PyObject_RichCompareBool(here.ptr(), device.ptr(), Py_EQ) != 1) return false;
+    if (owned(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)).ptr() == Py_True) return false;
   }
-  const auto usual = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat64; };
+  return true;
+}
+
+// A call of a criterion that looks at the images alone, from the tensors to the loss and its gradients: for small
+// images the Python between a check and a kernel costs more than the kernel. Whatever is not the usual case (tensors on
+// several devices, a target that wants a gradient, bad input) returns None and takes the way of all calls.
+template <class Device>
+py::object usual_image_step(const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
+                            py::handle kl, py::handle state, bool grad_enabled, const Device& device) {
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  if (backend_is_asked_for()) return py::none();
+  if (!are_plain_and_with(state, {x_hat, x, kl})) return py::none();
   Call call;
   Input image{tensor_from(x_hat), tensor_from(x), {}};
   call.kl = tensor_from(kl);
   const Tensor& prediction = image.prediction;
-  if (!usual(prediction.type) || !usual(call.kl.type) || image.target.type == DataType::kInt64) return py::none();
+  for (DataType type : {prediction.type, image.target.type, call.kl.type}) {
+    if (type == DataType::kInt64) return py::none();
+  }
   if (prediction.rank < 1 || prediction.rank != image.target.rank || prediction.elements() == 0) return py::none();
   for (int d = 0; d < prediction.rank; ++d) {
     if (prediction.sizes[d] != image.target.sizes[d]) return py::none();
@@ -131,37 +199,55 @@ py::object usual_image_step(const Program& program, const MultiplierUpdate* upda
   if (call.kl.rank > 1 || (call.kl.rank == 1 && call.kl.sizes[0] != call.batch)) return py::none();
   if (grad_enabled && attribute_is_true(x, requires_grad)) return py::none();
 
-  const auto new_gradient = [grad_enabled](py::handle tensor) {
+  bool rounds = false;
+  const auto gradient_of = [&](py::handle tensor, const Tensor& described, Tensor& gradient) {
     if (!grad_enabled || !attribute_is_true(tensor, requires_grad)) return py::object(py::none());
-    return owned(PyObject_CallOneArg(torch().empty_like.ptr(), tensor.ptr()));
+    const py::object made = new_gradient(tensor, described, gradient);
+    rounds = rounds || gradient.type != described.type;
+    return made;
   };
-  const py::object image_gradient = new_gradient(x_hat), kl_gradient = new_gradient(kl);
+  const py::object image_gradient = gradient_of(x_hat, prediction, image.gradient);
+  const py::object kl_gradient = gradient_of(kl, call.kl, call.kl_gradient);
   call.loss_is_double = prediction.type == DataType::kFloat64;
-  PyObject* const arguments[] = {state.ptr(), no_sizes, torch().types[call.loss_is_double ? 1 : 0].ptr()};
-  const py::object loss = owned(PyObject_VectorcallMethod(new_empty, arguments, 2, dtype_keyword));
+  const py::object loss = new_loss(state, call.loss_is_double);
 
-  image.gradient = tensor_from(image_gradient);
   call.inputs.push_back(image);
-  call.kl_gradient = tensor_from(kl_gradient);
   call.loss = address_of(loss);
   call.image_elements = prediction.elements() / call.batch;
   call.update = update;
-  call.threads = threads;
   program.describe(call, state);
   {
     py::gil_scoped_release release;
-    geco::cpu::lagrangian(call);
+    device.run(call);
   }
-  return py::make_tuple(loss, kl_gradient, image_gradient);
+  return py::make_tuple(loss, kl_gradient, image_gradient, rounds);
 }
 
+template <class Device>
 py::object image_step(const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
-                      py::handle kl, py::handle state, bool grad_enabled, int threads) {
+                      py::handle kl, py::handle state, bool grad_enabled, const Device& device) {
   try {
-    return usual_image_step(program, update, x_hat, x, kl, state, grad_enabled, threads);
+    return usual_image_step(program, update, x_hat, x, kl, state, grad_enabled, device);
   } catch (const py::builtin_exception&) {  // a type or a rank that tensor_from does not know; nothing has run yet
     return py::none();
+  } catch (const std::invalid_argument&) {  // more than a kernel takes, as its plan found out; nor has it here
+    return py::none();
   }
+}
+
+// The gradients of such a call times the incoming one, in place; false, and nothing done, where a backend is asked for.
+template <class Device>
+bool image_step_backward(py::handle kl_gradient, py::handle image_gradient, py::handle incoming, const Device& device) {
+  if (backend_is_asked_for()) return false;
+  Tensor gradients[2];
+  int count = 0;
+  for (py::handle gradient : {kl_gradient, image_gradient}) {
+    if (!gradient.is_none()) gradients[count++] = numbers_from(gradient);
+  }
+  const Tensor factor = numbers_from(incoming);
+  py::gil_scoped_release release;
+  device.scale(gradients, count, factor);
+  return true;
 }
 
 void bind_cpu(py::module_& module) {
@@ -204,7 +290,15 @@ void bind_cpu(py::module_& module) {
     geco::cpu::scale_gradients(in.data(), out.data(), static_cast<int>(in.size()), value, threads);
   });
 
-  cpu.def("image_step", &image_step);
+  cpu.def("image_step", [](const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
+                           py::handle kl, py::handle state, bool grad_enabled, int threads) {
+    return image_step(program, update, x_hat, x, kl, state, grad_enabled, OnCpu{threads});
+  });
+
+  cpu.def("image_step_backward",
+          [](py::handle kl_gradient, py::handle image_gradient, py::handle incoming, int threads) {
+            return image_step_backward(kl_gradient, image_gradient, incoming, OnCpu{threads});
+          });
 
   cpu.def("is_one", [](py::handle scalar) {
     Tensor tensor;
@@ -272,7 +366,26 @@ void bind_cuda(py::module_& module) {
                                 place(device, stream));
   });
 
+  cuda.def("image_step", [place](const Program& program, const MultiplierUpdate* update, py::handle x_hat, py::handle x,
+                                 py::handle kl, py::handle state, bool grad_enabled, int device, std::uintptr_t stream,
+                                 py::handle workspace) {
+    return image_step(program, update, x_hat, x, kl, state, grad_enabled, OnCuda{place(device, stream, workspace)});
+  });
+
+  cuda.def("image_step_backward", [place](py::handle kl_gradient, py::handle image_gradient, py::handle incoming,
+                                          int device, std::uintptr_t stream) {
+    return image_step_backward(kl_gradient, image_gradient, incoming, OnCuda{place(device, stream)});
+  });
+
   cuda.def("workspace_words", &geco::cuda::workspace_words);
+  cuda.attr("TICKET_WORDS") = geco::cuda::kTicketWords;
+  cuda.def("is_capturing",
+           [](std::uintptr_t stream) { return geco::cuda::is_capturing(reinterpret_cast<void*>(stream)); });
+  cuda.def("driver_version", &geco::cuda::driver_version);
+  cuda.def("capability", [](int device) {
+    const geco::cuda::Capability capability = geco::cuda::capability_of(device);
+    return std::make_pair(capability.major, capability.minor);
+  });
   cuda.def("device_problem", [](int device) -> py::object {
     const std::string problem = geco::cuda::device_problem(device);
     return problem.empty() ? py::object(py::none()) : py::object(py::str(problem));

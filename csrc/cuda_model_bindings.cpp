@@ -26,16 +26,15 @@ struct OnCuda {
     return name;
   }
 
-  // `stream`: the current one, as a raw handle. What is allocated on it may be freed before the kernel has run.
+  // `stream`: the current one, as a raw handle; `workspace` returns the memory of that stream.
   template <class Call>
-  static void run(const Call& call, const Operands& operands, int device, std::uintptr_t stream) {
-    py::object workspace;
-    const auto zeros = [&](std::int64_t count) {
-      const py::object type = torch().types[static_cast<std::size_t>(DataType::kFloat64)];
-      workspace = operands.leader().attr("new_zeros")(count, py::arg("dtype") = type);
-      return doubles_of(workspace);
+  static void run(const Call& call, const Operands&, int device, std::uintptr_t stream, const py::object& workspace) {
+    py::object memory;
+    const auto address = [&] {
+      memory = workspace(device, stream);
+      return doubles_of(memory);
     };
-    compute(call, {device, reinterpret_cast<void*>(stream), zeros});
+    compute(call, {device, reinterpret_cast<void*>(stream), address});
   }
 };
 
@@ -43,7 +42,7 @@ struct OnCuda {
 
 void bind_cuda_model_kernels(py::module_& module) {
   py::module_ cuda = module.attr("cuda");
-  bind_functions<OnCuda, int, std::uintptr_t>(cuda);
+  bind_functions<OnCuda, int, std::uintptr_t, py::object>(cuda);
 }
 
 }  // namespace geco::python

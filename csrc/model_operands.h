@@ -22,7 +22,6 @@ class Operands {
   Operands(py::handle leader, std::int64_t parts, PyObject* is_here);
 
   const ModelCall& call() const { return call_; }
-  const py::object& leader() const { return leader_; }
 
   // A tensor, or a copy of it where it cannot be read as it lies, or None; the copy lives as long as this.
   Strided read(py::handle tensor, std::int64_t parts = 1);

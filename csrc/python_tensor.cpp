@@ -61,6 +61,26 @@ Tensor tensor_from(py::handle object) {
   return tensor;
 }
 
+Tensor numbers_from(py::handle dense) {
+  static PyObject* const numel = PyUnicode_InternFromString("numel");
+  Tensor tensor;
+  tensor.data = address_of(dense);
+  tensor.type = type_from(dense);
+  tensor.rank = 1;
+  tensor.sizes[0] = integer(owned(PyObject_CallMethodNoArgs(dense.ptr(), numel)).ptr());
+  tensor.strides[0] = 1;
+  return tensor;
+}
+
+bool is_contiguous(const Tensor& tensor) {
+  std::int64_t stride = 1;
+  for (int d = tensor.rank - 1; d >= 0; --d) {
+    if (tensor.strides[d] != stride) return false;
+    stride *= tensor.sizes[d];
+  }
+  return true;
+}
+
 std::vector<Tensor> tensors_from(const py::list& list) {
   std::vector<Tensor> tensors;
   tensors.reserve(list.size());

@@ -17,6 +17,8 @@ namespace py = pybind11;
 struct Torch {
   std::vector<py::object> types;  // torch.float32, ..., in the order of DataType
   py::object empty_like, contiguous_format, channels_last;
+
+  const py::object& type(DataType which) const { return types[static_cast<std::size_t>(which)]; }
 };
 
 Torch& torch();
@@ -33,6 +35,11 @@ double* doubles_of(py::handle tensor);
 
 // A torch tensor or None.
 Tensor tensor_from(py::handle object);
+
+// A dense tensor as one run of numbers, whatever its shape.
+Tensor numbers_from(py::handle dense);
+
+bool is_contiguous(const Tensor& tensor);
 std::vector<Tensor> tensors_from(const py::list& list);
 
 }  // namespace geco::python

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geco_ext import backends, ops
 from geco_ext.backends.allocation import new_gradient
-from geco_ext.terms import Request, UpdateSettings
+from geco_ext.terms import Made, Request, UpdateSettings
 
 
 class Call(NamedTuple):
@@ -125,16 +125,22 @@ class MadeLoss(torch.autograd.Function):
     """A loss that is computed already, with its gradients by kl and x_hat: this only tells autograd."""
 
     @staticmethod
-    def forward(ctx: Any, made: tuple[Tensor, Tensor | None, Tensor | None], kl: Tensor, x_hat: Tensor) -> Tensor:
-        """``made``: loss, gradient by kl, gradient by x_hat, each of its input's type."""
-        loss, *ctx.gradients = made
-        ctx.rounds = False
+    def forward(ctx: Any, made: Made, kl: Tensor, x_hat: Tensor) -> Tensor:
+        """``made``: what the inputs have given."""
+        loss, *ctx.gradients, ctx.rounds = made
+        if ctx.rounds:
+            ctx.dtypes = [kl.dtype, x_hat.dtype]
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Scale the gradients."""
-        return None, *_incoming_times_buffers(ctx, grad_outputs[0])
+        """Scale the gradients; in the usual case, where they are wanted once and as they are, in one call."""
+        (incoming,), gradients = grad_outputs, ctx.gradients
+        usual = gradients is not None and not ctx.rounds and not torch.is_grad_enabled()
+        if usual and not _keeps_graph() and backends.image_step_backward(gradients[0], gradients[1], incoming):
+            ctx.gradients = None
+            return None, *gradients
+        return None, *_incoming_times_buffers(ctx, incoming)
 
 
 def _keep(ctx: Any, request: Request, target_gradients: list[Tensor | None] | None) -> None:
@@ -174,8 +180,7 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
             "Specify retain_graph=True the first time."
         )
     backend = backends.select_for_scaling(incoming.device)
-    keep_graph = torch._C._autograd._get_current_graph_task_keep_graph()
-    if not keep_graph:
+    if not _keeps_graph():
         ctx.gradients = None
         if not ctx.rounds:  # nobody reads the buffers again: they become the gradients
             backend.scale_gradients_in_place([g for g in gradients if g is not None], incoming)
@@ -187,6 +192,9 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
     pairs = [(g, output) for g, output in zip(gradients, outputs, strict=True) if g is not None and output is not None]
     backend.scale_gradients([g for g, _ in pairs], [output for _, output in pairs], incoming)
     return outputs
+
+
+_keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def _refusing_derivatives(gradient: Tensor) -> Any:

@@ -26,7 +26,7 @@ from geco_ext.criterion_arguments import Bounds, Multipliers, check_constraints,
 from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.state_module import StateModule
-from geco_ext.terms import IMAGE, UpdateSettings, format_terms
+from geco_ext.terms import IMAGE, Made, UpdateSettings, format_terms
 
 
 class _Compared(NamedTuple):
@@ -82,7 +82,9 @@ class GECOLoss(StateModule):
         RuntimeError: an eval call before an automatic multiplier was resolved.
 
     Note:
-        A criterion belongs to one stream at a time: its kernels share the state and a counter in it.
+        The training calls of a criterion belong on one CUDA stream, since each moves its state: two that overlap on
+        two streams are not supported. Calls in eval mode only read it and may run beside them on another stream; they
+        see the multipliers from before or from after a step. Different criteria do not disturb each other on any.
 
     Example:
         >>> criterion = GECOLoss([geco_ext.ReconstructionError(kappa=0.1)])
@@ -122,7 +124,7 @@ class GECOLoss(StateModule):
         self._reads_images = any(term.on_image for term in terms)
         self._looking = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
         self._refusing = [member for member in members if member._checks_images]
-        self._images_only = not self._looking and not self._refusing
+        self._images_only = not self._looking and all(member._term_tells for member in members)
         self._history = _History(trained=None not in initial)
         self._start = initial, bounds
         self.constraints = nn.ModuleList(members)
@@ -143,11 +145,11 @@ class GECOLoss(StateModule):
     def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss; in training mode the state moves by one call."""
         block = self._block
-        if self._images_only and self.training and not torch.compiler.is_compiling() and self._group() is None:
-            made = image_step(self._terms, self._settings, x_hat, x, kl, block)
-            if made is not None:
-                self._history.trained = True
-                return MadeLoss.apply(made, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
+        made = self._image_step(x_hat, x, kl) if self._images_only and not torch.compiler.is_compiling() else None
+        if made is not None:
+            if made[1] is None and made[2] is None:
+                return made[0]
+            return MadeLoss.apply(made, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
         check_prediction(x_hat, x)
         check_kl(kl, x_hat.shape[0], x_hat.device)
         if block.device != x_hat.device:
@@ -182,6 +184,17 @@ class GECOLoss(StateModule):
             self._history.trained = True
         # What a constraint returns may have another type than the images; the loss has theirs.
         return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
+
+    def _image_step(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Made | None:
+        """The call as :func:`geco_ext.backends.image_step` makes it, or None."""
+        if not self.training:
+            return image_step(self._terms, None, x_hat, x, kl, self._block) if self._history.trained else None
+        if self._group() is not None:
+            return None
+        made = image_step(self._terms, self._settings, x_hat, x, kl, self._block)
+        if made is not None:
+            self._history.trained = True
+        return made
 
     @property
     def _settings(self) -> UpdateSettings:

@@ -24,10 +24,9 @@ ROWS = (
     "scale",  # s and lambda* of constraints that bring their own
     "natural_multiplier",
 )
-COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped", "ticket")
+COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped")
 
 PERSISTENT_ROWS = ("log_multiplier", "moving_average", "violation", "kappa", "accumulated")
-PERSISTENT_COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped")
 
 
 class State(NamedTuple):
@@ -48,7 +47,6 @@ class State(NamedTuple):
     micro_batches: Tensor
     steps: Tensor
     skipped: Tensor
-    ticket: Tensor
 
 
 def words(constraints: int) -> int:
@@ -63,6 +61,12 @@ def views(block: Tensor) -> State:
     counters = block[len(ROWS) * constraints :].view(torch.int64)
     # Indexed rather than unbound: autograd lets single views be written in place anywhere.
     return State(*(rows[i] for i in range(len(ROWS))), *(counters[i] for i in range(len(COUNTERS))))
+
+
+def without_ticket(block: Tensor) -> Tensor:
+    """A block as it is now, of one from an old pickle, in which a word of the kernels' own came last."""
+    size = words(block.numel() // len(ROWS))
+    return block if block.numel() == size else block[:size].clone()
 
 
 def new_block(constraints: int, device: torch.device | str | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from geco_ext import state as state_block
 
-STATE_NAMES = (*state_block.PERSISTENT_ROWS, *state_block.PERSISTENT_COUNTERS)
+STATE_NAMES = (*state_block.PERSISTENT_ROWS, *state_block.COUNTERS)
 
 
 class StateModule(nn.Module):
@@ -73,6 +73,7 @@ class StateModule(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, then make the views anew."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._block = state_block.without_ticket(self._block)
         self._attach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StateModule:

@@ -97,6 +97,11 @@ class Request(NamedTuple):
     update: UpdateSettings | None  # None: evaluation
 
 
+# A loss that is computed already: with its gradients by kl and by x_hat, where they are wanted, and whether one of them
+# has another type than its input.
+Made = tuple[Tensor, Tensor | None, Tensor | None, bool]
+
+
 def inputs_of_terms(terms: tuple[Term, ...], owners: tuple[int, ...]) -> list[list[int]]:
     """For each term, the inputs it reads."""
     return [

@@ -9,7 +9,7 @@ import torch
 import geco_ext
 from geco_ext import GECOLoss, PatchNCC, ReconstructionError, backends
 from geco_ext import functional as gf
-from geco_ext.backends import cuda, reference
+from geco_ext.backends import _best_for, _best_name, cuda, reference
 from geco_ext.backends import triton as triton_backend
 from geco_ext.cli import main
 
@@ -21,6 +21,9 @@ def nothing_said_yet(monkeypatch):
     monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_warned", set())
     monkeypatch.setattr(backends, "_PREFERENCE", dict(backends._PREFERENCE))
+    yield
+    for cached in (_best_for, _best_name):  # what a test has made of this machine is not so for the next
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -141,23 +144,31 @@ def test_a_type_that_kernels_do_not_know():
 def extension(monkeypatch):
     """What the cuda backend believes of the machine."""
 
-    def believe(architectures="80-real,90", problem="no kernel image is available", devices=1, error=None):
+    def believe(architectures="80-real,90", capabilities=((7, 5),), problem=None, devices=1, error=None):
         module = types.SimpleNamespace(
             cuda_architectures=architectures,
             cuda_version="13.0",
-            cuda=types.SimpleNamespace(device_problem=lambda index: problem),
+            cuda=types.SimpleNamespace(
+                driver_version=lambda: 13000,
+                capability=lambda index: capabilities[index],
+                device_problem=lambda index: asked.append(index) or problem,
+            ),
         )
+        asked = []
         monkeypatch.setattr(cuda, "extension", lambda: (None if error else module, error))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: devices > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
         monkeypatch.setattr(torch.version, "hip", None)
-        for cached in (backends.unavailable, cuda._kernels, cuda._device_not_served):
+        forget()
+        return asked
+
+    def forget():
+        for cached in (backends.unavailable, cuda._kernels, cuda._not_compiled_for, cuda._device_not_served):
             cached.cache_clear()
 
     yield believe
     monkeypatch.undo()
-    for cached in (backends.unavailable, cuda._kernels, cuda._device_not_served):
-        cached.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +177,7 @@ def extension(monkeypatch):
         ({"error": "geco_ext._C cannot be imported"}, "geco_ext._C cannot be imported"),
         ({"architectures": None}, "the extension was compiled without CUDA"),
         ({"devices": 0}, "PyTorch finds no CUDA device"),
-        ({}, r"compiled with CUDA 13\.0 for architectures 80-real,90, do not run on cuda:0 \(no kernel image"),
+        ({}, r"CUDA 13\.0 for architectures 80-real,90, do not run on cuda:0 \(its compute capability is 7\.5\)"),
     ],
     ids=["no extension", "no compiler", "no device", "architecture"],
 )
@@ -177,6 +188,34 @@ def test_asking_for_cuda_where_it_cannot_run(extension, machine, reason):
         geco_ext.use_backend("cuda"),
     ):
         pass
+
+
+def test_a_device_is_asked_only_where_tensors_are(extension):
+    """A question to it makes a context there, of some hundred megabytes, in every process."""
+    asked = extension(devices=3, capabilities=((7, 5), (9, 0), (12, 0)))
+    assert backends.unavailable("cuda") is None
+    assert asked == []
+    assert cuda.refuses_device(torch.device("cuda", 1)) is None
+    assert cuda.refuses_device(torch.device("cuda", 1)) is None
+    assert asked == [1]
+    assert "compute capability is 7.5" in cuda.refuses_device(torch.device("cuda", 0))
+    assert asked == [1]
+
+
+def test_a_busy_device_is_passed_over(extension):
+    extension(capabilities=((9, 0),), problem="cudaSetDevice(0): all CUDA-capable devices are busy or unavailable")
+    assert backends.unavailable("cuda") is None
+    assert "do not run on cuda:0 (cudaSetDevice(0): all CUDA-cap" in cuda.refuses_device(torch.device("cuda", 0))
+
+
+def test_a_driver_that_is_too_old(extension):
+    extension()
+
+    def fails(index):
+        raise RuntimeError("cudaDeviceGetAttribute: CUDA driver version is insufficient for CUDA runtime version")
+
+    cuda.extension()[0].cuda.capability = fails
+    assert "CUDA driver version is insufficient" in backends.unavailable("cuda")
 
 
 @pytest.mark.parametrize("compiler", [None, "gcc"])

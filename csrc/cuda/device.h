@@ -5,31 +5,40 @@
 #include <string>
 
 #include "call.h"
+#include "cuda/context.h"
 #include "cuda/launch.h"
 
 namespace geco::cuda {
 
-inline void check(cudaError_t status, const std::string& what) {
-  if (status != cudaSuccess) throw std::runtime_error(what + ": " + cudaGetErrorString(status));
+// The runtime remembers an error until it is asked for: one that was reported here must not be taken for the next
+// launch's.
+inline void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// Makes a device current for the calling thread, and the previous one again at the end.
+// Makes a device current for the calling thread, and at the end what was current before, if anything was.
 class DeviceGuard {
  public:
-  explicit DeviceGuard(int device) {
-    check(cudaGetDevice(&previous_), "cudaGetDevice");
-    if (device == previous_) return;
-    check(cudaSetDevice(device), "cudaSetDevice(" + std::to_string(device) + ")");
+  explicit DeviceGuard(int device) : previous_(current_context()) {
+    int current = -1;
+    if (previous_) check(cudaGetDevice(&current), "cudaGetDevice");
+    if (device == current) return;
     changed_ = true;
+    const cudaError_t status = cudaSetDevice(device);
+    if (status == cudaSuccess) return;
+    make_current(previous_);
+    check(status, ("cudaSetDevice(" + std::to_string(device) + ")").c_str());
   }
   ~DeviceGuard() {
-    if (changed_) cudaSetDevice(previous_);
+    if (changed_) make_current(previous_);
   }
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 
  private:
-  int previous_ = 0;
+  Context previous_;
   bool changed_ = false;
 };
 
@@ -51,8 +60,9 @@ inline std::string shape_of(const Tensor& tensor) {
 inline void check_launch(const char* kernel, int blocks, const Tensor& largest) {
   const cudaError_t status = cudaGetLastError();
   if (status == cudaSuccess) return;
-  check(status, std::string("CUDA kernel ") + kernel + " on a tensor of shape " + shape_of(largest) + " (" +
-                    std::to_string(blocks) + " blocks of " + std::to_string(kThreads) + " threads)");
+  const std::string what = std::string("CUDA kernel ") + kernel + " on a tensor of shape " + shape_of(largest) + " (" +
+                           std::to_string(blocks) + " blocks of " + std::to_string(kThreads) + " threads)";
+  check(status, what.c_str());
 }
 
 }  // namespace geco::cuda

@@ -12,10 +12,9 @@ __device__ __forceinline__ bool is_finite(double value) { return value - value =
 // Whether this block is the last one. Its threads then see what the others wrote to memory before they came here.
 __device__ __forceinline__ bool is_last_block(const Plan& plan, Shared& shared) {
   if (threadIdx.x == 0) {
-    auto* ticket = reinterpret_cast<unsigned*>(&plan.state.at(Counter::kTicket));
     const unsigned last = gridDim.x - 1;
     __threadfence();
-    shared.is_last = atomicInc(ticket, last) == last;  // and the counter is zero again
+    shared.is_last = atomicInc(plan.ticket, last) == last;  // and the counter is zero again
     if (shared.is_last) __threadfence();
   }
   __syncthreads();

@@ -30,7 +30,6 @@ struct Buffers {
   int blocks;
   bool factor_is_double;
 };
-static_assert(sizeof(Buffers) <= 4096);
 
 template <class In, class Out>
 __device__ __forceinline__ Out scaled(In value, double factor) {

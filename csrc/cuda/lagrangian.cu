@@ -1,8 +1,12 @@
+#include <algorithm>
+#include <stdexcept>
+
 #include "cuda/block.cuh"
 #include "cuda/device.h"
 #include "cuda/finish.cuh"
 #include "cuda/items.cuh"
 #include "cuda/lagrangian.h"
+#include "cuda/model_walk.h"
 #include "cuda/plan.h"
 #include "cuda/reduce.h"
 #include "cuda/windowed_lagrangian.h"
@@ -59,7 +63,8 @@ const Tensor& largest_input(const Call& call) {
 void launch_lagrangian(const Call& call, const Place& place, Outcome outcome, double* sums) {
   const DeviceGuard guard(place.device);
   Plan plan = plan_of(call, outcome, size_of_device(place.device));
-  plan.partials = place.workspace;
+  plan.partials = numbers_of(place.workspace);
+  plan.ticket = tickets_of(place.workspace);
   plan.sums_out = sums;
   if (plan.window_count > 0) {
     launch_windowed_lagrangian(plan, place);
@@ -71,7 +76,10 @@ void launch_lagrangian(const Call& call, const Place& place, Outcome outcome, do
 
 }  // namespace
 
-std::int64_t workspace_words(int device) { return most_partials(size_of_device(device)) + kMaxItems; }
+std::int64_t workspace_words(int device) {
+  const std::int64_t numbers = most_partials(size_of_device(device)) + kMaxItems + kMaxRows;
+  return kTicketWords + std::max(numbers, most_numbers_of_walk(multiprocessors(device)));
+}
 
 void lagrangian(const Call& call, const Place& place) {
   launch_lagrangian(call, place, call.update ? Outcome::kTraining : Outcome::kEvaluation, nullptr);
@@ -90,16 +98,33 @@ void update_from_sums(const Call& call, const Place& place, const double* sums, 
   check_launch("update", 1, largest_input(call));
 }
 
+Capability capability_of(int device) {
+  return {device_attribute(cudaDevAttrComputeCapabilityMajor, device),
+          device_attribute(cudaDevAttrComputeCapabilityMinor, device)};
+}
+
+int driver_version() {
+  int version = 0;
+  check(cudaDriverGetVersion(&version), "cudaDriverGetVersion");
+  return version;
+}
+
+bool is_capturing(void* stream) {
+  if (stream == nullptr) return false;  // the default stream cannot be captured, and does not like to be asked
+  cudaStreamCaptureStatus status;
+  check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "cudaStreamIsCapturing");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 std::string device_problem(int device) {
-  int devices = 0;
-  cudaError_t status = cudaGetDeviceCount(&devices);
-  if (status == cudaSuccess) {
+  try {
     const DeviceGuard guard(device);
     cudaFuncAttributes attributes;
-    status = cudaFuncGetAttributes(&attributes, lagrangian_kernel);
+    check(cudaFuncGetAttributes(&attributes, lagrangian_kernel), "cudaFuncGetAttributes");
+  } catch (const std::runtime_error& error) {
+    return error.what();
   }
-  cudaGetLastError();  // an error here must not be taken for one of a launch
-  return status == cudaSuccess ? "" : cudaGetErrorString(status);
+  return "";
 }
 
 }  // namespace geco::cuda

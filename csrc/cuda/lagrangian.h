@@ -6,6 +6,7 @@
 #include <string>
 
 #include "call.h"
+#include "cuda/workspace.h"
 
 namespace geco::cuda {
 
@@ -19,9 +20,10 @@ constexpr int kMaxDimensions = 4;  // of an input, after neighbouring ones are m
 struct Place {
   int device;
   void* stream;
-  double* workspace = nullptr;  // on the device, at least workspace_words() + rows of the call
+  double* workspace = nullptr;  // of the stream (workspace.h)
 };
 
+// Of a device, for any call.
 std::int64_t workspace_words(int device);
 
 // Loss and gradients; with call.update the state moves too (training), without it is only read (evaluation).
@@ -37,7 +39,19 @@ void update_from_sums(const Call& call, const Place& place, const double* sums, 
 void scale_gradients(const Tensor* gradients, const Tensor* outputs, int count, const Tensor& factor,
                      const Place& place);
 
-// Why a device cannot run these kernels (an old driver, an architecture they were not compiled for), or nothing.
+// Compute capability of a device, without making a context on it. Throws where the driver is missing or too old.
+struct Capability {
+  int major, minor;
+};
+Capability capability_of(int device);
+
+// The newest CUDA that the driver knows, as in 13000.
+int driver_version();
+
+// Whether a graph is being captured from what goes to a stream.
+bool is_capturing(void* stream);
+
+// Why a device cannot run these kernels (it is busy, or has no code for them), or nothing. Makes a context on it.
 std::string device_problem(int device);
 
 }  // namespace geco::cuda

@@ -3,7 +3,30 @@
 // cooperative groups nor inline PTX.
 #pragma once
 
+#include <cstddef>
+#include <type_traits>
+
 #include "cuda/threads.h"
+
+namespace geco::cuda {
+
+// Bytes of a kernel's parameters, each where its alignment puts it.
+template <class Kernel>
+struct ParameterBytes;
+template <class... Parameters>
+struct ParameterBytes<void (*)(Parameters...)> {
+  static constexpr std::size_t value() {
+    std::size_t end = 0;
+    ((end = (end + alignof(Parameters) - 1) / alignof(Parameters) * alignof(Parameters) + sizeof(Parameters)), ...);
+    return end;
+  }
+};
+
+// Beyond 4 KiB parameters need newer drivers and cost more to launch.
+template <class Kernel>
+constexpr bool kParametersFit = ParameterBytes<std::decay_t<Kernel>>::value() <= 4096;
+
+}  // namespace geco::cuda
 
 #if defined(__CUDACC__)
 
@@ -21,7 +44,7 @@
   extern __shared__ __align__(16) unsigned char shared_bytes[]; \
   type& name = *reinterpret_cast<type*>(shared_bytes)
 
-#define GECO_LAUNCH(kernel, blocks, shared_size, stream, ...) \
+#define GECO_LAUNCH_HERE(kernel, blocks, shared_size, stream, ...) \
   kernel<<<blocks, ::geco::cuda::kThreads, shared_size, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 
 #else
@@ -35,7 +58,13 @@
 
 #define GECO_DYNAMIC_SHARED(type, name) type& name = *static_cast<type*>(shim::dynamic_shared())
 
-#define GECO_LAUNCH(kernel, blocks, shared_size, stream, ...) \
+#define GECO_LAUNCH_HERE(kernel, blocks, shared_size, stream, ...) \
   shim::launch(kernel, blocks, ::geco::cuda::kThreads, shared_size, __VA_ARGS__)
 
 #endif
+
+#define GECO_LAUNCH(kernel, ...)                                                                  \
+  do {                                                                                            \
+    static_assert(::geco::cuda::kParametersFit<decltype(kernel)>, "more than 4 KiB of " #kernel); \
+    GECO_LAUNCH_HERE(kernel, __VA_ARGS__);                                                        \
+  } while (false)

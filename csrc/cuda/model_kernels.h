@@ -13,8 +13,7 @@ namespace geco::cuda {
 struct ModelPlace {
   int device;
   void* stream;
-  // So many numbers on the device, all zero when the kernel starts. Asked for where few large examples leave sums.
-  std::function<double*(std::int64_t)> zeros;
+  std::function<double*()> workspace;  // of the stream (workspace.h). Asked for where few large examples leave sums.
 };
 
 void gaussian_rsample_kl(const GaussianCall& call, const ModelPlace& place);

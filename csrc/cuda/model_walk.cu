@@ -4,6 +4,7 @@
 #include "cuda/device.h"
 #include "cuda/model_walk.h"
 #include "cuda/threads.h"
+#include "cuda/workspace.h"
 
 namespace geco::cuda {
 namespace {
@@ -24,9 +25,14 @@ bool vectors_fit(const Strided& operand, int size, int width) {
          operand.batch_stride % width == 0 && operand.row_stride % width == 0;
 }
 
+// Each of them has a ticket.
+std::int64_t most_examples_with_shares(std::int64_t multiprocessors) {
+  return std::min(kEnoughBlocks * multiprocessors, kTickets);
+}
+
 // Where several blocks leave sums of an example.
 std::int64_t shares_with_sums(const Walk& walk, std::int64_t multiprocessors) {
-  if (walk.vectors < kLargeExample || walk.batch >= kEnoughBlocks * multiprocessors) return 1;
+  if (walk.vectors < kLargeExample || walk.batch >= most_examples_with_shares(multiprocessors)) return 1;
   return std::min(ceil_div(walk.vectors, kVectorsOfShare * kThreads),
                   ceil_div(kBlocksOfShares * multiprocessors, walk.batch));
 }
@@ -66,19 +72,25 @@ Walk walk_of(const ModelCall& call, std::initializer_list<Strided> operands, std
   }
   walk.blocks = static_cast<int>(blocks) * walk.shares;
   if (leaves_sums && walk.shares > 1) {
-    walk.partials = place.zeros(walk.batch * (walk.shares + 1));
-    walk.tickets = reinterpret_cast<unsigned*>(walk.partials + walk.batch * walk.shares);
+    double* const workspace = place.workspace();
+    walk.partials = numbers_of(workspace);
+    walk.tickets = tickets_of(workspace);
   }
   return walk;
+}
+
+std::int64_t most_numbers_of_walk(std::int64_t multiprocessors) {
+  return kBlocksOfShares * multiprocessors + most_examples_with_shares(multiprocessors);
 }
 
 void check_model_launch(const char* kernel, const ModelCall& call, const Walk& walk) {
   const cudaError_t status = cudaGetLastError();
   if (status == cudaSuccess) return;
   const auto text = [](std::int64_t number) { return std::to_string(number); };
-  check(status, "CUDA kernel " + std::string(kernel) + " on " + text(call.extent.batch) + " examples of " +
-                    text(call.extent.rows * call.extent.inner) + " numbers (" + text(walk.blocks) + " blocks of " +
-                    text(kThreads) + " threads)");
+  const std::string what = "CUDA kernel " + std::string(kernel) + " on " + text(call.extent.batch) + " examples of " +
+                           text(call.extent.rows * call.extent.inner) + " numbers (" + text(walk.blocks) +
+                           " blocks of " + text(kThreads) + " threads)";
+  check(status, what.c_str());
 }
 
 }  // namespace geco::cuda

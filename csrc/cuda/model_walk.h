@@ -26,6 +26,9 @@ struct Walk {
 Walk walk_of(const ModelCall& call, std::initializer_list<Strided> operands, std::initializer_list<Strided> gates,
              bool leaves_sums, const ModelPlace& place);
 
+// Of a workspace, beside the tickets.
+std::int64_t most_numbers_of_walk(std::int64_t multiprocessors);
+
 // Raises what a launch has gone wrong with.
 void check_model_launch(const char* kernel, const ModelCall& call, const Walk& walk);
 

@@ -89,8 +89,10 @@ struct Strips {
 
 enum class Outcome : int { kEvaluation, kTraining, kSums };
 
-constexpr int kMaxItems = kMaxInputs + 1;             // and kl
-constexpr int kMaxReadings = kMaxInputs + kMaxTerms;  // terms share one input at most, the image
+constexpr int kMaxItems = kMaxInputs + 1;  // and kl
+// Terms share one input at most, the image: it has a reading for each of its terms, every other input has one, and
+// where there are others, one term at least does not read the image.
+constexpr int kMaxReadings = kMaxInputs + kMaxTerms - 2;
 
 struct Plan {
   Item items[kMaxItems];  // the first one with windows, if any has: kernels then find it at a constant address
@@ -102,6 +104,7 @@ struct Plan {
   State state;
   std::int64_t batch;
   double* partials;  // one sum for each block
+  unsigned* ticket;  // counts the blocks that have left theirs (workspace.h)
   double* sums_out;  // kSums: where the L + 1 sums go
   void* loss;
   Outcome outcome;
@@ -111,8 +114,6 @@ struct Plan {
   int sums;  // over all channels of all items
   bool loss_is_double;
 };
-
-static_assert(sizeof(Plan) <= 4096, "kernel parameters beyond 4 KiB need newer drivers and cost more to launch");
 
 constexpr int kSharedHead = 128;  // bytes of shared memory, at most, before those that depend on the plan
 

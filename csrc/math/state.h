@@ -24,7 +24,7 @@ enum class Row : int {
   kCount,
 };
 
-enum class Counter : int { kAccumulatedExamples, kMicroBatches, kSteps, kSkipped, kTicket, kCount };
+enum class Counter : int { kAccumulatedExamples, kMicroBatches, kSteps, kSkipped, kCount };
 
 struct State {
   double* words;

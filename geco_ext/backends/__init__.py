@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
-from geco_ext.terms import Request, UpdateSettings
+from geco_ext.terms import Made, Request, UpdateSettings
 
 NAMES = ("cpu", "cuda", "triton", "reference")
 
@@ -201,19 +201,29 @@ def _warn(choice: Choice) -> None:
 
 
 def image_step(
-    terms: str, update: UpdateSettings, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
-    """The usual training step of a criterion that looks at images alone, as one call into the extension.
+    terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
+) -> Made | None:
+    """The usual call of a criterion that looks at images alone, as one call into the extension.
 
-    Returns the loss and its gradients by kl and x_hat; or None where something is not usual (what is asked for, where
-    the tensors are, bad input) and the call has to take the way of all calls.
+    None where something is not usual (what is asked for, where the tensors are, bad input, more than a kernel takes):
+    nothing has moved then, and the call has to take the way of all calls.
     """
     plain = type(x_hat) in _PLAIN and type(x) in _PLAIN and type(kl) in _PLAIN
-    if not plain or _forced[0] is not None or ENVIRONMENT_VARIABLE in os.environ:
+    if not plain or _forced[0] is not None or torch._C._len_torch_dispatch_stack() > 0:
         return None
-    if unavailable("cpu") is not None or torch._C._len_torch_dispatch_stack() > 0:
-        return None
-    return load("cpu").image_step(terms, update, x_hat, x, kl, block)  # type: ignore[attr-defined, no-any-return]
+    step = getattr(_best_for(block.device), "image_step", None)  # the compiled backends have it
+    return None if step is None else step(terms, update, x_hat, x, kl, block)
+
+
+def image_step_backward(kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
+    """Multiply the gradients of :func:`image_step` by the incoming one, in place, as one call into the extension.
+
+    False where another backend is asked for now: nothing has been done then.
+    """
+    if _forced[0] is not None:
+        return False
+    scale = getattr(_best_for(incoming.device), "image_step_backward", None)
+    return scale is not None and scale(kl_gradient, image_gradient, incoming)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -227,6 +237,7 @@ def select_for_scaling(device: torch.device) -> Backend:
     return _best_for(device)
 
 
+@cache
 def _best_for(device: torch.device) -> Backend:
     return load(_best_name(device))
 

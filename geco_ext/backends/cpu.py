@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geco_ext.backends.allocation import new_loss
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
-from geco_ext.terms import IMAGE, Request, UpdateSettings
+from geco_ext.terms import IMAGE, Made, Request, UpdateSettings
 
 
 def unavailable() -> str | None:
@@ -70,18 +70,25 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
 
 
 def image_step(
-    terms: str, update: UpdateSettings, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
+) -> Made | None:
     """See :func:`geco_ext.backends.image_step`."""
     return _kernels().image_step(  # type: ignore[no-any-return]
         program(terms, (IMAGE,)).compiled,
-        compiled_update(update),
+        None if update is None else compiled_update(update),
         x_hat,
         x,
         kl,
         block,
         torch.is_grad_enabled(),
         torch.get_num_threads(),
+    )
+
+
+def image_step_backward(kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
+    """See :func:`geco_ext.backends.image_step_backward`."""
+    return _kernels().image_step_backward(  # type: ignore[no-any-return]
+        kl_gradient, image_gradient, incoming, torch.get_num_threads()
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.cuda_architectures import refuses_capability
 from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
-from geco_ext.terms import Request, parse_terms
+from geco_ext.backends.workspace import new_workspace, workspace_of_stream
+from geco_ext.terms import IMAGE, Made, Request, UpdateSettings, parse_terms
 
 
 def unavailable() -> str | None:
@@ -26,7 +28,7 @@ def unavailable() -> str | None:
         return "PyTorch is built for ROCm; AMD GPUs are served by the triton backend"
     if not torch.cuda.is_available():
         return "PyTorch finds no CUDA device"
-    reasons = [_device_not_served(index) for index in range(torch.cuda.device_count())]
+    reasons = [_not_compiled_for(index) for index in range(torch.cuda.device_count())]
     return None if None in reasons else reasons[0]
 
 
@@ -77,6 +79,32 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
     return loss, factor
 
 
+def image_step(
+    terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
+) -> Made | None:
+    """See :func:`geco_ext.backends.image_step`."""
+    index, stream = current_stream(block)
+    return _kernels().image_step(  # type: ignore[no-any-return]
+        program(terms, (IMAGE,)).compiled,
+        None if update is None else compiled_update(update),
+        x_hat,
+        x,
+        kl,
+        block,
+        torch.is_grad_enabled(),
+        index,
+        stream,
+        workspace(block, index, stream),
+    )
+
+
+def image_step_backward(kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
+    """See :func:`geco_ext.backends.image_step_backward`."""
+    return _kernels().image_step_backward(  # type: ignore[no-any-return]
+        kl_gradient, image_gradient, incoming, *current_stream(incoming)
+    )
+
+
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
     """See :class:`geco_ext.backends.Backend`."""
     _kernels().scale_gradients(list(gradients), list(outputs), factor, *current_stream(factor))
@@ -93,11 +121,23 @@ def current_stream(tensor: Tensor) -> tuple[int, int]:
     return index, torch._C._cuda_getCurrentRawStream(index)
 
 
+def workspace(tensor: Tensor, index: int, stream: int) -> Tensor:
+    """Scratch memory for a launch on a stream of the tensor's device, the current one."""
+    words, counters = _workspace_words(index), _kernels().TICKET_WORDS
+    if stream != 0 and _kernels().is_capturing(stream):  # the default stream cannot be captured
+        return new_workspace(tensor.device, words, counters)
+    return workspace_of_stream(tensor.device, stream, words, counters)
+
+
+def model_place(tensor: Tensor) -> tuple[int, int, Callable[[int, int], Tensor]]:
+    """Device, stream, and what to ask for scratch memory."""
+    return *current_stream(tensor), partial(workspace, tensor)
+
+
 def _place(request: Request) -> tuple[int, int, Tensor]:
     """Device, stream and scratch memory."""
-    block = request.block
-    rows = program(request.terms, request.owners).constraints
-    return *current_stream(block), block.new_empty(_workspace_words(block.device.index) + rows)
+    index, stream = current_stream(request.block)
+    return index, stream, workspace(request.block, index, stream)
 
 
 @cache
@@ -127,11 +167,30 @@ def _shared_bytes(index: int) -> int:
 
 
 @cache
+def _not_compiled_for(index: int) -> str | None:
+    """Why the compiled code cannot run on a device, or None. Makes no context there, which takes its memory."""
+    module = extension()[0]
+    try:
+        driver, capability = _kernels().driver_version(), _kernels().capability(index)
+    except RuntimeError as error:  # no driver, or one that is too old for this CUDA
+        return _does_not_run(index, str(error))
+    reason = refuses_capability(
+        module.cuda_architectures, module.cuda_version, capability, (driver // 1000, driver % 1000 // 10)
+    )
+    return None if reason is None else _does_not_run(index, reason)
+
+
+@cache
 def _device_not_served(index: int) -> str | None:
-    """Why the compiled code does not run on a device, or None."""
+    """Why the compiled code does not run on a device where tensors are, or None."""
+    reason = _not_compiled_for(index)
+    if reason is not None:
+        return reason
     problem: str | None = _kernels().device_problem(index)
-    if problem is None:
-        return None
+    return None if problem is None else _does_not_run(index, problem)
+
+
+def _does_not_run(index: int, problem: str) -> str:
     module = extension()[0]
     compiled = f"CUDA {module.cuda_version} for architectures {module.cuda_architectures}"
     return f"the kernels, compiled with {compiled}, do not run on cuda:{index} ({problem})"

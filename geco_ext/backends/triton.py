@@ -21,6 +21,7 @@ from geco_ext.backends.allocation import new_loss
 from geco_ext.backends.triton_kernels import window_plan
 from geco_ext.backends.triton_kernels.window_plan import WINDOWED
 from geco_ext.backends.windows import positions
+from geco_ext.backends.workspace import new_workspace, workspace_of_stream
 from geco_ext.state import COUNTERS
 from geco_ext.terms import Request, Term, inputs_of_terms, parse_terms
 
@@ -181,6 +182,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             tuple(item.per_example for item in plan.items),
             block,
             block[-len(COUNTERS) :].view(torch.int64),
+            _counter(block.device),
             block.new_empty(launched + plan.partials_of_windows),
             sums,
             loss,
@@ -193,6 +195,14 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             plan.tile,
             num_warps=plan.warps,
         )
+
+
+def _counter(device: torch.device) -> Tensor:
+    """Of the programs that have finished, zero, for a launch on the current stream of the current device."""
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return new_workspace(device, words=1, counters=1).view(torch.int64)
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    return workspace_of_stream(device, stream, words=1, counters=1).view(torch.int64)
 
 
 class _Geometry(NamedTuple):

@@ -50,6 +50,7 @@ class Constraint(nn.Module):
 
     _rows: int = 1  # of the constraint vector
     _checks_images: bool = False  # whether there are images that _check refuses
+    _term_tells: bool = True  # whether the term shows for all of them that they do not fit
     _default_kappa: float = 0.0
     _slots: WeakKeyDictionary[nn.Module, Tensor]
     _slot: Tensor | None

@@ -47,6 +47,7 @@ class ReconstructionError(Constraint):
         self.channels = None if channels is None else check_positive_integer(channels, "channels")
         self._rows = self.channels or 1
         self._checks_images = self.channels is not None
+        self._term_tells = self.channels != 1  # one row is also that of all channels together
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""

@@ -21,7 +21,7 @@ def gaussian_rsample_kl(
 ) -> tuple[Tensor, Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     arguments = (q_mean, q_log_std, p_mean, p_log_std, noise)
-    return _kernels().gaussian_rsample_kl(*arguments, *cuda.current_stream(q_mean))  # type: ignore[no-any-return]
+    return _kernels().gaussian_rsample_kl(*arguments, *cuda.model_place(q_mean))  # type: ignore[no-any-return]
 
 
 def gaussian_rsample_kl_backward(
@@ -35,12 +35,12 @@ def gaussian_rsample_kl_backward(
 ) -> list[Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     arguments = (grad_z, grad_kl, q_mean, q_log_std, p_mean, p_log_std, noise)
-    return _kernels().gaussian_rsample_kl_backward(*arguments, *cuda.current_stream(q_mean))  # type: ignore[no-any-return]
+    return _kernels().gaussian_rsample_kl_backward(*arguments, *cuda.model_place(q_mean))  # type: ignore[no-any-return]
 
 
 def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    return _kernels().lstm_gates(gates, cell, *cuda.current_stream(gates))  # type: ignore[no-any-return]
+    return _kernels().lstm_gates(gates, cell, *cuda.model_place(gates))  # type: ignore[no-any-return]
 
 
 def lstm_gates_backward(
@@ -48,12 +48,12 @@ def lstm_gates_backward(
 ) -> tuple[Tensor, Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     arguments = (grad_hidden, grad_cell, gates, cell)
-    return _kernels().lstm_gates_backward(*arguments, *cuda.current_stream(gates))  # type: ignore[no-any-return]
+    return _kernels().lstm_gates_backward(*arguments, *cuda.model_place(gates))  # type: ignore[no-any-return]
 
 
 def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    return _kernels().affine_coupling(x, log_scale, shift, inverse, *cuda.current_stream(x))  # type: ignore[no-any-return]
+    return _kernels().affine_coupling(x, log_scale, shift, inverse, *cuda.model_place(x))  # type: ignore[no-any-return]
 
 
 def affine_coupling_backward(
@@ -61,4 +61,4 @@ def affine_coupling_backward(
 ) -> list[Tensor]:
     """See :class:`geco_ext.model_kernels.ModelKernels`."""
     arguments = (grad_y, grad_log_det, value, log_scale, inverse)
-    return _kernels().affine_coupling_backward(*arguments, *cuda.current_stream(value))  # type: ignore[no-any-return]
+    return _kernels().affine_coupling_backward(*arguments, *cuda.model_place(value))  # type: ignore[no-any-return]

@@ -11,10 +11,12 @@ void compare_call(const Problem& problem, const MultiplierUpdate* update, std::v
   Outputs expected(problem, block, gradient_layout), got(problem, block, gradient_layout), again = got;
   geco::cpu::lagrangian(expected.call(problem, update));
   std::vector<double> workspace;
+  const Place here = place(problem, workspace);
   const long before = shim::launches;
-  geco::cuda::lagrangian(got.call(problem, update), place(problem, workspace));
+  geco::cuda::lagrangian(got.call(problem, update), here);
   if (shim::launches != before + 1) fail("expected one launch");
-  geco::cuda::lagrangian(again.call(problem, update), place(problem, workspace));
+  expect_zero_tickets(workspace);
+  geco::cuda::lagrangian(again.call(problem, update), here);
   expect_same(got, expected, problem.constraints, problem.tolerance());
   if (std::memcmp(&got.loss, &again.loss, 8) != 0 ||
       std::memcmp(got.block.data(), again.block.data(), got.block.size() * 8) != 0) {

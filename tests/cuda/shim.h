@@ -23,6 +23,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #if defined(__SANITIZE_THREAD__)
@@ -239,6 +240,9 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned blocks, int threads, std::size_t shared_size,
             const Arguments&... arguments) {
   ++launches;
+#if defined(SHIM_LEAVES_OUT_KERNELS)  // what is left is the work of the host (bench/host_side.py)
+  return;
+#endif
   const std::tuple<Parameters...> parameters{static_cast<Parameters>(arguments)...};
   const std::function<void()> call = [&] { std::apply(kernel, parameters); };
   body = &call;
@@ -325,8 +329,22 @@ void __stcs(T* to, T value) {
 using std::max;
 using std::min;
 
-enum cudaError_t { cudaSuccess };
+namespace shim {
+
+// The driver's side: which devices have a context, which one of them is current, and what it refuses.
+using Context = int*;  // the number of a device; null: none
+inline int numbers_of_devices[] = {0, 1};
+inline Context context = &numbers_of_devices[0];
+inline bool has_context[] = {true, false};
+inline bool is_busy[] = {false, false};
+inline int last_error = 0;
+
+}  // namespace shim
+
+enum cudaError_t { cudaSuccess, cudaErrorDevicesUnavailable };
 enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrL2CacheSize,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor,
@@ -335,9 +353,20 @@ enum cudaDeviceAttr {
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
 constexpr int cudaSharedmemCarveoutMaxShared = 100;
 inline const char* cudaGetErrorString(cudaError_t) { return "none"; }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return static_cast<cudaError_t>(std::exchange(shim::last_error, 0)); }
+inline cudaError_t cudaSetDevice(int device) {
+  if (shim::is_busy[device]) return static_cast<cudaError_t>(shim::last_error = cudaErrorDevicesUnavailable);
+  shim::has_context[device] = true;
+  shim::context = &shim::numbers_of_devices[device];
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) { return *device = shim::context ? *shim::context : 0, cudaSuccess; }
+inline cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
+using cudaStream_t = void*;
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone };
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+}
 struct cudaFuncAttributes {};
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
@@ -347,9 +376,10 @@ template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
-inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
     case cudaDevAttrMultiProcessorCount: *value = shim::settings.multiprocessors; break;
     case cudaDevAttrL2CacheSize: *value = shim::settings.l2_bytes; break;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = shim::settings.shared_bytes; break;

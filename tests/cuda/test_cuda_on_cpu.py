@@ -45,6 +45,8 @@ ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # align
 PROPERTIES = [
     "tests/test_backends.py",
     "tests/test_autograd.py",
+    "tests/test_image_step.py",
+    "tests/test_workspace.py",
     "tests/test_windows.py",
     "tests/test_windows_criterion.py",
     "tests/test_windows_extremes.py",
@@ -144,6 +146,15 @@ def as_on_a_device(plain, tmp_path_factory) -> dict[str, Path]:
 def test_the_plan_of_a_large_device(as_on_a_device, program):
     """Blocks of as many threads as on a device, and as many of them as 132 multiprocessors are given."""
     result = run(as_on_a_device[program], "h100")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_devices_are_left_as_they_were_found(plain, tmp_path):
+    """No context where nobody computes, none made current, no error left for the next launch."""
+    kernels = [path for path in plain["run_windows"].parent.glob("*.o") if not path.name.startswith("cuda_run_")]
+    source = ROOT / "tests/cuda/run_device.cpp"
+    compiler(compiled(source, tmp_path), *kernels, "-o", tmp_path / "run_device")
+    result = run(tmp_path / "run_device")
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -18,7 +18,6 @@ from geco_ext.backends.triton_kernels.state import (
     KAPPA,
     KAPPA_SQUARED,
     ONE_MINUS_KAPPA,
-    TICKET,
     advance,
     float64,
     log_multiplier,
@@ -38,6 +37,7 @@ def lagrangian_kernel(
     per_example,
     block,
     counters,
+    finished,
     partials,
     sums,
     loss,
@@ -56,6 +56,7 @@ def lagrangian_kernel(
     ``windowed``, or None.
     ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, windows). The last is the first
     slot of a term of a windowed item and, of a windowed term, (patch size, stride, whether of each channel), or None.
+    ``finished`` counts the programs that have handed in their sums; it is zero between launches.
     ``compared[t]``: the numbers of an example that a term compares. ``per_example[i]``: those of an input.
     """
     program = tl.program_id(0)
@@ -91,9 +92,9 @@ def lagrangian_kernel(
                 total = mean(predictions[i], gradients[i], layouts[i], coefficient, 256)
     tl.store(partials + program, total)
     tl.debug_barrier()  # the thread that takes the ticket answers for what all others have written
-    ticket = tl.atomic_add(counters + TICKET, 1, sem="acq_rel")
+    ticket = tl.atomic_add(finished, 1, sem="acq_rel")
     if ticket == tl.num_programs(0) - 1:
-        tl.store(counters + TICKET, tl.full((), 0, tl.int64))
+        tl.store(finished, tl.full((), 0, tl.int64))
         _finish(
             first_programs, programs, compared, per_example, layouts, block, counters, partials, sums, loss, batch,
             ITEMS, TERMS, CONSTRAINTS, ROWS, UPDATE,

@@ -25,7 +25,6 @@ ACCUMULATED_EXAMPLES = tl.constexpr(COUNTERS.index("accumulated_examples"))
 MICRO_BATCHES = tl.constexpr(COUNTERS.index("micro_batches"))
 STEPS = tl.constexpr(COUNTERS.index("steps"))
 SKIPPED = tl.constexpr(COUNTERS.index("skipped"))
-TICKET = tl.constexpr(COUNTERS.index("ticket"))
 
 SMALLEST = tl.constexpr(1e-12)  # scales and shares of the tolerance below it count as it
 

@@ -1,0 +1,163 @@
+"""What the host does in a small step on the cuda backend: on any machine with g++, the kernels left out.
+
+python bench/host_side.py                        # compiles the extension for it first, a minute
+python bench/host_side.py --extension PATH       # one that is compiled already (--keep PATH)
+
+Tensors lie in host memory and a launch does nothing (tests/cuda/shim.h). In turns, in one process: a step on the path
+of all calls, the same as one call into the extension, and an autograd Function that does nothing, which is PyTorch's
+own share. What a GPU adds: the launches themselves, its allocator, and two questions for the current stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPES = [(1, 1, 8, 8), (64, 3, 32, 32)]
+CALLS = 50  # of a turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--extension", type=Path, metavar="PATH")
+    parser.add_argument("--keep", type=Path, metavar="PATH", help="where to leave the extension that was compiled")
+    parser.add_argument("--seconds", type=float, default=6.0, help="measuring time of a row")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+        use(arguments.extension or compiled(Path(folder), arguments.keep or Path(folder) / name))
+        print("microseconds, median (less those of a Function that does nothing)")
+        for shape in SHAPES:
+            for constraints in ("errors", "windows"):
+                for call in ("training", "evaluation", "no_grad"):
+                    print(row(shape, constraints, call, arguments.seconds), flush=True)
+
+
+def row(shape: tuple[int, ...], constraints: str, call: str, seconds: float) -> str:
+    """One line of the table."""
+    calls = {path: step(shape, constraints, call, path) for path in ("general", "one call")}
+    calls["nothing"] = nothing(shape, call)
+    times = in_turns(calls, seconds)
+    spent = {path: times[path] - times["nothing"] for path in ("general", "one call")}
+    shown = ", ".join(f"{path} {times[path]:.1f} ({own:.1f})" for path, own in spent.items())
+    label = f"{'x'.join(map(str, shape))}, {constraints}, {call}"
+    return f"{label:<34} {shown}, ratio {spent['general'] / spent['one call']:.2f}"
+
+
+def in_turns(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+    """Microseconds of a call, medians; the time of this thread alone, so that others on the machine matter less."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for name, call in calls.items():
+            call()
+            start = time.thread_time()
+            for _ in range(CALLS):
+                call()
+            times[name].append((time.thread_time() - start) / CALLS * 1e6)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def step(shape: tuple[int, ...], constraints: str, call: str, path: str) -> Callable[[], None]:
+    """The criterion's call, and backward in two of the three."""
+    from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError, criterion
+
+    members = [ReconstructionError(0.1)]
+    if constraints == "windows":
+        members += [PatchNCC(0.9, 8), LocalStatistics(0.1, 8)]
+    loss, arguments = GECOLoss(members), images(shape)
+    loss(*arguments)
+    loss.train(call == "training")
+    image_step = criterion.image_step
+
+    def run() -> None:
+        criterion.image_step = image_step if path == "one call" else lambda *arguments: None
+        run_through(lambda: loss(*arguments), arguments, call)
+
+    return run
+
+
+def nothing(shape: tuple[int, ...], call: str) -> Callable[[], None]:
+    """What PyTorch takes for a Function of two inputs, forward and backward, that computes nothing."""
+    arguments = images(shape)
+    loss = torch.zeros(())
+
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x_hat: torch.Tensor, kl: torch.Tensor) -> torch.Tensor:
+            return loss.new_empty(())
+
+        @staticmethod
+        def backward(ctx: Any, *incoming: Any) -> Any:
+            return None, None
+
+    x_hat, _, kl = arguments
+    return lambda: run_through(lambda: Nothing.apply(x_hat, kl), arguments, call)
+
+
+def run_through(make_loss: Callable[[], torch.Tensor], arguments: list[torch.Tensor], call: str) -> None:
+    """A loss, and its gradients where they are wanted, into nothing."""
+    if call == "no_grad":
+        with torch.no_grad():
+            make_loss()
+        return
+    arguments[0].grad = arguments[2].grad = None
+    make_loss().backward()
+
+
+def images(shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """x_hat, x, kl."""
+    x_hat, x, kl = torch.rand(shape), torch.rand(shape), torch.rand(shape[0])
+    return [x_hat.requires_grad_(), x, kl.requires_grad_()]
+
+
+def use(extension: Path) -> None:
+    """Tensors in host memory are the cuda backend's from here on."""
+    os.environ["GECO_EXT_SHIM_EXTENSION"] = str(extension)
+    sys.path.insert(0, str(ROOT / "tests/cuda"))
+    import cuda_through_shim  # noqa: F401
+
+    from geco_ext import backends
+
+    backends._PREFERENCE["cpu"] = ("cuda", "reference")
+
+
+def compiled(folder: Path, extension: Path) -> Path:
+    """The extension with CUDA kernels as C++ that are never run."""
+    import pybind11
+
+    csrc = ROOT / "csrc"
+    cpu = [path for path in (csrc / "cpu").glob("*.cpp") if "_avx" not in path.stem]
+    sources = [*csrc.glob("*.cpp"), *(csrc / "cuda").glob("*.cpp"), *(csrc / "cuda").glob("*.cu"), *cpu]
+    flags = ["-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-DGECO_CUDA"]
+    flags += ['-DGECO_CUDA_TENSORS="is_cpu"', '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
+    flags += ["-DSHIM_LEAVES_OUT_KERNELS", f"-I{csrc}", f"-I{ROOT / 'tests/cuda'}"]
+    flags += [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.parent.name}_{source.name}.o"
+        subprocess.run(["g++", *flags, "-x", "c++", "-c", str(source), "-o", str(target)], check=True)
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        objects = list(compilers.map(compile_one, sources))
+    subprocess.run(["g++", "-shared", "-pthread", *map(str, objects), "-o", str(extension)], check=True)
+    return extension
+
+
+if __name__ == "__main__":
+    main()
