@@ -147,9 +147,8 @@ def _run(command: list[str | Path], problem: str, environment: dict[str, str] | 
     result = _completed(command, 1800, environment)
     if result.returncode:
         lines = [line for line in result.stdout.splitlines() if line.strip() and not line.startswith("WARNING")]
-        raise UnavailableError(
-            f"{problem} ({lines[-1].strip()[:200] if lines else 'nothing was said'})".replace("|", "/")
-        )
+        why = re.split(r" \[| /|\|", lines[-1].strip())[0][:120] if lines else "nothing was said"  # without paths
+        raise UnavailableError(f"{problem} ({why})")
     return str(result.stdout)
 
 
