@@ -41,7 +41,7 @@ NEEDED_BY_TESTS = ["numpy", "pytest", "expecttest", "hypothesis", "pybind11", "p
 HEAD = """# Releases of Python and PyTorch
 
 Written by `make versions`: the package built for each Python, and the core of the tests ({tests}) on the CPU.
-A pair that cannot be had is no failure of it.
+A pair that cannot be had is no failure of it; one without a row was not run.
 
 | Python | PyTorch | numpy | result | on |
 |---|---|---|---|---|
