@@ -1,4 +1,4 @@
-# make demo | make test | make sanitize | make bench | make gpu | make lint | make clean
+# make demo | make test | make sanitize | make bench | make gpu | make versions | make lint | make clean
 # (PYTHON=... chooses the interpreter, 3.10 or newer)
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test sanitize bench gpu lint typecheck format clean
+.PHONY: demo test sanitize bench gpu gpu-test gpu-bench gpu-profile versions lint typecheck format clean
 
 # Installed in place: a change to a Python file needs nothing, a change to a source of the extension builds it again.
 $(VENV)/train.installed: $(SOURCES)
@@ -40,16 +40,21 @@ bench: $(VENV)/test.installed
 	@$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 	@$(BIN)/python bench/ratios.py
 
-# On an NVIDIA machine that has PyTorch, the build tools and pytest, without network: built into the environment of
-# PYTHON itself, tested there, measured, results/gpu.json and the README's table written.
+# On an NVIDIA machine that has PyTorch, the build tools, pytest and pytest-xdist, without network: built for its GPU
+# into the environment of PYTHON itself, where that is not done yet, then tested, measured, profiled: each within eight
+# minutes, and by itself. Results come into the folder GPU_RESULTS (build/gpu-results) as they are found; measurements
+# also into bench/results and the README. ONLY=... chooses tests (pytest -k), scenarios or steps (a regular expression).
+gpu-test gpu-bench gpu-profile:
+	$(eval missing := $(shell $(PYTHON) tests/gpu/harness/machine.py))$(if $(missing),$(error make $@: $(missing)))
+	@$(PYTHON) tests/gpu/run.py $(@:gpu-%=%)
+
 gpu:
-	$(eval missing := $(shell $(PYTHON) tests/gpu/machine.py))$(if $(missing),$(error make gpu: $(missing)))
-	@echo "Building geco_ext with its CUDA kernels (some minutes)"
-	@CUDACXX="$${CUDACXX:-$$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}" CMAKE_ARGS="-DGECO_EXT_CUDA=ON $$CMAKE_ARGS" \
-	  CMAKE_BUILD_PARALLEL_LEVEL="$${CMAKE_BUILD_PARALLEL_LEVEL:-$$(nproc)}" PIP_BREAK_SYSTEM_PACKAGES=1 $(PYTHON) -m pip \
-	  --disable-pip-version-check install --quiet --no-build-isolation --no-deps --no-index --editable .
-	@$(PYTHON) -c "from geco_ext.commands.info import info; info()"
-	@status=0; $(PYTHON) tests/gpu/run.py || status=1; $(PYTHON) bench/ratios.py --device cuda --write || status=1; exit $$status
+	$(eval missing := $(shell $(PYTHON) tests/gpu/harness/machine.py))$(if $(missing),$(error make gpu: $(missing)))
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 gpu-test gpu-bench gpu-profile
+
+# The core of the tests under several releases of Python and PyTorch (tests/versions.md); needs a network, and hours.
+versions:
+	@$(PYTHON) tests/versions.py
 
 lint: $(VENV)/dev.installed typecheck
 	@$(BIN)/ruff check .

@@ -1,53 +1,93 @@
 """Tables and plots from ``results/*.json``.
 
-``python bench/report.py`` writes ``results/*.md``, ``results/*.svg`` and the tables of the project's README.
+``python bench/report.py`` writes ``results/*.md``, ``results/*.svg`` and the tables of the project's README; with
+``--rows FILE`` it first keeps what a run of ``ratios.py --rows FILE`` measured.
 """
 
 from __future__ import annotations
 
+import argparse
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bars import place
+from bars import judge, place
+from measured import Measured
 from plots import plot
-from results import Result, Row
+from results import Result, Row, card
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+CPU_MARKS = "<!-- benchmark table: python bench/ratios.py --write -->", "<!-- end of benchmark table -->"
+GPU_MARKS = "<!-- GPU benchmark tables: make gpu-bench -->", "<!-- end of GPU benchmark tables -->"
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a device's result is kept and shown."""
+    """Where the result of a machine is kept and shown: of the CPU, or of a card."""
 
     name: str
-    title: str
-    begin: str
-    end: str
-    table: Callable[[list[Row]], str]
 
     @property
     def result(self) -> Path:
         return HERE / "results" / f"{self.name}.json"
 
+    @property
+    def files(self) -> list[Path]:
+        return [path for suffix in (".json", ".md", ".svg") if (path := self.result.with_suffix(suffix)).exists()]
+
+    def keep(self, result: Result) -> None:
+        """Commit to a result, and show it."""
+        result.save(self.result)
+        self.write()
+        write_readme()
+
     def write(self) -> None:
-        """Everything that shows the committed result; nothing where there is none."""
-        if not self.result.exists():
-            return
+        """The page and the plot."""
         result = Result.load(self.result)
-        self.result.with_suffix(".md").write_text(full_page(result, self.title))
+        title = f"All results on an {result.machine['device']}" if result.of_gpu else "All results on the CPU"
+        self.result.with_suffix(".md").write_text(full_page(result, title))
         plot(result, self.result.with_suffix(".svg"))
-        before, rest = README.read_text().split(self.begin)
-        README.write_text(
-            before + self.begin + "\n" + self.table(result.rows) + "\n" + self.end + rest.split(self.end)[1]
-        )
+
+
+def report_of(result: Result) -> Report:
+    """By what was measured on."""
+    return Report(card(str(result.machine["device"])) if result.of_gpu else "cpu")
 
 
 def write_tables() -> None:
     """All tables and plots that show a committed result."""
-    for report in REPORTS.values():
-        report.write()
+    for path in _committed():
+        Report(path.stem).write()
+    write_readme()
+
+
+def write_readme() -> None:
+    """Its table of the CPU, and one for each card; where nothing is measured yet, nothing changes."""
+    results = [Result.load(path) for path in _committed()]
+    gpus = [f"On an {_machine_line(r)}:\n\n{gpu_readme_table(r.rows)}" for r in results if r.of_gpu]
+    for (begin, end), tables in (
+        (CPU_MARKS, [readme_table(result.rows) for result in results if not result.of_gpu]),
+        (GPU_MARKS, gpus),
+    ):
+        text = README.read_text()
+        if tables and begin in text:
+            before, rest = text.split(begin)
+            README.write_text(before + begin + "\n" + "\n\n".join(tables) + "\n" + end + rest.split(end)[1])
+
+
+def _committed() -> list[Path]:
+    return sorted((HERE / "results").glob("*.json"))
+
+
+def _machine_line(result: Result) -> str:
+    machine = result.machine
+    return (
+        f"{machine['device']} (CUDA {machine['cuda']}, PyTorch {machine['torch']}, Triton {machine['triton']}; "
+        f"a copy moves {machine['copy_rate_in_gigabytes']} GB/s)"
+    )
 
 
 def readme_table(rows: Iterable[Row]) -> str:
@@ -175,22 +215,28 @@ def _to_floor(row: Row) -> str:
     return f"{row.takes('operator', unit='floor'):.2f}x, {row.takes('geco_ext', unit='floor'):.2f}x"
 
 
-REPORTS = {
-    "cpu": Report(
-        "cpu",
-        "All results on the CPU",
-        "<!-- benchmark table: python bench/ratios.py --write -->",
-        "<!-- end of benchmark table -->",
-        readme_table,
-    ),
-    "cuda": Report(
-        "gpu",
-        "All results on a GPU",
-        "<!-- GPU benchmark table: make gpu -->",
-        "<!-- end of GPU benchmark table -->",
-        gpu_readme_table,
-    ),
-}
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, metavar="PATH", help="what ratios.py --rows wrote")
+    parser.add_argument("--add", action="store_true", help="to the committed rows of this machine, not in their place")
+    parser.add_argument("--copy", type=Path, metavar="FOLDER", help="of the files that show the rows")
+    arguments = parser.parse_args()
+    if arguments.rows is None:
+        write_tables()
+        return
+    try:
+        result = Measured(arguments.rows).result()
+    except ValueError as error:
+        sys.exit(str(error))
+    print("\n".join(judge(result.rows)[0]))
+    report = report_of(result)
+    if arguments.add and report.result.exists():
+        result = result.beside(Result.load(report.result))
+    report.keep(result)
+    if arguments.copy:
+        for path in report.files:
+            shutil.copy(path, arguments.copy)
+
 
 if __name__ == "__main__":
-    write_tables()
+    main()

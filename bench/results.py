@@ -1,10 +1,11 @@
-"""What was measured, as it is kept: ``results/cpu.json``, ``results/gpu.json``."""
+"""What was measured, as it is kept: ``results/cpu.json``, and a file for each card, as ``results/h100.json``."""
 
 from __future__ import annotations
 
 import json
 import math
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -77,6 +78,26 @@ class Result:
     turn_seconds: float
     rows: list[Row]
 
+    @property
+    def of_gpu(self) -> bool:
+        return "device" in self.machine
+
+    def beside(self, older: Result) -> Result:
+        """With the older rows of scenarios that were not measured again.
+
+        Raises:
+            ValueError: the older rows are of another machine, or of other versions.
+        """
+        varying = {"copy_rate_in_gigabytes"}
+        if {k: v for k, v in self.machine.items() if k not in varying} != {
+            k: v for k, v in older.machine.items() if k not in varying
+        }:
+            raise ValueError(f"rows of {self.machine} cannot stand beside those of {older.machine}")
+        measured = {row.label for row in self.rows}
+        return Result(
+            older.machine, older.turn_seconds, [*self.rows, *(r for r in older.rows if r.label not in measured)]
+        )
+
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
@@ -84,6 +105,18 @@ class Result:
     def load(cls, path: Path) -> Result:
         content = json.loads(path.read_text())
         return cls(content["machine"], content["turn_seconds"], [Row(**row) for row in content["rows"]])
+
+
+_MAKES = ("nvidia", "geforce", "tesla", "quadro", "amd", "radeon", "instinct")
+
+
+def card(device: str) -> str:
+    """The short name of a card, from that its driver gives: h100, h200, a100, rtx4090."""
+    words = re.split(r"[\s-]+", device.lower())
+    words = [word for word in words if word not in _MAKES]
+    ends = [i for i, word in enumerate(words) if re.search(r"\d", word)]  # what follows is memory, or a form
+    name = "".join(words[: ends[0] + 1] if ends else words)
+    return re.sub(r"[^a-z0-9]", "", name) or "gpu"
 
 
 def machine(device: torch.device) -> dict[str, object]:

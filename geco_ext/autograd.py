@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from geco_ext import backends, ops
-from geco_ext.backends.allocation import new_gradient
+from geco_ext.backends.allocation import empty_like, new_gradient
 from geco_ext.terms import Made, Request, UpdateSettings
 
 
@@ -80,7 +80,8 @@ class GlobalLagrangian(torch.autograd.Function):
 
 def _request(call: Call, block: Tensor, kl: Tensor | None, inputs: Sequence[Tensor | None]) -> Request:
     count = len(call.owners)
-    predictions, targets = cast(list[Tensor], list(inputs[:count])), list(inputs[count:])
+    # A type in quotes: TorchDynamo of PyTorch 2.6 does not trace list[Tensor].
+    predictions, targets = cast("list[Tensor]", list(inputs[:count])), list(inputs[count:])
     return Request(
         predictions,
         targets,
@@ -186,9 +187,7 @@ def _scale(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
             backend.scale_gradients_in_place([g for g in gradients if g is not None], incoming)
             return gradients
     dtypes = ctx.dtypes if ctx.rounds else [None] * len(gradients)
-    outputs = [
-        None if g is None else torch.empty_like(g, dtype=dtype) for g, dtype in zip(gradients, dtypes, strict=True)
-    ]
+    outputs = [None if g is None else empty_like(g, dtype=dtype) for g, dtype in zip(gradients, dtypes, strict=True)]
     pairs = [(g, output) for g, output in zip(gradients, outputs, strict=True) if g is not None and output is not None]
     backend.scale_gradients([g for g, _ in pairs], [output for _, output in pairs], incoming)
     return outputs

@@ -1,4 +1,8 @@
+import collections
+import faulthandler
+import math
 import os
+import sys
 import time
 import zlib
 
@@ -41,31 +45,57 @@ def pytest_addoption(parser):
     parser.addoption("--every-case", action="store_true", help="of windowed constraints, interpreted kernels too")
 
 
-PART = os.environ.get("GECO_EXT_TEST_PART")
-SECONDS = float(os.environ.get("GECO_EXT_TEST_SECONDS", "inf"))
-_started = time.monotonic()
+# What ``tests/gpu/harness`` asks for: a clock time after which no test begins, and how many seconds one may take.
+UNTIL = float(os.environ.get("GECO_EXT_TEST_UNTIL", "inf"))
+LONGEST = float(os.environ.get("GECO_EXT_TEST_LONGEST", "inf"))
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """``tests/gpu/run.py`` spreads the tests over processes: this one runs the k-th part of n (``k/n``).
-
-    First what is particular to GPUs, then the others in an order of no meaning: where time runs out, some of every kind
-    have run.
-    """
     if interpreter.IS_USED and not config.getoption("--every-case"):
         interpreter.leave_out_cases(config, items)
-    if PART:
-        k, n = map(int, PART.split("/"))
-        number = {item: zlib.crc32(item.nodeid.encode()) for item in items}
-        config.hook.pytest_deselected(items=[item for item in items if number[item] % n != k])
-        mine = [item for item in items if number[item] % n == k]
-        items[:] = sorted(mine, key=lambda item: (item.path.parent.name != "gpu", number[item]))
+    if math.isfinite(UNTIL):
+        items[:] = _one_of_each_kind_first(items)
+
+
+def _one_of_each_kind_first(items):
+    """Then a second of each, and so on, in an order of no meaning: where time runs out, all kinds have run."""
+    numbered = sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode()))
+    seen = collections.Counter()
+    rank = {}
+    for item in numbered:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        kind = (item.path, item.originalname, parameters.get("backend"))
+        rank[item] = seen[kind]
+        seen[kind] += 1
+    return sorted(numbered, key=rank.get)
 
 
 def pytest_runtest_setup(item):
-    if time.monotonic() - _started > SECONDS:
-        pytest.skip(f"left out: {SECONDS:g} s have passed")
+    if time.time() > UNTIL:
+        pytest.skip("left out: the time was up")
+    if IS_WORKER and math.isfinite(LONGEST):  # also where the process waits for a kernel that does not end
+        faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid):
+    """After an illegal address a process gets no answer from its GPU any more: another worker takes over."""
+    if IS_WORKER:
+        faulthandler.cancel_dump_traceback_later()
+        if _is_lost():
+            os._exit(1)
+
+
+def _is_lost():
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 @pytest.fixture(params=backend_parameters())

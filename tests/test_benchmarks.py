@@ -19,8 +19,9 @@ import ratios
 import report
 from agreement import check_agreement
 from candidates import Images, Step, floor, operator, steps
+from measured import Measured
 from ratios import compare
-from results import Result, Row
+from results import Result, Row, card
 from scenarios import GPU_SCENARIOS, SCENARIOS
 from timing import Timing, measure
 
@@ -174,30 +175,65 @@ def test_launches_are_counted_by_candidate():
 def test_the_table_and_plot_of_a_gpu(tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     readme = tmp_path / "README.md"
-    gpu_report = report.REPORTS["cuda"]
-    readme.write_text(f"before\n{gpu_report.begin}\nold\n{gpu_report.end}\nafter\n")
+    begin, end = report.GPU_MARKS
+    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     monkeypatch.setattr(report, "HERE", tmp_path)
     monkeypatch.setattr(report, "README", readme)
     report.write_tables()  # nothing measured yet
     assert "old" in readme.read_text()
     row = gpu_row()
-    Result({"device": "a GPU"}, 0.02, [row, replace(row, elements=row.elements * 4)]).save(gpu_report.result)
-    report.write_tables()
+    for device in ("NVIDIA H200", "NVIDIA H100 80GB HBM3"):
+        result = Result(a_gpu(device), 0.02, [row, replace(row, elements=row.elements * 4)])
+        report.report_of(result).keep(result)
     text = readme.read_text()
-    assert text.startswith(f"before\n{gpu_report.begin}\n| forward")
-    assert "| 1.25x | 3, 40 | 3 MiB, 40 MiB |" in text
-    assert text.endswith(f"{gpu_report.end}\nafter\n")
-    assert "## GPU" in gpu_report.result.with_suffix(".md").read_text()
+    assert text.startswith(f"before\n{begin}\nOn an NVIDIA H100 80GB HBM3 (CUDA 13.0, PyTorch 2.11, ")
+    assert text.count("| 1.25x | 3, 40 | 3 MiB, 40 MiB |") == 4  # each card has its table
+    assert text.index("H100") < text.index("NVIDIA H200")
+    assert text.endswith(f"{end}\nafter\n")
+    results = tmp_path / "results"
+    assert "on an NVIDIA H200" in (results / "h200.md").read_text()
+    assert "## GPU" in (results / "h200.md").read_text()
+    report.write_tables()  # from the committed results alone: the same
+    assert readme.read_text() == text
     pytest.importorskip("matplotlib")
-    assert "<svg" in gpu_report.result.with_suffix(".svg").read_text()
+    assert "<svg" in (results / "h100.svg").read_text()
     assert plots.curve([row], "RE", 0, "triton") == [(row.elements, pytest.approx(1.25 / 0.9))]
+
+
+def a_gpu(device):
+    of_gpu = {"cuda": "13.0", "torch": "2.11", "triton": "3.6", "copy_rate_in_gigabytes": 4000}
+    return {"device": device} | of_gpu
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_a_card_has_a_short_name(device, name):
+    assert card(device) == name
+
+
+def test_rows_measured_again_replace_those_of_before():
+    old, new = Result(a_gpu("a GPU"), 0.02, [gpu_row(), replace(gpu_row(), label="other")]), gpu_row(geco_ext=2)
+    result = Result(a_gpu("a GPU") | {"copy_rate_in_gigabytes": 4100}, 0.02, [new]).beside(old)
+    assert [row.label for row in result.rows] == [new.label, "other"]
+    assert result.rows[0] == new
+    with pytest.raises(ValueError, match="cannot stand beside"):
+        Result(a_gpu("another"), 0.02, [new]).beside(old)
 
 
 def test_a_run_keeps_what_it_measured(tmp_path, monkeypatch, capsys):
     """As "make gpu" starts it: a scenario that fails is named, and costs no other its row."""
     (tmp_path / "results").mkdir()
-    gpu_report, bad = report.REPORTS["cuda"], GPU_SCENARIOS[1].label
-    (tmp_path / "README.md").write_text(f"{gpu_report.begin}\n{gpu_report.end}\n")
+    bad = GPU_SCENARIOS[1].label
+    (tmp_path / "README.md").write_text("\n".join(report.GPU_MARKS) + "\n")
 
     def row(scenario, *_):
         if scenario.label == bad:
@@ -208,16 +244,36 @@ def test_a_run_keeps_what_it_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "README", tmp_path / "README.md")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(ratios, "machine", lambda device: {"device": str(device)})
+    monkeypatch.setattr(ratios, "machine", lambda device: a_gpu("NVIDIA H100 80GB HBM3"))
+    monkeypatch.setattr(ratios, "_is_lost", lambda device: False)
     monkeypatch.setattr(ratios, "compare", row)
-    monkeypatch.setattr(sys, "argv", ["ratios.py", "--device", "cuda", "--write"])
+    monkeypatch.setattr(sys, "argv", ["ratios.py", "--device", "cuda", "--write", "--rows", str(tmp_path / "rows")])
     with pytest.raises(SystemExit, match=re.escape(bad)):
         ratios.main()
     output = capsys.readouterr()
     assert f"{bad}: FAILED" in output.out
     assert "out of something" in output.err
-    kept = [row.label for row in Result.load(gpu_report.result).rows]
+    kept = [row.label for row in Result.load(tmp_path / "results/h100.json").rows]
     assert kept == [scenario.label for scenario in GPU_SCENARIOS if scenario.label != bad]
+    measured = Measured(tmp_path / "rows")
+    assert [row.label for row in measured.rows()] == kept
+    assert "out of something" in measured.failures()[bad]
+
+
+def test_after_an_illegal_address_another_process_goes_on(tmp_path, monkeypatch):
+    def lost(scenario, *_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ratios, "machine", lambda device: a_gpu("a GPU"))
+    monkeypatch.setattr(ratios, "compare", lost)
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    monkeypatch.setattr(sys, "argv", ["ratios.py", "--device", "cuda", "--rows", str(tmp_path / "rows")])
+    for crashes in (1, 2):
+        with pytest.raises(SystemExit) as ended:
+            ratios.main()
+        assert ended.value.code == ratios.LOST
+        assert list(Measured(tmp_path / "rows").failures()) == [s.label for s in GPU_SCENARIOS[:crashes]]
 
 
 def test_the_machine_is_described_first_thing():

@@ -1,5 +1,7 @@
 """Which backend serves a call, and what is said where it is not the best one."""
 
+import importlib.machinery
+import sys
 import types
 import warnings
 
@@ -221,7 +223,7 @@ def test_a_driver_that_is_too_old(extension):
 @pytest.mark.parametrize("compiler", [None, "gcc"])
 def test_triton_where_there_is_no_c_compiler(monkeypatch, compiler):
     """It would fail at its first launch, too late for another backend to serve the call."""
-    pytest.importorskip("triton")
+    pretend_triton(monkeypatch, ".".join(map(str, triton_backend.OLDEST)) + ".0")
     monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("CC", raising=False)
@@ -229,6 +231,24 @@ def test_triton_where_there_is_no_c_compiler(monkeypatch, compiler):
     assert (triton_backend.unavailable() is None) == (compiler is not None)
     if compiler is None:
         assert "no C compiler" in triton_backend.unavailable()
+
+
+@pytest.mark.parametrize(("version", "serves"), [("3.5.1", False), ("3.6.0", True), ("3.10.0", True), ("4.0.0", True)])
+def test_releases_of_triton(monkeypatch, version, serves):
+    pretend_triton(monkeypatch, version)
+    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
+    monkeypatch.setattr(triton_backend, "_has_compiler", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    reason = triton_backend.unavailable()
+    assert reason is None if serves else reason == f"it needs Triton 3.6, found {version}"
+
+
+def pretend_triton(monkeypatch, version):
+    """Whether or not it is installed, and which release: these tests are about what is said of it."""
+    module = types.ModuleType("triton")
+    module.__version__ = version
+    module.__spec__ = importlib.machinery.ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", module)
 
 
 def test_tensors_on_a_device_that_the_backend_does_not_serve():

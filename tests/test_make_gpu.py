@@ -11,7 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-specification = importlib.util.spec_from_file_location("machine", ROOT / "tests/gpu/machine.py")
+specification = importlib.util.spec_from_file_location("machine", ROOT / "tests/gpu/harness/machine.py")
 machine = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(machine)
 
@@ -20,9 +20,10 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 @needs_make
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so_in_one_line_and_exits_2():
+@pytest.mark.parametrize("target", ["gpu", "gpu-test", "gpu-bench", "gpu-profile"])
+def test_without_a_gpu_it_says_so_in_one_line_and_exits_2(target):
     result = subprocess.run(
-        ["make", "gpu", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, env=_environment()
+        ["make", target, f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, env=_environment()
     )
     assert result.returncode == 2
     assert result.stdout == ""
@@ -38,6 +39,7 @@ def test_missing_tools_are_named(monkeypatch):
     monkeypatch.delenv("CUDACXX", raising=False)
     monkeypatch.setattr(machine, "_has", lambda module: module == "torch")
     found = {"setuptools": (65, 5), "scikit-build-core": (0, 11), "pip": (24, 0), "numpy": (2, 1), "pytest": (8, 4)}
+    found["pytest-xdist"] = (3, 8)
     monkeypatch.setattr(machine, "_release", lambda name: found.get(name, ()))
     problem = machine.problem()
     assert problem.endswith(
@@ -59,19 +61,6 @@ def test_nothing_is_said_where_nothing_is_missing(monkeypatch):
 def test_releases_are_read():
     assert machine._release("pytest") >= (7,)
     assert machine._release("no such distribution") == ()
-
-
-def test_parts_of_the_tests_make_the_whole():
-    """As ``tests/gpu/run.py`` splits them; what no time is left for is skipped."""
-    collected, skipped = [], []
-    for part in range(3):
-        environment = _environment() | {"GECO_EXT_TEST_PART": f"{part}/3", "GECO_EXT_TEST_SECONDS": "0"}
-        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(ROOT / "tests/test_autograd.py")]
-        lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment).stdout.splitlines()
-        collected += [line.split(" ")[0] for line in lines if "::" in line and "%]" in line]
-        skipped += [line for line in lines if "left out: 0 s have passed" in line]
-    assert len(collected) == len(set(collected)) > 20
-    assert skipped
 
 
 def test_pytorch_and_amd(monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 import torch  # first: the extension then shares PyTorch's OpenMP threads
 from torch import Tensor
 
-from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.allocation import new_empty, new_loss
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.terms import IMAGE, Made, Request, UpdateSettings
 
@@ -48,7 +48,7 @@ def lagrangian(request: Request) -> Tensor:
 
 def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    sums = request.block.new_empty(program(request.terms, request.owners).constraints + 1)
+    sums = new_empty(request.block, (program(request.terms, request.owners).constraints + 1,))
     _kernels().constraint_sums(*arguments(request), sums, torch.get_num_threads())
     return sums
 
@@ -57,7 +57,7 @@ def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[T
     """See :class:`geco_ext.backends.Backend`."""
     assert request.update is not None
     loss = new_loss(request)
-    factor = request.block.new_empty(())
+    factor = new_empty(request.block, ())
     _kernels().update_from_sums(
         *arguments(request),
         sums,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.allocation import new_empty, new_loss
 from geco_ext.backends.cuda_architectures import refuses_capability
 from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
@@ -58,7 +58,7 @@ def lagrangian(request: Request) -> Tensor:
 
 def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    sums = request.block.new_empty(program(request.terms, request.owners).constraints + 1)
+    sums = new_empty(request.block, (program(request.terms, request.owners).constraints + 1,))
     _kernels().constraint_sums(*arguments(request), sums, *_place(request))
     return sums
 
@@ -66,7 +66,7 @@ def constraint_sums(request: Request) -> Tensor:
 def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
     """See :class:`geco_ext.backends.Backend`."""
     assert request.update is not None
-    loss, factor = new_loss(request), request.block.new_empty(())
+    loss, factor = new_loss(request), new_empty(request.block, ())
     _kernels().update_from_sums(
         *arguments(request),
         sums,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from geco_ext.backends.allocation import empty_like
 from geco_ext.terms import Request, UpdateSettings, inputs_of_terms, parse_terms
 
 # The numbers are those of the enums in csrc/call.h and csrc/math/multiplier.h.
@@ -27,7 +28,7 @@ def extension() -> tuple[Any, str | None]:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
-    compiled.set_torch(DTYPES, torch.empty_like, torch.contiguous_format, torch.channels_last)
+    compiled.set_torch(DTYPES, empty_like, torch.contiguous_format, torch.channels_last)
     return compiled, None
 
 

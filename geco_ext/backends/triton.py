@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends import reference
-from geco_ext.backends.allocation import new_loss
+from geco_ext.backends.allocation import new_empty, new_loss
 from geco_ext.backends.triton_kernels import window_plan
 from geco_ext.backends.triton_kernels.window_plan import WINDOWED
 from geco_ext.backends.windows import positions
@@ -77,7 +77,7 @@ def lagrangian(request: Request) -> Tensor:
 
 def constraint_sums(request: Request) -> Tensor:
     """See :class:`geco_ext.backends.Backend`."""
-    sums = request.block.new_empty(sum(term.rows for term in parse_terms(request.terms)) + 1)
+    sums = new_empty(request.block, (sum(term.rows for term in parse_terms(request.terms)) + 1,))
     _launch(request._replace(update=None), None, sums)
     return sums
 
@@ -183,7 +183,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             block,
             block[-len(COUNTERS) :].view(torch.int64),
             _counter(block.device),
-            block.new_empty(launched + plan.partials_of_windows),
+            new_empty(block, (launched + plan.partials_of_windows,)),
             sums,
             loss,
             request.batch,

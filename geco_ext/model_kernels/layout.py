@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from geco_ext.backends.allocation import empty_like, new_empty
+
 
 class Extent(NamedTuple):
     """The sizes that all tensors of a call share."""
@@ -64,12 +66,12 @@ def strided(tensor: Tensor, channels_last: bool) -> Strided:
 def new_like(tensor: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised dense tensor of that shape, in a call's order."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=tensor.device, memory_format=memory_format)
+    return empty_like(tensor, dtype=dtype, memory_format=memory_format)
 
 
 def new_sums(tensor: Tensor) -> Tensor:
     """An uninitialised number for each example, [B], of the type that sums have."""
-    return torch.empty(tensor.shape[0], dtype=sum_dtype(tensor.dtype), device=tensor.device)
+    return new_empty(tensor, tensor.shape[:1], sum_dtype(tensor.dtype))
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:

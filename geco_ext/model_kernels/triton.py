@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from geco_ext.backends.allocation import new_empty
 from geco_ext.backends.triton import multiprocessors, on_device, power_of_two
 from geco_ext.model_kernels.layout import extent_of, is_channels_last, new_like, new_sums, strided
 
@@ -139,7 +140,7 @@ class _Call:
         if shares == 1:
             self._launch(kernel, (*arguments, sums), blocks, shares)
             return sums
-        partials = torch.empty(self.extent.batch * shares, dtype=torch.float64, device=sums.device)
+        partials = new_empty(sums, (self.extent.batch * shares,), torch.float64)
         self._launch(kernel, (*arguments, partials), blocks, shares)
         with on_device(sums.device):
             sum_of_shares_kernel[(self.extent.batch,)](partials, sums, shares, 256, num_warps=1)

@@ -112,6 +112,7 @@ def test_one_kernel_forward_one_backward(backend, device, kernel):
 
 
 @gpu
+@pytest.mark.large_memory
 @pytest.mark.parametrize("shape", [(1, (1 << 31) + 64), ((1 << 15) + 1, 1 << 16)], ids=["numbers", "examples"])
 def test_offsets_beyond_32_bits(backend, device, shape):
     """In an example of more than 2^31 numbers, and with more than that in all."""

@@ -1,4 +1,4 @@
-"""What ``make gpu`` needs and this machine lacks, in one line; nothing where it has everything.
+"""What ``make gpu-test`` and its likes need and this machine lacks, in one line; nothing where it has everything.
 
 Standard library first: whatever is missing has to be said, not raised.
 """
@@ -19,6 +19,7 @@ NEEDED = {
     "pip": (21, 3),
     "numpy": (1, 26),
     "pytest": (7,),
+    "pytest-xdist": (3,),
 }
 
 
