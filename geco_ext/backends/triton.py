@@ -119,6 +119,7 @@ _TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, fo
 _SMALL_TILE = 1024
 _WARPS = 8
 _PROGRAMS_PER_MULTIPROCESSOR = 32
+_MOST_ROUNDS = 16  # of a program, with up to four numbers each for a sum in float32: then float64 takes over
 _WINDOWED_PROGRAMS_PER_MULTIPROCESSOR = 16
 _CELLS = 4096  # of a tile of windowed constraints, as long as patches are small enough
 _CELLS_OF_DOUBLE = 2048
@@ -304,7 +305,7 @@ def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> in
     if item.kind == "class_probability":
         return min(item.elements, 4 * multiprocessors)
     most = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    rounds = -(-measured // (tile * most))
+    rounds = min(-(-measured // (tile * most)), _MOST_ROUNDS)
     return max(1, -(-item.elements // (tile * rounds)))
 
 
