@@ -1,5 +1,6 @@
 """Which backend serves a call, and what is said where it is not the best one."""
 
+import sysconfig
 import types
 import warnings
 
@@ -179,17 +180,52 @@ def test_asking_for_cuda_where_it_cannot_run(extension, machine, reason):
         pass
 
 
-@pytest.mark.parametrize("compiler", [None, "gcc"])
-def test_triton_where_there_is_no_c_compiler(monkeypatch, compiler):
-    """It would fail at its first launch, too late for another backend to serve the call."""
+@pytest.fixture
+def gpu_for_triton(monkeypatch):
+    """As if PyTorch had found a GPU, and a Triton that needs a C compiler, gcc, and Python.h had been installed."""
     pytest.importorskip("triton")
+    monkeypatch.setattr("triton.__version__", "3.6.0")
     monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(triton_backend.shutil, "which", lambda name: name if name == compiler else None)
-    assert (triton_backend.unavailable() is None) == (compiler is not None)
-    if compiler is None:
-        assert "no C compiler" in triton_backend.unavailable()
+    for name in ("CC", "CPATH", "C_INCLUDE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(triton_backend.shutil, "which", lambda name: name if name == "gcc" else None)
+    monkeypatch.setattr(triton_backend.Path, "is_file", lambda path: path.name == "Python.h")
+
+
+def test_triton_with_all_that_its_launchers_need(gpu_for_triton):
+    assert triton_backend.unavailable() is None
+
+
+@pytest.mark.parametrize("named", [None, "missing", "gcc -m64"])
+def test_triton_where_there_is_no_c_compiler(monkeypatch, gpu_for_triton, named):
+    """It would fail at its first launch, too late for another backend to serve the call."""
+    if named is None:
+        monkeypatch.setattr(triton_backend.shutil, "which", lambda name: None)
+    else:
+        monkeypatch.setenv("CC", named)  # Triton then looks for no other
+    assert "no C compiler" in triton_backend.unavailable()
+
+
+def test_triton_where_there_is_no_python_header(monkeypatch, gpu_for_triton):
+    monkeypatch.setattr(triton_backend.Path, "is_file", lambda path: str(path) == "/elsewhere/Python.h")
+    folder = sysconfig.get_paths()["include"]
+    assert f"no Python.h in {folder}" in triton_backend.unavailable()
+    monkeypatch.setenv("CPATH", "/nowhere:/elsewhere")  # which compilers search too
+    assert triton_backend.unavailable() is None
+
+
+@pytest.mark.parametrize(
+    ("version", "numpy_version", "works"),
+    [("3.6.0", "2.4.6", False), ("3.6.0", "2.3.5", True), ("3.7.0", "2.4.6", True), ("3.10.0+git1", "3.0.0rc1", True)],
+)
+def test_the_interpreter_of_triton_and_numpy(monkeypatch, version, numpy_version, works):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: True)
+    monkeypatch.setattr("triton.__version__", version)
+    monkeypatch.setattr(triton_backend.importlib.metadata, "version", lambda name: {"numpy": numpy_version}[name])
+    reason = triton_backend.unavailable()
+    assert reason is None if works else f"found {version} and {numpy_version}" in reason
 
 
 def test_tensors_on_a_device_that_the_backend_does_not_serve():
