@@ -31,6 +31,7 @@ OLDEST = (3, 6)  # the first that takes apart tuples of tensors and numbers that
 MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
 MAX_ROWS = 1024
 MAX_INPUTS = 24
+FUSED = {"enable_fp_fusion": True}  # of every launch: later releases multiply and add apart unless told so
 
 _RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 
@@ -133,6 +134,7 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
             _constants(in_place),
             _TILE,
             num_warps=_WARPS,
+            **FUSED,
         )
 
 
@@ -221,6 +223,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             _constants(request.update),
             plan.tile,
             num_warps=plan.warps,
+            **FUSED,
         )
 
 
