@@ -21,9 +21,22 @@ LATENCY = {"LDS": 30, "SHFL": 24, "MUFU": 22, "F2F": 24, "F2I": 20, "I2F": 20, "
 LATENCY |= {"DMUL": 16, "DFMA": 16, "BAR": 20, "STS": 12, "STG": 20, "LD": 300, "ATOM": 600, "ULDC": 10, "R2UR": 12}
 LATENCY |= {"VOTEU": 10, "I2FP": 8}
 # Of these a scheduler issues one in two cycles.
-HALF_RATE = set(
-    ["IADD3", "LOP3", "ISETP", "SEL", "SHF", "LEA", "PRMT", "FSETP", "FSEL", "FMNMX", "MOV", "PLOP3", "IABS", "IMNMX"]
-)
+HALF_RATE = {
+    "IADD3",
+    "LOP3",
+    "ISETP",
+    "SEL",
+    "SHF",
+    "LEA",
+    "PRMT",
+    "FSETP",
+    "FSEL",
+    "FMNMX",
+    "MOV",
+    "PLOP3",
+    "IABS",
+    "IMNMX",
+}
 MEMORY = {"LDS", "STS", "SHFL", "LDG", "STG", "LD"}
 SCHEDULERS = 4
 FIXED_LATENCY, READ_LATENCY, QUEUE = 6, 10, 64  # cycles; the last: what the memory pipe holds before issue waits

@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import sys
+import sysconfig
 import types
 import warnings
 
@@ -220,17 +221,51 @@ def test_a_driver_that_is_too_old(extension):
     assert "CUDA driver version is insufficient" in backends.unavailable("cuda")
 
 
-@pytest.mark.parametrize("compiler", [None, "gcc"])
-def test_triton_where_there_is_no_c_compiler(monkeypatch, compiler):
-    """It would fail at its first launch, too late for another backend to serve the call."""
+@pytest.fixture
+def gpu_for_triton(monkeypatch):
+    """As if PyTorch had found a GPU, and a Triton that needs a C compiler, gcc, and Python.h had been installed."""
     pretend_triton(monkeypatch, ".".join(map(str, triton_backend.OLDEST)) + ".0")
     monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(triton_backend.shutil, "which", lambda name: name if name == compiler else None)
-    assert (triton_backend.unavailable() is None) == (compiler is not None)
-    if compiler is None:
-        assert "no C compiler" in triton_backend.unavailable()
+    for name in ("CC", "CPATH", "C_INCLUDE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(triton_backend.shutil, "which", lambda name: name if name == "gcc" else None)
+    monkeypatch.setattr(triton_backend.Path, "is_file", lambda path: path.name == "Python.h")
+
+
+def test_triton_with_all_that_its_launchers_need(gpu_for_triton):
+    assert triton_backend.unavailable() is None
+
+
+@pytest.mark.parametrize("named", [None, "missing", "gcc -m64"])
+def test_triton_where_there_is_no_c_compiler(monkeypatch, gpu_for_triton, named):
+    """It would fail at its first launch, too late for another backend to serve the call."""
+    if named is None:
+        monkeypatch.setattr(triton_backend.shutil, "which", lambda name: None)
+    else:
+        monkeypatch.setenv("CC", named)  # Triton then looks for no other
+    assert "no C compiler" in triton_backend.unavailable()
+
+
+def test_triton_where_there_is_no_python_header(monkeypatch, gpu_for_triton):
+    monkeypatch.setattr(triton_backend.Path, "is_file", lambda path: str(path) == "/elsewhere/Python.h")
+    folder = sysconfig.get_paths()["include"]
+    assert f"no Python.h in {folder}" in triton_backend.unavailable()
+    monkeypatch.setenv("CPATH", "/nowhere:/elsewhere")  # which compilers search too
+    assert triton_backend.unavailable() is None
+
+
+@pytest.mark.parametrize(
+    ("version", "numpy_version", "works"),
+    [("3.6.0", "2.4.6", False), ("3.6.0", "2.3.5", True), ("3.7.0", "2.4.6", True), ("3.10.0+git1", "3.0.0rc1", True)],
+)
+def test_the_interpreter_of_triton_and_numpy(monkeypatch, version, numpy_version, works):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: True)
+    monkeypatch.setattr("triton.__version__", version)
+    monkeypatch.setattr(triton_backend.importlib.metadata, "version", lambda name: {"numpy": numpy_version}[name])
+    reason = triton_backend.unavailable()
+    assert reason is None if works else f"found {version} and {numpy_version}" in reason
 
 
 @pytest.mark.parametrize(("version", "serves"), [("3.5.1", False), ("3.6.0", True), ("3.10.0", True), ("4.0.0", True)])

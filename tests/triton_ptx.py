@@ -49,7 +49,7 @@ class Compiler:
                 signature[parameter.name] = self._describe((i,), argument)
         source = ASTSource(self.kernel, signature, self.constants, self.attributes)
         target = GPUTarget("cuda", self.architecture, 32)
-        self.made.append(triton.compile(source, target=target, options={"num_warps": options["num_warps"]}))
+        self.made.append(triton.compile(source, target=target, options=options))
 
     def _constant(self, path, value):
         self.constants[path] = value

@@ -5,12 +5,15 @@ With ``TRITON_INTERPRET=1`` set before triton is first imported, they run on ten
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
+import sysconfig
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +32,7 @@ OLDEST = (3, 6)  # the first that takes apart tuples of tensors and numbers that
 MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
 MAX_ROWS = 1024
 MAX_INPUTS = 24
+FUSED = {"enable_fp_fusion": True}  # of every launch: later releases multiply and add apart unless told so
 
 _RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 
@@ -39,16 +43,41 @@ def unavailable() -> str | None:
         return "triton is not installed"
     if not _is_interpreted() and not torch.cuda.is_available():
         return "PyTorch finds no GPU (TRITON_INTERPRET=1 runs it on the CPU, slowly)"
-    if not _is_interpreted() and not _has_compiler():
-        return "Triton finds no C compiler (gcc, clang, or the one that CC names) to build its launchers with"
     import triton
 
-    major, minor = map(int, triton.__version__.split(".")[:2])
-    return None if (major, minor) >= OLDEST else f"it needs Triton {OLDEST[0]}.{OLDEST[1]}, found {triton.__version__}"
+    if _release(triton.__version__) < OLDEST:
+        return f"it needs Triton {OLDEST[0]}.{OLDEST[1]}, found {triton.__version__}"
+    return _fails_in_the_interpreter(triton.__version__) if _is_interpreted() else _cannot_build_launchers()
 
 
-def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in (os.environ.get("CC", ""), "clang", "gcc") if name)
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _fails_in_the_interpreter(triton_version: str) -> str | None:
+    """Up to 3.6 it takes arrays of one number for numbers, which NumPy 2.4 no longer does."""
+    numpy_version = importlib.metadata.version("numpy")
+    if _release(triton_version) < (3, 7) and _release(numpy_version) >= (2, 4):
+        return f"Triton's interpreter needs Triton 3.7 or a NumPy below 2.4, found {triton_version} and {numpy_version}"
+    return None
+
+
+def _cannot_build_launchers() -> str | None:
+    """Triton compiles them at its first launch, which would be too late for another backend to serve the call."""
+    named = os.environ.get("CC")
+    if not any(map(shutil.which, ("gcc", "clang") if named is None else (named,))):
+        return "Triton finds no C compiler (gcc, clang, or the one that CC names) to build its launchers with"
+    scheme = sysconfig.get_default_scheme().replace(
+        "posix_local", "posix_prefix"
+    )  # as Triton does, for Debian's Python
+    installed = sysconfig.get_paths(scheme)["include"]
+    of_compiler = [folder for name in ("CPATH", "C_INCLUDE_PATH") for folder in os.environ.get(name, "").split(":")]
+    if not any(Path(folder, "Python.h").is_file() for folder in (installed, *of_compiler) if folder):
+        return (
+            f"Triton finds no Python.h in {installed} to build its launchers with (python3-dev or python3-devel has it)"
+        )
+    return None
 
 
 def refuses_device(device: torch.device) -> str | None:
@@ -106,6 +135,7 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
             _constants(in_place),
             _TILE,
             num_warps=_WARPS,
+            **FUSED,
         )
 
 
@@ -120,6 +150,7 @@ _TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, fo
 _SMALL_TILE = 1024
 _WARPS = 8
 _PROGRAMS_PER_MULTIPROCESSOR = 32
+_MOST_ROUNDS = 16  # of a program, with up to four numbers each for a sum in float32: then float64 takes over
 _WINDOWED_PROGRAMS_PER_MULTIPROCESSOR = 16
 _CELLS = 4096  # of a tile of windowed constraints, as long as patches are small enough
 _CELLS_OF_DOUBLE = 2048
@@ -194,6 +225,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             _constants(request.update),
             plan.tile,
             num_warps=plan.warps,
+            **FUSED,
         )
 
 
@@ -314,7 +346,7 @@ def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> in
     if item.kind == "class_probability":
         return min(item.elements, 4 * multiprocessors)
     most = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
-    rounds = -(-measured // (tile * most))
+    rounds = min(-(-measured // (tile * most)), _MOST_ROUNDS)
     return max(1, -(-item.elements // (tile * rounds)))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import new_empty
-from geco_ext.backends.triton import multiprocessors, on_device, power_of_two
+from geco_ext.backends.triton import FUSED, multiprocessors, on_device, power_of_two
 from geco_ext.model_kernels.layout import extent_of, is_channels_last, new_like, new_sums, strided
 
 _TILE = 1024  # numbers of a program in one round: in float32, 16 bytes twice for each of its threads
@@ -143,7 +143,7 @@ class _Call:
         partials = new_empty(sums, (self.extent.batch * shares,), torch.float64)
         self._launch(kernel, (*arguments, partials), blocks, shares)
         with on_device(sums.device):
-            sum_of_shares_kernel[(self.extent.batch,)](partials, sums, shares, 256, num_warps=1)
+            sum_of_shares_kernel[(self.extent.batch,)](partials, sums, shares, 256, num_warps=1, **FUSED)
         return sums
 
     def _blocks(self) -> _Blocks:
@@ -178,6 +178,7 @@ class _Call:
                 blocks.examples,
                 blocks.numbers,
                 num_warps=_WARPS,
+                **FUSED,
             )
 
 

@@ -86,7 +86,7 @@ def lagrangian_kernel(
                 windowed(
                     predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], coefficients,
                     partials + first_programs[len(ITEMS)], ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2],
-                    ITEMS[i][2][3], ITEMS[i][2][4], ITEMS[i][2][5],
+                    ITEMS[i][2][3], ITEMS[i][2][4], ITEMS[i][2][5], ITEMS[i][2][6],
                 )  # fmt: skip
             else:
                 total = mean(predictions[i], gradients[i], layouts[i], coefficient, 256)

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 
 MAX_DIGITS = tl.constexpr(8)  # of a window's length, in binary
+FAR_SQUARED = tl.constexpr(512.0**2)  # in variances: of float32's 24 binary digits 15 are left
 
 
 @triton.jit
@@ -95,6 +96,26 @@ def _merged_with_next(
         var + (rolled(next_var, LENGTH, AXIS) - var) * share + gap * weight * gap,
         cov + (rolled(next_cov, LENGTH, AXIS) - cov) * share + weighted_hat * gap,
     )
+
+
+@triton.jit
+def too_far(mean_hat, mean, var_hat, var, reference_hat, reference, position):
+    """Means of the darkest patch for which rounding by the distance to the reference counts, or NaN.
+
+    In float32: that is as far as its digits go. Flat patches have none to lose.
+    """
+    far_hat = reference_hat * float("nan")
+    far = far_hat
+    if mean.dtype == tl.float32:
+        is_far = (mean_hat * mean_hat > var_hat * FAR_SQUARED) & (var_hat > 0.0)
+        is_far = is_far | ((mean * mean > var * FAR_SQUARED) & (var > 0.0))
+        is_far = is_far & position
+        if tl.max(is_far.to(tl.int32)) > 0:
+            brightness = tl.where(is_far, tl.abs(mean_hat + reference_hat) + tl.abs(mean + reference), float("inf"))
+            is_darkest = brightness == tl.min(brightness)
+            far_hat = reference_hat + tl.max(tl.where(is_darkest, mean_hat, float("-inf")))
+            far = reference + tl.max(tl.where(is_darkest, mean, float("-inf")))
+    return far_hat, far
 
 
 @triton.jit

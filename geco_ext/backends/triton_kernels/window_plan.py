@@ -12,6 +12,7 @@ LARGEST_SIDE = 128  # of a tile
 MAX_PATCH = 48  # where an image is larger than a tile can be
 _SIDES = (8, 16, 32, 64, LARGEST_SIDE)
 _ALIGNED = 8  # columns: 16 bytes of the smallest numbers
+_KNOWN_CHANNELS = 4  # kernels are compiled for up to so many; one serves all larger numbers
 _LONGEST_STRIDE = 1 << 30  # beyond any image: one position
 # An eps beyond what a type can hold, or divide by, counts as the next one that it can.
 _EPS = {False: (2.0**-126, 2.0**124), True: (2.0**-1022, 2.0**1020)}
@@ -79,6 +80,7 @@ class Constants(NamedTuple):
     errors: tuple[int, int]
     joint: tuple[Any, ...]
     separate: tuple[Any, ...]
+    channels: int
 
 
 def slots_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> dict[int, int]:
@@ -107,7 +109,9 @@ def constants(
     errors = [t for t in readers if terms[t].kind not in WINDOWED]
     kind = max((2 if terms[t].rows > 1 else 1 for t in errors), default=0)
     first_error = len(of_terms) - len(errors)
-    return Constants(compute, slots, tile, (first_error, kind), tuple(described[True]), tuple(described[False]))
+    known = channels if channels <= _KNOWN_CHANNELS else 0
+    windows = tuple(described[True]), tuple(described[False])
+    return Constants(compute, slots, tile, (first_error, kind), *windows, known)
 
 
 def clamped_stride(term: Term) -> int:

@@ -12,7 +12,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from geco_ext.backends.triton_kernels.moments import local_statistics, patch_correlation, sums_of_cover, windows
+from geco_ext.backends.triton_kernels.moments import (
+    local_statistics,
+    patch_correlation,
+    sums_of_cover,
+    too_far,
+    windows,
+)
 
 SAMPLES = tl.constexpr(32)
 
@@ -33,6 +39,7 @@ def windowed(
     ERRORS: tl.constexpr,
     JOINT: tl.constexpr,
     SEPARATE: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     """Sums over every ``programs``-th tile, one slot for each windowed term, then those of squared errors.
 
@@ -40,17 +47,73 @@ def windowed(
     slot. ``TILE``: (rows, columns) of a tile, of its halo before, of what it owns. ``ERRORS``: first slot of the
     squared errors, and 0 where there are none, 1 for one of all channels, 2 for one of each. ``JOINT`` and
     ``SEPARATE``: the geometries of windows over all channels and over each: (patch size, stride, whether any
-    correlation, terms), a term being (kind, slot, eps).
+    correlation, terms), a term being (kind, slot, eps). ``CHANNELS``: how many, or 0 where it is not compiled for that.
     """
     totals = tl.zeros((SLOTS,), tl.float64)
-    down = tl.cdiv(layout[2][0], TILE[2][0])
-    across = tl.cdiv(layout[3][0], TILE[2][1])
-    for tile in range(share, layout[0][0] * down * across, programs):
-        totals = _tile(
-            prediction, target, gradient, layout, tile // (down * across), tile // across % down, tile % across,
-            coefficients, totals, COMPUTE, TILE, ERRORS, JOINT, SEPARATE,
+    if len(JOINT) > 0:
+        totals = _tiles(
+            prediction, target, gradient, layout, share, programs, 1, layout[1][0], coefficients, totals, COMPUTE, TILE,
+            ERRORS[0], ERRORS[1], JOINT, CHANNELS, False,
+        )  # fmt: skip
+    if len(SEPARATE) > 0:
+        totals = _tiles(
+            prediction, target, gradient, layout, share, programs, layout[1][0], 1, coefficients, totals, COMPUTE, TILE,
+            ERRORS[0], ERRORS[1] if len(JOINT) == 0 else 0, SEPARATE, 1, len(JOINT) > 0,
         )  # fmt: skip
     tl.store(partials + tl.arange(0, SLOTS) * programs + share, totals)
+
+
+@triton.jit
+def _tiles(
+    prediction,
+    target,
+    gradient,
+    layout,
+    share,
+    programs,
+    parts,
+    channels,
+    coefficients,
+    totals,
+    COMPUTE: tl.constexpr,
+    TILE: tl.constexpr,
+    FIRST_ERROR: tl.constexpr,
+    ERRORS: tl.constexpr,
+    GEOMETRIES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ADDS: tl.constexpr,
+):
+    """Of images in so many ``parts`` of ``channels`` each: one of all channels, or each by itself.
+
+    What is near a reference keeps its digits when that is subtracted, here and in the gradient. Mostly one serves a
+    tile. Where parts are found that lie too far from it (dark beside bright), what was summed is dropped and the tile
+    is gone through twice more, with a reference from that part the second time; each time counts the pixels that are
+    nearer to the reference, and the patches that begin there. A patch that holds pixels of both varies as much as they
+    differ: either reference serves it.
+    """
+    down = tl.cdiv(layout[2][0], TILE[2][0])
+    across = tl.cdiv(layout[3][0], TILE[2][1])
+    number = share
+    part = 0
+    turn = 0
+    second_hat = tl.full((), 0.0, COMPUTE)
+    second = tl.full((), 0.0, COMPUTE)
+    while number < layout[0][0] * down * across:
+        channel = tl.cast(part, tl.int64) * channels
+        of_gradient = gradient
+        if gradient is not None:
+            of_gradient = gradient + channel * layout[1][3]
+        totals, turn, second_hat, second = _tile(
+            prediction + channel * layout[1][1], target + channel * layout[1][2], of_gradient, layout,
+            number // (down * across), number // across % down, number % across, part, channels, turn,
+            second_hat, second, coefficients, totals, COMPUTE, TILE, FIRST_ERROR, ERRORS, GEOMETRIES, CHANNELS, ADDS,
+        )  # fmt: skip
+        if turn == 0:
+            part += 1
+            if part == parts:
+                part = 0
+                number += programs
+    return totals
 
 
 @triton.jit
@@ -62,14 +125,22 @@ def _tile(
     example,
     tile_row,
     tile_column,
+    first_channel,
+    channels,
+    turn,
+    second_hat,
+    second,
     coefficients,
     totals,
     COMPUTE: tl.constexpr,
     TILE: tl.constexpr,
+    FIRST_ERROR: tl.constexpr,
     ERRORS: tl.constexpr,
-    JOINT: tl.constexpr,
-    SEPARATE: tl.constexpr,
+    GEOMETRIES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ADDS: tl.constexpr,
 ):
+    """One turn; returns the next one, 0 if the tile is done. Pointers are to the first of the channels."""
     shape: tl.constexpr = TILE[0]
     height = layout[2][0]
     width = layout[3][0]
@@ -84,54 +155,93 @@ def _tile(
     owned = owned & (in_tile_column >= TILE[1][1]) & (in_tile_column < TILE[1][1] + TILE[2][1])
     of_prediction = prediction + _offset(layout, example, row, column, 1)
     of_target = target + _offset(layout, example, row, column, 2)
-    of_gradient = of_target
-    if gradient is not None:
-        of_gradient = gradient + _offset(layout, example, row, column, 3)
 
+    usual_hat, usual = _references(prediction, target, layout, example, first_row, first_column, shape, COMPUTE)
+    reference_hat = tl.where(turn == 2, second_hat, usual_hat)
+    reference = tl.where(turn == 2, second, usual)
+    sides = (turn, of_prediction, of_target, layout, inside, usual_hat, usual, second_hat, second)
+    mean_hat, mean, var_hat, var, cov = _moments_of_pixels(
+        of_prediction, of_target, layout, channels, inside, reference_hat, reference, COMPUTE, CHANNELS
+    )
+    before = totals
     a = tl.zeros(shape, COMPUTE)
     b = tl.zeros(shape, COMPUTE)
     d = tl.zeros(shape, COMPUTE)
-    reference_hat = tl.full((), 0.0, COMPUTE)
-    reference = tl.full((), 0.0, COMPUTE)
-    if len(JOINT) > 0:
-        # What is subtracted from all channels of an image, here and in the gradient, so that it keeps its digits.
-        reference_hat = _reference(prediction, layout, example, 0, first_row, first_column, 1, shape, COMPUTE)
-        reference = _reference(target, layout, example, 0, first_row, first_column, 2, shape, COMPUTE)
-        mean_hat, mean, var_hat, var, cov = _moments_of_pixels(
-            of_prediction, of_target, layout, inside, reference_hat, reference, shape, COMPUTE
-        )
-        for g in tl.static_range(len(JOINT)):
-            totals, a, b, d = _geometry(
-                mean_hat, mean, var_hat, var, cov, reference_hat - reference, row, column, height,
-                width, owned, coefficients, totals, a, b, d, COMPUTE, shape, JOINT[g], gradient is not None,
+    next_turn = tl.where(turn == 1, 2, 0)
+    for g in tl.static_range(len(GEOMETRIES)):
+        totals, a, b, d, far_hat, far = _geometry(
+            mean_hat, mean, var_hat, var, cov, reference_hat, reference, row, column, height, width, owned,
+            coefficients, totals, a, b, d, sides, COMPUTE, shape, GEOMETRIES[g], gradient is not None,
+        )  # fmt: skip
+        if (turn == 0) & (next_turn == 0) & (far_hat == far_hat):
+            second_hat = far_hat
+            second = far
+            next_turn = 1
+    if next_turn == 1:
+        totals = before
+    elif CHANNELS > 0:
+        for channel in tl.static_range(CHANNELS):
+            totals = _gradient_and_error(
+                of_prediction, of_target, gradient, layout, example, row, column, channel, first_channel, inside,
+                owned, reference_hat, reference, a, b, d, coefficients, totals, sides, COMPUTE, FIRST_ERROR, ERRORS,
+                ADDS,
             )  # fmt: skip
+    else:
+        for channel in range(channels):
+            totals = _gradient_and_error(
+                of_prediction, of_target, gradient, layout, example, row, column, channel, first_channel, inside,
+                owned, reference_hat, reference, a, b, d, coefficients, totals, sides, COMPUTE, FIRST_ERROR, ERRORS,
+                ADDS,
+            )  # fmt: skip
+    return totals, next_turn, second_hat, second
 
-    slot = tl.arange(0, totals.shape[0])
-    for channel in range(layout[1][0]):
-        c = tl.cast(channel, tl.int64)
-        x_hat = tl.load(of_prediction + c * layout[1][1], mask=inside, other=0.0).to(COMPUTE)
-        x = tl.load(of_target + c * layout[1][2], mask=inside, other=0.0).to(COMPUTE)
-        derivative = (x - reference) * a - (x_hat - reference_hat) * b + d
-        if len(SEPARATE) > 0:
-            own_hat = _reference(prediction, layout, example, c, first_row, first_column, 1, shape, COMPUTE)
-            own = _reference(target, layout, example, c, first_row, first_column, 2, shape, COMPUTE)
-            none = tl.zeros(shape, COMPUTE)
-            own_a, own_b, own_d = none, none, none
-            for g in tl.static_range(len(SEPARATE)):
-                totals, own_a, own_b, own_d = _geometry(
-                    x_hat - own_hat, x - own, none, none, none, own_hat - own, row, column, height, width, owned,
-                    coefficients, totals, own_a, own_b, own_d, COMPUTE, shape, SEPARATE[g], gradient is not None,
-                )  # fmt: skip
-            derivative += (x - own) * own_a - (x_hat - own_hat) * own_b + own_d
-        if ERRORS[1] > 0:
-            error = x_hat - x
-            which = slot == ERRORS[0]
-            if ERRORS[1] == 2:
-                which = slot == ERRORS[0] + channel
-            totals += tl.where(which, tl.sum(tl.where(owned, error * error, 0.0)).to(tl.float64), 0.0)
-            derivative += error * tl.sum(tl.where(which, coefficients, 0.0)).to(COMPUTE)
-        if gradient is not None:
-            tl.store(of_gradient + c * layout[1][3], derivative, mask=owned)
+
+@triton.jit
+def _gradient_and_error(
+    of_prediction,
+    of_target,
+    gradient,
+    layout,
+    example,
+    row,
+    column,
+    channel,
+    first_channel,
+    inside,
+    owned,
+    reference_hat,
+    reference,
+    a,
+    b,
+    d,
+    coefficients,
+    totals,
+    sides,
+    COMPUTE: tl.constexpr,
+    FIRST_ERROR: tl.constexpr,
+    ERRORS: tl.constexpr,
+    ADDS: tl.constexpr,
+):
+    """Of a channel: writes the gradient (adds it to what is there), returns sums with those of squared errors."""
+    x_hat = _pixels(of_prediction, layout, channel, inside, 1, COMPUTE)
+    x = _pixels(of_target, layout, channel, inside, 2, COMPUTE)
+    derivative = (x - reference) * a - (x_hat - reference_hat) * b + d
+    if ERRORS > 0:
+        error = x_hat - x
+        slot = tl.arange(0, totals.shape[0])
+        which = slot == FIRST_ERROR
+        if ERRORS == 2:
+            which = slot == FIRST_ERROR + first_channel + channel
+        squares = _counted(tl.where(owned, error * error, 0.0), sides)
+        totals += tl.where(which, tl.sum(squares).to(tl.float64), 0.0)
+        derivative += error * tl.sum(tl.where(which, coefficients, 0.0)).to(COMPUTE)
+    if gradient is not None:
+        at = gradient + _offset(layout, example, row, column, 3) + tl.cast(channel, tl.int64) * layout[1][3]
+        derivative = _counted(derivative, sides)
+        if ADDS | (sides[0] == 2):
+            tl.debug_barrier()  # another thread may have written it
+            derivative += tl.load(at, mask=owned, other=0.0)
+        tl.store(at, derivative, mask=owned)
     return totals
 
 
@@ -143,25 +253,23 @@ def _offset(layout, example, row, column, WHOSE: tl.constexpr):
 
 
 @triton.jit
-def _reference(
-    image,
-    layout,
-    example,
-    channel,
-    first_row,
-    first_column,
-    WHOSE: tl.constexpr,
-    SHAPE: tl.constexpr,
-    COMPUTE: tl.constexpr,
+def _references(
+    prediction, target, layout, example, first_row, first_column, SHAPE: tl.constexpr, COMPUTE: tl.constexpr
 ):
-    """The median of pixels on the diagonal of a tile, as far as the image goes: a few bright ones do not move it."""
+    """The medians of pixels on the diagonal of a tile, as far as the images go: a few bright ones do not move them."""
     sample = tl.arange(0, SAMPLES)
     top = tl.maximum(first_row, 0)
     left = tl.maximum(first_column, 0)
     row = top + sample * (tl.minimum(layout[2][0], first_row + SHAPE[0]) - top) // SAMPLES
     column = left + sample * (tl.minimum(layout[3][0], first_column + SHAPE[1]) - left) // SAMPLES
-    of_channel = image + tl.cast(channel, tl.int64) * layout[1][WHOSE]
-    pixels = tl.load(of_channel + _offset(layout, example, row, column, WHOSE)).to(COMPUTE)
+    x_hat = tl.load(prediction + _offset(layout, example, row, column, 1)).to(COMPUTE)
+    x = tl.load(target + _offset(layout, example, row, column, 2)).to(COMPUTE)
+    return _median(x_hat), _median(x)
+
+
+@triton.jit
+def _median(pixels):
+    sample = tl.arange(0, SAMPLES)
     before = (pixels[None, :] < pixels[:, None]) | (
         (pixels[None, :] == pixels[:, None]) & (sample[None, :] < sample[:, None])
     )
@@ -170,29 +278,74 @@ def _reference(
 
 
 @triton.jit
+def _pixels(of_image, layout, channel, inside, WHOSE: tl.constexpr, COMPUTE: tl.constexpr):
+    """Of a channel; 0 outside the image."""
+    at = of_image + tl.cast(channel, tl.int64) * layout[1][WHOSE]
+    return tl.load(at, mask=inside, other=0.0).to(COMPUTE)
+
+
+@triton.jit
 def _moments_of_pixels(
-    of_prediction, of_target, layout, inside, reference_hat, reference, SHAPE: tl.constexpr, COMPUTE: tl.constexpr
+    of_prediction,
+    of_target,
+    layout,
+    channels,
+    inside,
+    reference_hat,
+    reference,
+    COMPUTE: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
-    """Over the channels of each pixel, one merged after the other."""
-    mean_hat = tl.zeros(SHAPE, COMPUTE)
-    mean = tl.zeros(SHAPE, COMPUTE)
-    var_hat = tl.zeros(SHAPE, COMPUTE)
-    var = tl.zeros(SHAPE, COMPUTE)
-    cov = tl.zeros(SHAPE, COMPUTE)
-    for channel in range(layout[1][0]):
-        c = tl.cast(channel, tl.int64)
-        share = tl.full((), 1.0, COMPUTE) / (channel + 1)
-        gap_hat = tl.load(of_prediction + c * layout[1][1], mask=inside, other=0.0).to(COMPUTE)
-        gap = tl.load(of_target + c * layout[1][2], mask=inside, other=0.0).to(COMPUTE)
-        gap_hat = gap_hat - reference_hat - mean_hat
-        gap = gap - reference - mean
-        weight = share * (1.0 - share)
-        mean_hat += gap_hat * share
-        mean += gap * share
-        var_hat += weight * gap_hat * gap_hat - var_hat * share
-        var += weight * gap * gap - var * share
-        cov += weight * gap_hat * gap - cov * share
+    """Over the channels of each pixel, one merged after the other. Those of a known number are read all at once."""
+    mean_hat = _pixels(of_prediction, layout, 0, inside, 1, COMPUTE) - reference_hat
+    mean = _pixels(of_target, layout, 0, inside, 2, COMPUTE) - reference
+    var_hat = mean_hat * 0.0  # not a number where an image is not finite
+    var = mean * 0.0
+    cov = var_hat * var
+    if CHANNELS > 0:
+        for channel in tl.static_range(1, CHANNELS):
+            mean_hat, mean, var_hat, var, cov = _with_channel(
+                mean_hat, mean, var_hat, var, cov, of_prediction, of_target, layout, channel, inside, reference_hat,
+                reference, 1 / (channel + 1), channel / ((channel + 1) * (channel + 1)), COMPUTE,
+            )  # fmt: skip
+    else:
+        for channel in range(1, channels):
+            share = tl.full((), 1.0, COMPUTE) / (channel + 1)
+            mean_hat, mean, var_hat, var, cov = _with_channel(
+                mean_hat, mean, var_hat, var, cov, of_prediction, of_target, layout, channel, inside, reference_hat,
+                reference, share, share * (1.0 - share), COMPUTE,
+            )  # fmt: skip
     return mean_hat, mean, var_hat, var, cov
+
+
+@triton.jit
+def _with_channel(
+    mean_hat,
+    mean,
+    var_hat,
+    var,
+    cov,
+    of_prediction,
+    of_target,
+    layout,
+    channel,
+    inside,
+    reference_hat,
+    reference,
+    share,
+    weight,
+    COMPUTE: tl.constexpr,
+):
+    """Moments after one more channel, ``share`` of all so far; ``weight``: share (1 - share)."""
+    gap_hat = _pixels(of_prediction, layout, channel, inside, 1, COMPUTE) - reference_hat - mean_hat
+    gap = _pixels(of_target, layout, channel, inside, 2, COMPUTE) - reference - mean
+    return (
+        mean_hat + gap_hat * share,
+        mean + gap * share,
+        var_hat + (gap_hat * weight * gap_hat - var_hat * share),
+        var + (gap * weight * gap - var * share),
+        cov + (gap_hat * weight * gap - cov * share),
+    )
 
 
 @triton.jit
@@ -202,7 +355,8 @@ def _geometry(
     var_hat,
     var,
     cov,
-    reference_gap,
+    reference_hat,
+    reference,
     row,
     column,
     height,
@@ -213,12 +367,16 @@ def _geometry(
     a,
     b,
     d,
+    sides,
     COMPUTE: tl.constexpr,
     SHAPE: tl.constexpr,
     GEOMETRY: tl.constexpr,
     WITH_GRADIENT: tl.constexpr,
 ):
-    """Adds the values of the terms of one size and stride, and for each pixel the coefficients of its patches."""
+    """Adds the values of the terms of one size and stride, and for each pixel the coefficients of its patches.
+
+    Returns the means of the darkest patch too that lies too far from the references, NaN where there is none.
+    """
     size: tl.constexpr = GEOMETRY[0]
     mean_hat, mean, var_hat, var, cov = windows(mean_hat, mean, var_hat, var, cov, size, 1)
     mean_hat, mean, var_hat, var, cov = windows(mean_hat, mean, var_hat, var, cov, size, 0)
@@ -228,6 +386,7 @@ def _geometry(
     position = position & (column <= width - size)
     if GEOMETRY[1] > 1:
         position = position & (row % GEOMETRY[1] == 0) & (column % GEOMETRY[1] == 0)
+    far_hat, far = too_far(mean_hat, mean, var_hat, var, reference_hat, reference, position)
     slot = tl.arange(0, totals.shape[0])
     patch_a = tl.zeros(SHAPE, COMPUTE)
     patch_b = tl.zeros(SHAPE, COMPUTE)
@@ -240,16 +399,35 @@ def _geometry(
             value, term_a, term_b, term_d = patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor)
             patch_a += term_a
         else:
-            value, term_b, term_d = local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor)
+            value, term_b, term_d = local_statistics(
+                mean_hat, mean, var_hat, var, reference_hat - reference, eps, factor
+            )
         patch_b += term_b
         patch_d += term_d
-        totals += tl.where(which, tl.sum(tl.where(position & owned, value, 0.0)).to(tl.float64), 0.0)
+        values = _counted(tl.where(position & owned, value, 0.0), sides)
+        totals += tl.where(which, tl.sum(values).to(tl.float64), 0.0)
     if WITH_GRADIENT:
         if GEOMETRY[2]:
             a += _cover(tl.where(position, patch_a, 0.0), size)
         b += _cover(tl.where(position, patch_b, 0.0), size)
         d += _cover(tl.where(position, patch_d, 0.0), size)
-    return totals, a, b, d
+    return totals, a, b, d, far_hat, far
+
+
+@triton.jit
+def _counted(numbers, sides):
+    """What counts in this turn: all, or what is nearer to the reference in use than to the other one.
+
+    Pixels are read again, in the rare case, rather than kept.
+    """
+    turn, of_prediction, of_target, layout, inside, usual_hat, usual, second_hat, second = sides
+    if turn > 0:
+        x_hat = _pixels(of_prediction, layout, 0, inside, 1, usual.dtype)
+        x = _pixels(of_target, layout, 0, inside, 2, usual.dtype)
+        to_usual = tl.abs(x_hat - usual_hat) + tl.abs(x - usual)
+        to_second = tl.abs(x_hat - second_hat) + tl.abs(x - second)
+        numbers = tl.where((to_second < to_usual) == (turn == 2), numbers, 0.0)
+    return numbers
 
 
 @triton.jit
