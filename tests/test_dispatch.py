@@ -269,11 +269,8 @@ def test_the_interpreter_of_triton_and_numpy(monkeypatch, version, numpy_version
 
 
 @pytest.mark.parametrize(("version", "serves"), [("3.5.1", False), ("3.6.0", True), ("3.10.0", True), ("4.0.0", True)])
-def test_releases_of_triton(monkeypatch, version, serves):
+def test_releases_of_triton(monkeypatch, gpu_for_triton, version, serves):
     pretend_triton(monkeypatch, version)
-    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
-    monkeypatch.setattr(triton_backend, "_has_compiler", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     reason = triton_backend.unavailable()
     assert reason is None if serves else reason == f"it needs Triton 3.6, found {version}"
 
