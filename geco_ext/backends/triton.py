@@ -231,9 +231,11 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
 
 def _counter(device: torch.device) -> Tensor:
     """Of the programs that have finished, zero, for a launch on the current stream of the current device."""
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return new_workspace(device, words=1, counters=1).view(torch.int64)
-    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    stream = 0  # of the interpreter, which runs one launch at a time
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return new_workspace(device, words=1, counters=1).view(torch.int64)
+        stream = torch._C._cuda_getCurrentRawStream(device.index)
     return workspace_of_stream(device, stream, words=1, counters=1).view(torch.int64)
 
 

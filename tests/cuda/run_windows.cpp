@@ -1,5 +1,5 @@
 // Runs windowed constraints through the shim and compares them with their definition.
-// Usage: run_windows all | memory | limits | races [barrier|fence N]. Exits 1 at the first difference.
+// Usage: run_windows all | memory | h100 | limits | races [barrier|fence N]. Exits 1 at the first difference.
 
 #include <functional>
 
@@ -238,19 +238,25 @@ void limits() {
   }
 }
 
-// Several blocks, all with windows: what ThreadSanitizer is to see.
+// Several blocks, all with windows, of kernels for one size and for any: what ThreadSanitizer is to see.
 void races(bool broken) {
   scenario = "races";
-  Problem problem = images({3, 3, 10, 12});
+  Problem problem = images({6, 3, 10, 12});
   add_both(problem, 4);
-  add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
   problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 3);
+  expect_kernel(problem, 4, 0);
   const MultiplierUpdate update = update_rule();
   Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);
   std::vector<double> workspace;
   const Place here = place(problem, workspace);
   geco::cuda::lagrangian(outputs.call(problem, &update), here);
-  if (!broken) geco::cuda::lagrangian(outputs.call(problem, &update), here);
+  if (broken) return;
+  geco::cuda::lagrangian(outputs.call(problem, &update), here);
+  add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
+  expect_kernel(problem, 0, 0);
+  Outputs of_any(problem, new_block(problem.constraints), Layout::kContiguous);
+  const Place there = place(problem, workspace);
+  geco::cuda::lagrangian(of_any.call(problem, &update), there);
 }
 
 }  // namespace
@@ -266,10 +272,17 @@ int main(int count, char** arguments) {
   } else if (what == "limits") {
     limits();
     return 0;
-  } else {
-    kernels_of_one_size();
+  } else if (what == "h100") {
+    shim::settings.multiprocessors = 132;
+    shim::settings.l2_bytes = 50 << 20;
+    shim::settings.blocks_in_flight = 8;
     kernels_of_two_sizes();
-    dark_beside_bright();
+    steps();
+  } else {
+    const bool all = what == "all";
+    kernels_of_one_size(all);
+    kernels_of_two_sizes();
+    if (all) dark_beside_bright();
     sizes_and_strides();
     types_and_layouts();
     all_terms();

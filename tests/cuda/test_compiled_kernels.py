@@ -26,7 +26,6 @@ FILES = [
     "gaussian",
     "lstm_gates",
     "affine_coupling",
-    "beside_windows",
     *(f"windows_of_{sizes}" for sizes in ("4", "8", "11", "16", "4_and_8", "any_size")),
 ]
 
@@ -48,7 +47,7 @@ def compiled(request, tmp_path_factory):
 def test_no_register_is_spilled(compiled):
     _, said, functions = compiled
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
-    assert len(spills) >= len(functions) > 0
+    assert len(spills) >= sum("kernel" in name for name in functions) > 0
     assert set(spills) == {("0", "0")}
 
 
@@ -68,7 +67,7 @@ def test_dense_images_move_16_bytes_at_a_time(compiled):
         or re.search(r"FixedMarchI\w*Float32ImagesILb[01]EEELi[13]ELi4E", function)
         or is_wide(function)
     ]
-    if name in ("beside_windows", "windows_of_4_and_8", "windows_of_any_size"):
+    if name in ("windows_of_4_and_8", "windows_of_any_size"):
         pytest.skip("its kernels are not for vectors")
     assert dense
     for code in dense:

@@ -142,7 +142,7 @@ def as_on_a_device(plain, tmp_path_factory) -> dict[str, Path]:
     return linked(tmp_path_factory.mktemp("device"), host_objects(plain), KERNELS, PROGRAMS, threads=256)
 
 
-@pytest.mark.parametrize("program", ["run_lagrangian", "run_models"])
+@pytest.mark.parametrize("program", BARRIERS)
 def test_the_plan_of_a_large_device(as_on_a_device, program):
     """Blocks of as many threads as on a device, and as many of them as 132 multiprocessors are given."""
     result = run(as_on_a_device[program], "h100")

@@ -22,7 +22,7 @@ inline void expect_kernel(const Problem& problem, int size, int smaller, Layout 
 }
 
 // Widths: of several images to a warp, with lanes to spare, of one, and of several strips.
-inline void kernels_of_one_size() {
+inline void kernels_of_one_size(bool all) {
   struct Example {
     DataType prediction, target;
     std::int64_t channels;
@@ -38,6 +38,7 @@ inline void kernels_of_one_size() {
   for (int size : {4, 8, 11, 16}) {
     for (const Example& e : examples) {
       for (std::int64_t width : {size < 16 ? 12 : 16, 28, 156}) {
+        if (!all && width == 156 && e.channels == 3) continue;
         const std::int64_t height = size + (width == 28 ? 9 : 4), batch = width < 20 ? 5 : 1;
         const bool both = width == 28, mixed = e.prediction != kF32 || e.target != kF32;
         scenario = "kernel of size " + std::to_string(size) + " width " + std::to_string(width) + " types " +
@@ -121,15 +122,14 @@ inline void dark_beside_bright() {
   for (int size : {1, 3, 4, 5, 8, 9, 11, 16}) {
     for (TermKind kind : {TermKind::kPatchCorrelation, TermKind::kLocalStatistics}) {
       if (size == 1 && kind == TermKind::kPatchCorrelation) continue;  // no gradient
-      for (double brightness : {1e2, 1e6}) {
-        for (double eps : {1e-3, 1e7}) {
-          for (std::int64_t edge = 18; edge < 23; ++edge) {
-            one_edge(size, kind, true, edge, brightness, eps, size + 3, 41);
-            one_edge(size, kind, false, edge, brightness, eps, 41, 20);
-          }
-          one_edge(size, kind, true, 96, brightness, eps, size + 2, 168);
-        }
+      const bool fixed = size == 4 || size == 8 || size == 11 || size == 16;
+      for (std::int64_t edge = 18; edge < 23; ++edge) {
+        one_edge(size, kind, true, edge, 1e6, 1e-3, size + 3, fixed ? 44 : 41);
+        one_edge(size, kind, false, edge, 1e6, 1e-3, 41, 20);
       }
+      one_edge(size, kind, true, 96, 1e6, 1e-3, size + 2, 168);
+      one_edge(size, kind, true, 20, 1e2, 1e-3, size + 3, 43);
+      one_edge(size, kind, true, 21, 1e6, 1e7, size + 3, 44);
     }
   }
 }
