@@ -59,7 +59,7 @@ versions:
 lint: $(VENV)/dev.installed typecheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
+	@$(BIN)/clang-format --dry-run --Werror $$(find csrc tests bench -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
 
 # The folders at the top level are one package once installed (setup.py): links show them to mypy that way.
 typecheck: $(VENV)/dev.installed
@@ -70,7 +70,7 @@ typecheck: $(VENV)/dev.installed
 
 format: $(VENV)/dev.installed
 	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
-	@$(BIN)/clang-format -i $$(find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
+	@$(BIN)/clang-format -i $$(find csrc tests bench -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.inl')
 
 clean:
 	@rm -rf build dist $(VENV) *.egg-info geco_ext/_C*.so
