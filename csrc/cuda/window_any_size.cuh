@@ -189,23 +189,35 @@ __device__ __forceinline__ Windows<PatchCoefficients<Real>, columns> over_row(
 #pragma unroll
     for (int q = 2; q < columns; ++q) last[q] = row.of[columns - q] + last[q - 1];
 
-    const Windows<N, 1> whole{{first[columns - 1]}, row.from};
+    const Windows<N, 1> whole{{first[columns - 1]}, row.from, row.weight};
     const int least = (size - columns) / columns;
     Windows<N, columns> result;
     result.from = row.from;
+    result.weight = row.weight;
+    const int farthest = (size - 1) / columns + 1;  // lane, of which only the last columns count
+    const Real weight_of_rest = weight_of_last(row.of, (size - 1) % columns);
+#pragma unroll 1
+    for (int d = 1; d <= farthest; ++d) {
+      const Reference<Real> from = to_the_left(row.from, d);
+      const Real weight = to_the_left(d < farthest ? row.weight : weight_of_rest, d);
+      if (!(weight > result.weight)) continue;
+      result.from = from;
+      result.weight = weight;
+    }
     N between[2] = {};  // least and least + 1 whole lanes to the left
     if (least > 0) {
       const Windows<N, 1> run = to_the_left(run_of_lanes<true>(whole, least, columns), 1);
-      between[0] = lowered(run.of[0], run.from - row.from);
+      between[0] = lowered(run.of[0], run.from - result.from);
     }
     const Windows<N, 1> next = to_the_left(whole, least + 1);
-    between[1] = between[0] + lowered(next.of[0], next.from - row.from);
+    between[1] = between[0] + lowered(next.of[0], next.from - result.from);
 #pragma unroll
     for (int j = 0; j < columns; ++j) {
       const int beyond = size - (j + 1), lanes = beyond / columns, rest = beyond % columns;
       const N end = to_the_left(chosen(last, rest), lanes + 1);
-      const Reference<Real> gap = to_the_left(row.from, lanes + 1) - row.from;
-      result.of[j] = first[j] + (lanes == least ? between[0] : between[1]) + lowered(end, gap);
+      const Reference<Real> gap = to_the_left(row.from, lanes + 1) - result.from;
+      result.of[j] =
+          lowered(first[j], row.from - result.from) + (lanes == least ? between[0] : between[1]) + lowered(end, gap);
     }
     return result;
   }
@@ -250,6 +262,7 @@ struct WindowGroup {
   int size, stride;
   bool joint;
   Real* ring;
+  int ring_lanes;
 };
 
 template <class Images, int columns>
@@ -277,16 +290,19 @@ struct AnyMarch {
         const Window& window = plan.windows[w];
         int end = w + 1;
         while (end < plan.window_count && plan.windows[end].shares_statistics) ++end;
-        const WindowGroup<Real> group{w, end, window.size, window.stride, !window.per_channel, ring};
+        const WindowGroup<Real> group{
+            w, end, window.size, window.stride, !window.per_channel, ring, plan.strips.ring_lanes};
         if (top + group.size - 1 >= max(strip.first_row - group.size + 1, 0)) {
           const Coefficients row = measured(plan, item, strip, images, group, top, shared);
           if (top >= max(strip.first_row - group.size + 1, 0)) {
             const Coefficients box = boxes_of_row(group, top, row);
-            total = found ? joined(total, box, MergeWeights<Real>{}) : box;
+            // Windows of the channel itself come last, and then those of all channels are counted from a pixel of
+            // theirs.
+            total = found ? joined(box, total, MergeWeights<Real>{}) : box;
             found = true;
           }
         }
-        ring += ring_rows_of_any(group.size) * ring_row_numbers(columns);
+        ring += ring_rows_of_any(group.size) * ring_row_numbers(columns, group.ring_lanes);
         w = end;
       }
       if (top >= strip.first_row) write_row(plan, item, strip, images, top, total, shared);
@@ -318,7 +334,7 @@ struct AnyMarch {
     const int end = split && !group.joint ? strip.channel + 1 : static_cast<int>(item.channel.size);
     Row moments =
         along_row(moments_of_row<Real, columns>(images.hat, images.x, strip.inside, row, first, end), group.size);
-    const Ring<Moments<Real>, columns> ring{group.ring};
+    const Ring<Moments<Real>, columns> ring{group.ring, group.ring_lanes};
     moments = down_column(moments, ring, row, group.size, group.size);
     coefficients.from = moments.from;
     if (top < max(strip.first_row - group.size + 1, 0) || top % group.stride != 0) return coefficients;
@@ -334,6 +350,7 @@ struct AnyMarch {
       for (int j = 0; j < columns; ++j) coefficients.of[j] = coefficients.of[j] + of_window.of[j];
       shared.sums[w * kWarpSize] += static_cast<double>(sum);
     }
+    coefficients.weight = weight_of_last(coefficients.of, columns);
     return coefficients;
   }
 
@@ -342,7 +359,8 @@ struct AnyMarch {
                                                               Coefficients coefficients) {
     if (top % group.stride == 0) coefficients = over_row(coefficients, group.size);
     const int rows = ring_rows_of_any(group.size);
-    const Ring<PatchCoefficients<Real>, columns> ring{group.ring + rows * Ring<Moments<Real>, columns>::kRow};
+    const int numbers_of_moments = rows * Ring<Moments<Real>, columns>::kOfLane * group.ring_lanes;
+    const Ring<PatchCoefficients<Real>, columns> ring{group.ring + numbers_of_moments, group.ring_lanes};
     if (top == 0) ring.clear(rows, coefficients.from);  // no patches begin above the image
     return down_column(coefficients, ring, top + group.size - 1, group.size, 1);
   }

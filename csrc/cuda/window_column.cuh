@@ -7,26 +7,33 @@
 
 namespace geco::cuda {
 
-// Rows of windows in shared memory. Each lane reads what it wrote itself, so nothing waits.
+// Rows of windows in shared memory, of the first `lanes` lanes. Each reads what it wrote itself, so nothing waits.
 template <class N, int columns>
 struct Ring {
   using Real = typename RealOf<N>::type;
   static constexpr int kNumbers = static_cast<int>(sizeof(N) / sizeof(Real));
-  static constexpr int kRow = (kNumbers * columns + 2) * kWarpSize;  // numbers
+  static constexpr bool kWeighs = std::is_same_v<N, PatchCoefficients<Real>>;
+  static constexpr int kOfLane = kNumbers * columns + kReferenceNumbers + kWeighs;  // numbers of a row
   using Fields = Vector<Real, columns>;
   using FieldWords = Words<Real, columns>;
   using ReferenceWords = Words<Real, 2>;
 
   Real* numbers;  // of the warp
+  int lanes = kWarpSize;
 
   __device__ __forceinline__ FieldWords& field(int row, int n) const {
-    return reinterpret_cast<FieldWords*>(numbers + row * kRow + n * columns * kWarpSize)[lane()];
+    return reinterpret_cast<FieldWords*>(numbers + (row * kOfLane + n * columns) * lanes)[lane()];
   }
   __device__ __forceinline__ ReferenceWords& reference(int row) const {
-    return reinterpret_cast<ReferenceWords*>(numbers + row * kRow + kNumbers * columns * kWarpSize)[lane()];
+    return reinterpret_cast<ReferenceWords*>(numbers + (row * kOfLane + kNumbers * columns) * lanes)[lane()];
+  }
+
+  __device__ __forceinline__ Real& weight(int row) const {
+    return numbers[(row * kOfLane + kNumbers * columns + kReferenceNumbers) * lanes + lane()];
   }
 
   __device__ __forceinline__ Windows<N, columns> read(int row) const {
+    if (lane() >= lanes) return nothing<N, columns>(Reference<Real>{0, 0});
     Fields fields[kNumbers];
 #pragma unroll
     for (int n = 0; n < kNumbers; ++n) {
@@ -43,10 +50,12 @@ struct Ring {
     }
     const ReferenceWords words = reference(row);
     result.from = bit_cast<Reference<Real>>(words);
+    if constexpr (kWeighs) result.weight = weight(row);
     return result;
   }
 
   __device__ __forceinline__ void write(int row, const Windows<N, columns>& windows) const {
+    if (lane() >= lanes) return;
     Fields fields[kNumbers];
 #pragma unroll
     for (int j = 0; j < columns; ++j) {
@@ -57,6 +66,7 @@ struct Ring {
 #pragma unroll
     for (int n = 0; n < kNumbers; ++n) field(row, n) = bit_cast<FieldWords>(fields[n]);
     reference(row) = bit_cast<ReferenceWords>(windows.from);
+    if constexpr (kWeighs) weight(row) = windows.weight;
   }
 
   // As if `rows` rows without anything had come before, all counted from the same reference.

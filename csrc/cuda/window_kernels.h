@@ -29,7 +29,7 @@ struct WindowKernel {
 GECO_HD constexpr bool is_compiled(const WindowKernel& kernel) {
   const bool one_size = kernel.size == 4 || kernel.size == 8 || kernel.size == 11 || kernel.size == 16;
   if (kernel.size == 0) return kernel.images == ImageTypes::kDouble ? kernel.columns <= 2 : kernel.columns != 2;
-  if (kernel.images == ImageTypes::kDouble) return false;
+  if (kernel.images == ImageTypes::kDouble || (kernel.channels != 1 && kernel.channels != 3)) return false;
   if (kernel.smaller != 0) {
     return kernel.smaller == 4 && kernel.size == 8 && kernel.columns == 1 && kernel.images == ImageTypes::kFloat32 &&
            !kernel.interleaved;
@@ -53,10 +53,12 @@ GECO_HD constexpr int ring_rows_of_pairs(int size) {
 // The same of a kernel for any size, which goes row by row: all rows of a patch but the last.
 GECO_HD constexpr int ring_rows_of_any(int size) { return size - 1; }
 
-// Numbers of a row of windows: moments or coefficients of each column, and the reference of each lane.
+// Numbers of a row of windows: moments and coefficients of each column, and of each lane their references and the
+// weight of the coefficients. Of lanes that see images, a multiple of four, so that all rows begin at whole vectors.
 constexpr int kMomentNumbers = 5, kCoefficientNumbers = 3, kReferenceNumbers = 2;
-GECO_HD constexpr int ring_row_numbers(int columns) {
-  return 32 * ((kMomentNumbers + kCoefficientNumbers) * columns + 2 * kReferenceNumbers);
+GECO_HD constexpr int ring_lanes(int lanes) { return (lanes + 3) / 4 * 4; }
+GECO_HD constexpr int ring_row_numbers(int columns, int lanes) {
+  return lanes * ((kMomentNumbers + kCoefficientNumbers) * columns + 2 * kReferenceNumbers + 1);
 }
 
 }  // namespace geco::cuda

@@ -24,12 +24,12 @@ class MarchOfSize {
   using Loaded = LoadedRow<Images, columns, channels>;
   using MomentsDown = Down<Moments<Real>, size, size * channels, columns>;
   using CoefficientsDown = Down<PatchCoefficients<Real>, size, 1, columns>;
-  static constexpr int kMomentNumbersOfRing = MomentsDown::kRows * Ring<Moments<Real>, columns>::kRow;
+  static constexpr int kMomentNumbersOfRing = MomentsDown::kRows * Ring<Moments<Real>, columns>::kOfLane * kWarpSize;
 
  public:
   static constexpr int kNumbersOfRings =
-      kMomentNumbersOfRing + CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kRow;
-  static_assert(kNumbersOfRings == ring_rows_of_pairs(size) * ring_row_numbers(columns));
+      kMomentNumbersOfRing + CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kOfLane * kWarpSize;
+  static_assert(kNumbersOfRings == ring_rows_of_pairs(size) * ring_row_numbers(columns, kWarpSize));
 
   __device__ __forceinline__ MarchOfSize(const Plan& plan, const Strip& strip, const Planes& planes, int first, int end,
                                          const WindowShared<Real>& shared, Real* rings)
@@ -66,6 +66,7 @@ class MarchOfSize {
     moments_.push(moment_ring_, pair, rows[0], rows[1]);
     if (!begun(top)) return;
     measure(strip, shared, rows, top, coefficients);
+    for (CoefficientRow& row : coefficients) row.weight = weight_of_last(row.of, columns);
     if (top < first_row_)
       coefficients[0] = nothing<PatchCoefficients<Real>, columns>(rows[1].from);  // that row was incomplete
     if (top <= 0) {                                                               // no patches begin above the image

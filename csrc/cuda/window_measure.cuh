@@ -54,9 +54,9 @@ __device__ __forceinline__ Real measure(const PatchRule<Real>& of_window, const 
   Real sum = 0;
 #pragma unroll
   for (int j = 0; j < columns; ++j) {
-    rule.factor = starts >> j & 1u ? of_window.factor : Real{0};
     const Real value = correlation ? patch_correlation<DeviceMath>(row.of[j], rule, coefficients.of[j])
                                    : local_statistics<DeviceMath>(row.of[j], rule, coefficients.of[j]);
+    if ((starts >> j & 1u) == 0) coefficients.of[j] = {0, 0, 0};
     if (counted >> j & 1u) sum += value;
   }
   return sum;

@@ -36,8 +36,13 @@ ImageTypes types_of(DataType a, DataType b) {
   return a == DataType::kFloat32 && b == DataType::kFloat32 ? ImageTypes::kFloat32 : ImageTypes::kFloat;
 }
 
-std::tuple<bool, std::int64_t, std::int64_t> patches_of(const Term& term) {
-  return {term.patches.per_channel, term.patches.size, term.patches.stride};
+// One channel is all channels.
+bool is_per_channel(const Call& call, const Term& term) {
+  return term.patches.per_channel && call.inputs[term.inputs[0]].prediction.sizes[1] > 1;
+}
+
+std::tuple<bool, std::int64_t, std::int64_t> patches_of(const Call& call, const Term& term) {
+  return {is_per_channel(call, term), term.patches.size, term.patches.stride};
 }
 
 // Terms with the same patches next to each other.
@@ -46,8 +51,9 @@ std::vector<int> windowed_terms(const Call& call) {
   for (int t = 0; t < static_cast<int>(call.terms->size()); ++t) {
     if (is_windowed((*call.terms)[t].kind)) found.push_back(t);
   }
-  std::stable_sort(found.begin(), found.end(),
-                   [&](int a, int b) { return patches_of((*call.terms)[a]) < patches_of((*call.terms)[b]); });
+  std::stable_sort(found.begin(), found.end(), [&](int a, int b) {
+    return patches_of(call, (*call.terms)[a]) < patches_of(call, (*call.terms)[b]);
+  });
   return found;
 }
 
@@ -72,8 +78,8 @@ void list_windows(const Call& call, const Images& images, const std::vector<int>
     window.size = static_cast<std::int16_t>(std::min<std::int64_t>(term.patches.size, kMostPatchSize));
     window.stride = static_cast<int>(std::min(term.patches.stride, longest));  // beyond it there is one position only
     window.term = static_cast<std::int8_t>(t);
-    window.per_channel = term.patches.per_channel;
-    window.shares_statistics = before != nullptr && patches_of(*before) == patches_of(term);
+    window.per_channel = is_per_channel(call, term);
+    window.shares_statistics = before != nullptr && patches_of(call, *before) == patches_of(call, term);
     before = &term;
   }
 }
@@ -115,7 +121,7 @@ bool in_vectors(const Tensor& tensor, int columns, bool interleaved) {
   if (!aligned(tensor, columns * size) || tensor.sizes[3] % columns != 0) return false;
   const std::int64_t column = interleaved ? channels : 1;
   if (tensor.strides[3] != column || (interleaved && tensor.strides[1] != 1)) return false;
-  const bool starts = tensor.strides[0] % columns == 0 && tensor.strides[2] % columns == 0 &&
+  const bool starts = (tensor.sizes[0] == 1 || tensor.strides[0] % columns == 0) && tensor.strides[2] % columns == 0 &&
                       (interleaved || channels == 1 || tensor.strides[1] % columns == 0);
   return starts;
 }
@@ -251,7 +257,15 @@ Strips choose(const Plan& plan, const Images& images, int largest_patch, const D
       strips.ring_rows += kernel.size == 0 ? ring_rows_of_any(size) : ring_rows_of_pairs(size);
     }
     if (!cut_columns(images, largest_patch, strips)) continue;
-    strips.warps = warps_of_block(plan, strips, device);
+    const auto give_rings = [&] {
+      strips.ring_lanes = kernel.size == 0 ? ring_lanes(strips.lanes * strips.beside) : kWarpSize;
+      strips.warps = warps_of_block(plan, strips, device);
+    };
+    give_rings();
+    if (strips.warps == 0 && kernel.size == 0 && strips.beside > 1) {
+      strips.beside = 1;
+      give_rings();
+    }
     if (strips.warps == 0) continue;
     const double cost = cut_line(images, largest_patch, device.multiprocessors, strips) * time_of_row(kernel);
     if (cost >= least) continue;
@@ -275,6 +289,7 @@ void move_to_front(int item, Plan& plan) {
 void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
   const std::vector<int> terms = windowed_terms(call);
   if (terms.empty()) return;
+  if (call.batch == 0) throw std::invalid_argument("windowed constraints of an empty batch");
   Images images = images_of(call, terms);
   list_windows(call, images, terms, plan);
   split_channels(call, images, plan);

@@ -116,7 +116,6 @@ __device__ __forceinline__ Windows<PatchCoefficients<Real>, columns> over_row(
     const Windows<PatchCoefficients<Real>, columns>& row) {
   using N = PatchCoefficients<Real>;
   Windows<N, columns> result;
-  result.from = row.from;
   if constexpr (columns == 1) {
     // The run of `length` lanes that end here, in powers of two.
     Windows<N, 1> power = row;
@@ -141,21 +140,34 @@ __device__ __forceinline__ Windows<PatchCoefficients<Real>, columns> over_row(
 #pragma unroll
     for (int q = 2; q < columns; ++q) last[q] = row.of[columns - q] + last[q - 1];
 
-    Reference<Real> gap[kMost + 2];  // that of the lane so far to the left minus this lane's
+    // Counted from the lane of the largest coefficients, of those that windows of this one's pixels begin in.
+    Reference<Real> from[kMost + 2];
+    from[0] = result.from = row.from;
+    result.weight = row.weight;
+    constexpr int kRest = (size - 1) % columns;  // columns of the farthest lane
+    const Real weight_of_rest = weight_of_last(row.of, kRest);
 #pragma unroll
-    for (int d = 1; d <= kMost + 1; ++d) gap[d] = to_the_left(row.from, d) - row.from;
+    for (int d = 1; d <= kMost + 1; ++d) {
+      from[d] = to_the_left(row.from, d);
+      const Real weight = to_the_left(d <= kMost ? row.weight : weight_of_rest, d);
+      const bool larger = weight > result.weight;
+      result.from = larger ? from[d] : result.from;
+      result.weight = larger ? weight : result.weight;
+    }
     N between[kMost + 1];  // so many whole lanes to the left
 #pragma unroll
     for (int d = 1; d <= kMost; ++d) {
-      const N lane = lowered(to_the_left(first[columns - 1], d), gap[d]);
+      const N lane = lowered(to_the_left(first[columns - 1], d), from[d] - result.from);
       between[d] = d == 1 ? lane : between[d - 1] + lane;
     }
 #pragma unroll
     for (int j = 0; j < columns; ++j) {
       const int beyond = size - (j + 1), lanes = beyond / columns, rest = beyond % columns;
-      result.of[j] = first[j];
+      result.of[j] = lowered(first[j], from[0] - result.from);
       if (lanes > 0) result.of[j] = result.of[j] + between[lanes];
-      if (rest > 0) result.of[j] = result.of[j] + lowered(to_the_left(last[rest], lanes + 1), gap[lanes + 1]);
+      if (rest > 0) {
+        result.of[j] = result.of[j] + lowered(to_the_left(last[rest], lanes + 1), from[lanes + 1] - result.from);
+      }
     }
     return result;
   }

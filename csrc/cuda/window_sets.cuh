@@ -2,6 +2,8 @@
 // those of other lanes.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/memory.h"
 #include "cuda/reduce.h"
 #include "cuda/window_memory.h"
@@ -27,6 +29,28 @@ struct Windows {
   Reference<typename RealOf<N>::type> from;
 };
 
+// Sums of coefficients are counted from a reference of the largest coefficients among them: those of a patch without
+// contrast, which from a reference far away would lose the digits that others do not need.
+template <class Real, int columns>
+struct Windows<PatchCoefficients<Real>, columns> {
+  PatchCoefficients<Real> of[columns];
+  Reference<Real> from;
+  Real weight;  // how large those coefficients are
+};
+
+// The largest |a| + |b| of the last `count` columns.
+template <class Real, int columns>
+__device__ __forceinline__ Real weight_of_last(const PatchCoefficients<Real> (&coefficients)[columns], int count) {
+  Real weight = 0;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) {
+    if (j < columns - count) continue;
+    const Real a = coefficients[j].a, b = coefficients[j].b;
+    weight = max(weight, (a < 0 ? -a : a) + (b < 0 ? -b : b));
+  }
+  return weight;
+}
+
 // Windows without anything in them.
 template <class N, int columns, class Real>
 __device__ __forceinline__ Windows<N, columns> nothing(const Reference<Real>& from) {
@@ -34,6 +58,7 @@ __device__ __forceinline__ Windows<N, columns> nothing(const Reference<Real>& fr
 #pragma unroll
   for (int j = 0; j < columns; ++j) result.of[j] = N{};
   result.from = from;
+  if constexpr (std::is_same_v<N, PatchCoefficients<Real>>) result.weight = 0;
   return result;
 }
 
@@ -43,26 +68,12 @@ __device__ __forceinline__ Moments<Real> joined(const Moments<Real>& first, cons
                                                 const MergeWeights<Real>& by) {
   return merged(first, second, by);
 }
-template <class Real>
-__device__ __forceinline__ PatchCoefficients<Real> joined(const PatchCoefficients<Real>& first,
-                                                          const PatchCoefficients<Real>& second,
-                                                          const MergeWeights<Real>&) {
-  return first + second;
-}
-
 // The same, `gap`: the reference of the second minus that of the first, which is that of the result.
 template <class Real>
 __device__ __forceinline__ Moments<Real> joined(const Moments<Real>& first, const Moments<Real>& second,
                                                 const MergeWeights<Real>& by, const Reference<Real>& gap) {
   return merged(first, second, by, gap);
 }
-template <class Real>
-__device__ __forceinline__ PatchCoefficients<Real> joined(const PatchCoefficients<Real>& first,
-                                                          const PatchCoefficients<Real>& second,
-                                                          const MergeWeights<Real>&, const Reference<Real>& gap) {
-  return first + lowered(second, gap);
-}
-
 template <class N, class Real, int columns>
 __device__ __forceinline__ Windows<N, columns> joined(const Windows<N, columns>& first,
                                                       const Windows<N, columns>& second, const MergeWeights<Real>& by) {
@@ -71,6 +82,22 @@ __device__ __forceinline__ Windows<N, columns> joined(const Windows<N, columns>&
   const Reference<Real> gap = second.from - first.from;
 #pragma unroll
   for (int j = 0; j < columns; ++j) result.of[j] = joined(first.of[j], second.of[j], by, gap);
+  return result;
+}
+
+template <class Real, int columns>
+__device__ __forceinline__ Windows<PatchCoefficients<Real>, columns> joined(
+    const Windows<PatchCoefficients<Real>, columns>& first, const Windows<PatchCoefficients<Real>, columns>& second,
+    const MergeWeights<Real>&) {
+  Windows<PatchCoefficients<Real>, columns> result;
+  const bool by_second = second.weight > first.weight;
+  result.from = by_second ? second.from : first.from;
+  result.weight = by_second ? second.weight : first.weight;
+  const Reference<Real> of_first = first.from - result.from, of_second = second.from - result.from;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) {
+    result.of[j] = lowered(first.of[j], of_first) + lowered(second.of[j], of_second);
+  }
   return result;
 }
 

@@ -10,8 +10,8 @@ from geco_ext.terms import IMAGE, Request, parse_terms
 WINDOWED = frozenset({"patch_ncc", "local_statistics"})
 
 _LANES = 32
-# That a row of a warp's rings holds: five moments and three coefficients of each column, two references of each lane.
-_NUMBERS_OF_COLUMN, _NUMBERS_OF_LANE = 8, 4
+# That a row of a warp's rings holds: five moments and three coefficients of each column, five numbers of each lane.
+_NUMBERS_OF_COLUMN, _NUMBERS_OF_LANE = 8, 5
 _MAX_CHANNELS = 1024  # one by one
 
 
@@ -35,7 +35,8 @@ def refuses_patches(request: Request, shared_bytes: int) -> str | None:
     for columns in columns_of_lanes:
         held = _LANES * columns
         wide_enough = width <= held or held > 2 * (largest - 1)
-        row = _LANES * (_NUMBERS_OF_COLUMN * columns + _NUMBERS_OF_LANE) * (8 if is_double else 4)
+        lanes = min(-(-width // columns), _LANES)
+        row = (-(-lanes // 4) * 4) * (_NUMBERS_OF_COLUMN * columns + _NUMBERS_OF_LANE) * (8 if is_double else 4)
         fits = fixed + row * sum(size - 1 for size, _, _ in windows) <= shared_bytes
         if columns <= smallest and wide_enough and fits:
             return None

@@ -79,10 +79,10 @@ inline void kernels_of_two_sizes() {
 // patches lie in one part is as good as if the other part were not there: what is measured is its error by its own
 // norm.
 inline void one_edge(int size, TermKind kind, bool across, std::int64_t edge, double brightness, double eps,
-                     std::int64_t height, std::int64_t width) {
-  scenario = "patches of " + std::to_string(size) + " kind " + std::to_string(static_cast<int>(kind)) +
-             (across ? " edge in column " : " edge in row ") + std::to_string(edge) + " brightness " +
-             std::to_string(brightness) + " eps " + std::to_string(eps);
+                     std::int64_t height, std::int64_t width, int stride = 1) {
+  scenario = "patches of " + std::to_string(size) + " stride " + std::to_string(stride) + " kind " +
+             std::to_string(static_cast<int>(kind)) + (across ? " edge in column " : " edge in row ") +
+             std::to_string(edge) + " brightness " + std::to_string(brightness) + " eps " + std::to_string(eps);
   Problem problem = images({1, 1, height, width});
   const auto noise = [] { return static_cast<double>(random_numbers() % 1000) / 1000 - 0.5; };
   const auto place_of = [&](std::int64_t i) { return across ? i % width : i / width; };
@@ -91,7 +91,7 @@ inline void one_edge(int size, TermKind kind, bool across, std::int64_t edge, do
     problem.targets[0].set(i, level + noise());
     problem.predictions[0].set(i, problem.targets[0].get(i) + noise());
   }
-  add_windowed(problem, kind, size, 1, false, eps);
+  add_windowed(problem, kind, size, stride, false, eps);
   const std::vector<double> block = new_block(1);
   const Outputs expected = expected_sums(problem, block, Layout::kContiguous);
   Outputs got(problem, block, Layout::kContiguous);
@@ -103,8 +103,9 @@ inline void one_edge(int size, TermKind kind, bool across, std::int64_t edge, do
     double distance = 0, size_of_part = 0;
     for (std::int64_t i = 0; i < height * width; ++i) {
       const std::int64_t at = place_of(i);
-      const std::int64_t first = std::max<std::int64_t>(at - size + 1, 0),
-                         last = std::min(at, length - size) + size - 1;
+      const std::int64_t first = std::max<std::int64_t>(at - size + stride, 0) / stride * stride;
+      const std::int64_t last = std::min(at, length - size) / stride * stride + size - 1;
+      if (first > at || last < at) continue;  // no patch covers it
       if (bright ? first < edge : last >= edge) continue;
       const double e = expected.gradients[0].get(i);
       distance += std::pow(got.gradients[0].get(i) - e, 2);
@@ -128,6 +129,10 @@ inline void dark_beside_bright() {
         one_edge(size, kind, false, edge, 1e6, 1e-3, 41, 20);
       }
       one_edge(size, kind, true, 96, 1e6, 1e-3, size + 2, 168);
+      for (const int stride : {2, 3, size}) {
+        one_edge(size, kind, true, 19, 1e6, 1e-3, 2 * size + 1, 44, stride);
+        one_edge(size, kind, false, size + 1, 1e6, 1e-3, 3 * size + 4, 20, stride);
+      }
       one_edge(size, kind, true, 20, 1e2, 1e-3, size + 3, 43);
       one_edge(size, kind, true, 21, 1e6, 1e7, size + 3, 44);
     }
