@@ -33,14 +33,13 @@ void print_plan(const char* name, std::int64_t batch, std::int64_t side, const s
   const std::int64_t warps = std::min<std::int64_t>(geco::cuda::ceil_div(parts, kH100.multiprocessors), strips.warps);
   int largest = 1;
   for (int w = 0; w < plan.window_count; ++w) largest = std::max<int>(largest, plan.windows[w].size);
-  // A warp's rows may end one column of strips and begin another, each with its halo.
-  const std::int64_t pieces = strips.line % strips.rows == 0 ? 1 : 1 + geco::cuda::ceil_div(strips.rows, strips.line);
-  const std::int64_t rows = strips.rows + pieces * 2 * (largest - 1);
+  // Where a warp's rows end one column of strips and begin another, the line between them has a halo less to do.
+  const std::int64_t rows = strips.rows + 2 * (largest - 1);
   const std::int64_t passes = geco::cuda::ceil_div(parts, warps * kH100.multiprocessors);
   const bool pairs = strips.kernel.size > 0;
   std::printf("%s;%d;%d;%d;%d;%d;%d\n", name, strips.kernel.size, strips.kernel.smaller, strips.kernel.channels,
               strips.kernel.columns, static_cast<int>(warps),
-              static_cast<int>(passes * (pairs ? geco::cuda::ceil_div(rows + pieces, 2) : rows)));
+              static_cast<int>(passes * (pairs ? geco::cuda::ceil_div(rows + 1, 2) : rows)));
 }
 
 geco::Term term(TermKind kind, int row, int size, bool per_channel = false) {

@@ -226,15 +226,14 @@ double cut_line(const Images& images, int largest_patch, std::int64_t multiproce
     const std::int64_t rows = ceil_div(images.height, parts);
     consider(ceil_div(images.height, rows) * rows, rows, 1);
   }
-  const std::int64_t share = ceil_div(columns * images.height, capacity);
-  if (columns * images.height > capacity && share <= std::numeric_limits<int>::max()) {
-    const std::int64_t pieces = 1 + ceil_div(share, images.height);
-    const double cost = static_cast<double>(share + pieces * halo) * time_of_row(strips.warps);
-    if (cost < least) {
-      least = cost;
-      strips.rows = static_cast<int>(share);
-      strips.line = static_cast<int>(images.height);
-    }
+  // With a halo behind each column in the line, a share that goes on in the next column has as many rows less as that
+  // costs.
+  const std::int64_t line = images.height + halo, share = ceil_div(columns * line, capacity);
+  const double cost = static_cast<double>(share + halo) * time_of_row(strips.warps);
+  if (columns * images.height > capacity && share > halo && cost < least) {
+    least = cost;
+    strips.rows = static_cast<int>(std::min<std::int64_t>(share, std::numeric_limits<int>::max()));
+    strips.line = static_cast<int>(line);
   }
   return least;
 }
