@@ -29,7 +29,9 @@ void sizes_and_strides() {
                                                {{1, 1, 40, 40}, 40, 1, false},
                                                {{1, 1, 33, 140}, 32, 1, false},
                                                {{2, 1, 19, 23}, 2, 8, false},
-                                               {{2, 3, 1, 1}, 1, 1, true}}) {
+                                               {{2, 3, 1, 1}, 1, 1, true},
+                                               {{2, 2, 16, 16}, 8, 1, false},
+                                               {{2, 4, 16, 16}, 11, 1, false}}) {
     scenario = "patch " + std::to_string(e.patch) + " stride " + std::to_string(e.stride) + " width " +
                std::to_string(e.sizes[3]) + (e.per_channel ? " per channel" : "");
     Problem problem = images(e.sizes);
@@ -60,6 +62,32 @@ void types_and_layouts() {
       }
     }
   }
+}
+
+// One channel is all channels: patches of 4 of each channel, beside patches of 8 of all of them.
+void one_channel() {
+  scenario = "one channel";
+  Problem problem = images({2, 1, 16, 16});
+  add_windowed(problem, TermKind::kLocalStatistics, 8);
+  add_windowed(problem, TermKind::kPatchCorrelation, 4, 1, true);
+  expect_kernel(problem, 8, 4);
+  compare_sums(problem);
+}
+
+// A pixel that is no number in the first column leaves the gradients of the examples beside it in a warp as they are.
+// (In the last column of a lane it does not yet: its reference reaches the next example, times a coefficient of zero.)
+void one_example_is_not_finite() {
+  scenario = "a pixel that is no number";
+  Problem problem = images({3, 1, 8, 16});
+  problem.predictions[0].set(128, kNaN);
+  add_windowed(problem, TermKind::kPatchCorrelation, 8);
+  Outputs got(problem, new_block(1), Layout::kContiguous);
+  std::vector<double> workspace;
+  geco::cuda::constraint_sums(got.call(problem, nullptr), place(problem, workspace), got.sums.data());
+  for (std::int64_t i = 0; i < 3 * 128; ++i) {
+    if (i / 128 != 1 && !std::isfinite(got.gradients[0].get(i))) fail("gradient " + std::to_string(i));
+  }
+  if (std::isfinite(got.sums[0])) fail("the constraint does not show it");
 }
 
 // Every kind of term in one call: windows of several sizes, joint and per channel, beside all others.
@@ -284,6 +312,8 @@ int main(int count, char** arguments) {
     kernels_of_two_sizes();
     if (all) dark_beside_bright();
     sizes_and_strides();
+    one_channel();
+    one_example_is_not_finite();
     types_and_layouts();
     all_terms();
     steps();
