@@ -213,9 +213,9 @@ double cut_line(const Images& images, int largest_patch, std::int64_t multiproce
   const std::int64_t capacity = strips.warps * multiprocessors;
   const std::int64_t halo = 2 * (largest_patch - 1);
   double least = std::numeric_limits<double>::infinity();
-  const auto consider = [&](std::int64_t line, std::int64_t rows, std::int64_t pieces) {
+  const auto consider = [&](std::int64_t line, std::int64_t rows) {
     const std::int64_t parts = columns * ceil_div(line, rows);
-    const double cost = static_cast<double>(rows + pieces * halo) * static_cast<double>(ceil_div(parts, capacity)) *
+    const double cost = static_cast<double>(rows + halo) * static_cast<double>(ceil_div(parts, capacity)) *
                         time_of_row(std::min<std::int64_t>(ceil_div(parts, multiprocessors), strips.warps));
     if (cost >= least) return;
     least = cost;
@@ -224,7 +224,7 @@ double cut_line(const Images& images, int largest_patch, std::int64_t multiproce
   };
   for (std::int64_t parts = 1; parts <= images.height; parts += 1 + parts / 8) {
     const std::int64_t rows = ceil_div(images.height, parts);
-    consider(ceil_div(images.height, rows) * rows, rows, 1);
+    consider(ceil_div(images.height, rows) * rows, rows);
   }
   // With a halo behind each column in the line, a share that goes on in the next column has as many rows less as that
   // costs.
@@ -238,7 +238,8 @@ double cut_line(const Images& images, int largest_patch, std::int64_t multiproce
   return least;
 }
 
-// How much longer a row takes with the kernels for any size, and with four columns to a lane instead of one.
+// How much longer a row takes with the kernels for any size, and with four columns to a lane instead of one: guesses
+// that no machine code was counted for and no device has run.
 double time_of_row(const WindowKernel& kernel) {
   return (kernel.size == 0 ? 3.0 : 1.0) * (kernel.columns == 1 ? 0.45 : 0.25 * (2 + kernel.columns / 2.0));
 }
