@@ -58,7 +58,7 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const AnyPla
   RowMoments<Real, columns> result;
   auto& own = result.own;
   auto& from_left = result.from_left;
-  own.from = {first_hat[columns - 1], first_x[columns - 1]};
+  own.from = reference_at(first_hat[columns - 1], first_x[columns - 1]);
   from_left.from = to_the_left(own.from, 1);
 #pragma unroll
   for (int j = 0; j < columns; ++j) own.of[j] = {0, 0, 0, 0, 0};

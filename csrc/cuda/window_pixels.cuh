@@ -147,7 +147,7 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels
   RowMoments<Real, columns> result;
   auto& own = result.own;
   auto& from_left = result.from_left;
-  own.from = {row.hat[0][columns - 1], row.x[0][columns - 1]};
+  own.from = reference_at(row.hat[0][columns - 1], row.x[0][columns - 1]);
   if constexpr (columns > 1) from_left.from = to_the_left(own.from, 1);
 #pragma unroll
   for (int j = 0; j < columns; ++j) {

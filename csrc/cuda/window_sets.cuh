@@ -2,6 +2,8 @@
 // those of other lanes.
 #pragma once
 
+#include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "cuda/memory.h"
@@ -21,6 +23,14 @@ template <class Real>
 struct RealOf<PatchCoefficients<Real>> {
   using type = Real;
 };
+
+// Pixels to count means from; 0 where a pixel is infinite or NaN. Windows that contain it become NaN all the same, and
+// an example beside it, whose coefficients there are zero, meets no zero times NaN.
+template <class Real>
+__device__ __forceinline__ Reference<Real> reference_at(Real hat, Real x) {
+  const auto finite = [](Real value) { return std::abs(value) <= std::numeric_limits<Real>::max() ? value : Real{0}; };
+  return {finite(hat), finite(x)};
+}
 
 // Moments or coefficients N, all of a lane counted from the same reference.
 template <class N, int columns>

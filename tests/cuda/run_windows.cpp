@@ -76,18 +76,27 @@ void one_channel() {
 
 // A pixel that is no number in the first column leaves the gradients of the examples beside it in a warp as they are.
 // (In the last column of a lane it does not yet: its reference reaches the next example, times a coefficient of zero.)
+// Examples lie side by side in a warp: one with a pixel that is NaN or infinite, in any column of a lane, leaves the
+// gradients of the others as they are without it.
 void one_example_is_not_finite() {
-  scenario = "a pixel that is no number";
-  Problem problem = images({3, 1, 8, 16});
-  problem.predictions[0].set(128, kNaN);
-  add_windowed(problem, TermKind::kPatchCorrelation, 8);
-  Outputs got(problem, new_block(1), Layout::kContiguous);
-  std::vector<double> workspace;
-  geco::cuda::constraint_sums(got.call(problem, nullptr), place(problem, workspace), got.sums.data());
-  for (std::int64_t i = 0; i < 3 * 128; ++i) {
-    if (i / 128 != 1 && !std::isfinite(got.gradients[0].get(i))) fail("gradient " + std::to_string(i));
+  for (int size : {4, 5, 8, 11, 16}) {
+    for (int column = 0; column < 16; ++column) {
+      for (const bool in_target : {false, true}) {
+        scenario = "a pixel that is no number, size " + std::to_string(size) + ", column " + std::to_string(column);
+        Problem problem = images({3, 1, 16, 16});
+        Array& image = in_target ? problem.targets[0] : problem.predictions[0];
+        image.set(256 + 7 * 16 + column, column % 2 ? kNaN : std::numeric_limits<double>::infinity());
+        add_windowed(problem, TermKind::kPatchCorrelation, size);
+        Outputs got(problem, new_block(1), Layout::kContiguous);
+        std::vector<double> workspace;
+        geco::cuda::constraint_sums(got.call(problem, nullptr), place(problem, workspace), got.sums.data());
+        for (std::int64_t i = 0; i < 3 * 256; ++i) {
+          if (i / 256 != 1 && !std::isfinite(got.gradients[0].get(i))) fail("gradient " + std::to_string(i));
+        }
+        if (std::isfinite(got.sums[0])) fail("the constraint does not show it");
+      }
+    }
   }
-  if (std::isfinite(got.sums[0])) fail("the constraint does not show it");
 }
 
 // Every kind of term in one call: windows of several sizes, joint and per channel, beside all others.
