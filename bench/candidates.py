@@ -25,9 +25,9 @@ from window_forms import (
 )
 
 import geco_ext
-from geco_ext import ops
 from geco_ext.backends.allocation import new_gradient
-from geco_ext.terms import IMAGE, Request
+from geco_ext.contract import IMAGE, LossCall
+from geco_ext.ops.loss import loss_and_gradients
 
 Call = Callable[[], object]
 
@@ -100,7 +100,7 @@ def steps(scenario: Scenario, device: torch.device, compiler: str | None = "indu
 
 def _serves(backend: str, scenario: Scenario, device: torch.device) -> bool:
     available = backend in geco_ext.available_backends()
-    return available and geco_ext.backends.load(backend).refuses(_request(scenario, device)) is None
+    return available and geco_ext.backends.load(backend).refuses(_call(scenario, device)) is None
 
 
 def _others(scenario: Scenario, device: torch.device, images: Images) -> dict[str, Step]:
@@ -124,14 +124,14 @@ def own_step(scenario: Scenario, device: torch.device) -> Step:
 
 def operator(scenario: Scenario, device: torch.device) -> Call:
     """The fused operator alone, into buffers allocated as the floor's are: constraint, gradient, update, loss."""
-    request = _request(scenario, device)
-    return lambda: ops.lagrangian(request)
+    call = _call(scenario, device)
+    return lambda: loss_and_gradients(call)
 
 
-def _request(scenario: Scenario, device: torch.device) -> Request:
+def _call(scenario: Scenario, device: torch.device) -> LossCall:
     images = Images(scenario, device)
     criterion = _ours(scenario, device)
-    return Request(
+    return LossCall(
         predictions=[images.x_hat],
         targets=[images.x],
         kl=images.kl,

@@ -131,9 +131,9 @@ def use(extension: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests/cuda"))
     import cuda_through_shim  # noqa: F401
 
-    from geco_ext import backends
+    from geco_ext.ops import dispatch
 
-    backends._PREFERENCE["cpu"] = ("cuda", "reference")
+    dispatch._PREFERENCE["cpu"] = ("cuda", "reference")
 
 
 def compiled(folder: Path, extension: Path) -> Path:

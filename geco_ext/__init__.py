@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from geco_ext import functional
-from geco_ext.backends import available_backends, use_backend
 from geco_ext.constraints import (
     ClassificationAccuracy,
     Constraint,
@@ -23,6 +22,7 @@ from geco_ext.constraints import (
 )
 from geco_ext.criterion import GECOLoss
 from geco_ext.multiplier import MultiplierUpdate
+from geco_ext.ops.dispatch import available_backends, use_backend
 
 if TYPE_CHECKING:
     from geco_ext import data, models

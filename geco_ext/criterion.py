@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from geco_ext import state as state_block
-from geco_ext.autograd import Call, GlobalLagrangian, Lagrangian, MadeLoss
-from geco_ext.backends import image_step
 from geco_ext.checks import (
     check_alpha,
     check_kl,
@@ -22,11 +19,12 @@ from geco_ext.checks import (
     check_prediction,
 )
 from geco_ext.constraints import Constraint
+from geco_ext.contract import IMAGE, UpdateSettings, format_terms
 from geco_ext.criterion_arguments import Bounds, Multipliers, check_constraints, initial_multipliers
 from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
+from geco_ext.ops.loss import image_step, lagrangian
 from geco_ext.state_module import StateModule
-from geco_ext.terms import IMAGE, Made, UpdateSettings, format_terms
 
 
 class _Compared(NamedTuple):
@@ -35,13 +33,6 @@ class _Compared(NamedTuple):
     predictions: list[Tensor]
     targets: list[Tensor | None]
     owners: tuple[int, ...]
-
-
-@dataclass
-class _History:
-    """Known without asking the device: whether every multiplier has a value."""
-
-    trained: bool
 
 
 class GECOLoss(StateModule):
@@ -64,7 +55,8 @@ class GECOLoss(StateModule):
         alpha: memory of the moving average, in [0, 1).
         update: how log lambda moves.
         multiplier_init: ``"auto"``: the natural multiplier lambda* = D / (2 s) of each constraint, the Gaussian
-            likelihood with sigma = kappa for squared errors over D elements, resolved at the first training call; or
+            likelihood with sigma = kappa for squared errors over D elements, resolved at the first training call (a
+            call in eval mode before it uses that of its own inputs and stores nothing); or
             one number, or one per constraint.
         multiplier_bounds: ``"auto"``: (lambda* / 1000, 3 lambda*), following kappa; or (low, high), or one pair per
             constraint.
@@ -79,7 +71,7 @@ class GECOLoss(StateModule):
 
     Raises:
         ValueError: bad settings or inputs; the state is then unchanged.
-        RuntimeError: an eval call before an automatic multiplier was resolved.
+        RuntimeError: a forward-mode or a second derivative is asked for.
 
     Note:
         The training calls of a criterion belong on one CUDA stream, since each moves its state: two that overlap on
@@ -122,10 +114,10 @@ class GECOLoss(StateModule):
         terms = [member._term() for member in members]
         self._terms = format_terms(tuple(terms))
         self._reads_images = any(term.on_image for term in terms)
-        self._looking = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
-        self._refusing = [member for member in members if member._checks_images]
-        self._images_only = not self._looking and all(member._term_tells for member in members)
-        self._history = _History(trained=None not in initial)
+        # Constraints that compare something else than the images themselves, with their place in the vector.
+        self._not_on_images = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
+        self._with_image_checks = [member for member in members if member._checks_images]
+        self._takes_image_step = not self._not_on_images and all(member._term_tells for member in members)
         self._start = initial, bounds
         self.constraints = nn.ModuleList(members)
         self._block = self._new_block()
@@ -144,57 +136,30 @@ class GECOLoss(StateModule):
 
     def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss; in training mode the state moves by one call."""
-        block = self._block
-        made = self._image_step(x_hat, x, kl) if self._images_only and not torch.compiler.is_compiling() else None
-        if made is not None:
-            if made[1] is None and made[2] is None:
-                return made[0]
-            return MadeLoss.apply(made, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
+        if torch.compiler.is_compiling() or self._buffers_are_views():
+            return self._loss(x_hat, x, kl, labels, self._block)
+        with self._block_of_buffers() as block:
+            return self._loss(x_hat, x, kl, labels, block)
+
+    def _loss(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None, block: Tensor) -> Tensor:
+        update = self._settings if self.training else None
+        group = self._group() if self.training else None
+        if self._takes_image_step and group is None:
+            loss = image_step(self._terms, update, x_hat, x, kl, block)
+            if loss is not None:
+                return loss
         check_prediction(x_hat, x)
         check_kl(kl, x_hat.shape[0], x_hat.device)
         if block.device != x_hat.device:
             raise ValueError(
                 f"x_hat: got device {x_hat.device}, the criterion is on {block.device}; move it with criterion.to(...)"
             )
-        compared = self._compare(x_hat, x, labels)
-        training = self.training
-        if not training and not self._history.trained:
-            raise RuntimeError(
-                "multiplier_init='auto' is resolved at the first training call; call the criterion in training mode "
-                "(or load a state) before eval mode"
-            )
-        grad_enabled = torch.is_grad_enabled()
+        predictions, targets, owners = self._compare(x_hat, x, labels)
         batch = x_hat.shape[0]
-        call = Call(
-            self._terms,
-            compared.owners,
-            tuple([grad_enabled and t.requires_grad for t in (*compared.predictions, kl)]),
-            grad_enabled and any(t is not None and t.requires_grad for t in compared.targets),
-            batch,
-            x_hat.numel() // batch,
-            self._settings if training else None,
-        )
-        inputs = (*compared.predictions, *compared.targets)
-        group = self._group() if training else None
-        if group is None:
-            loss: Tensor = Lagrangian.apply(call, block, kl, *inputs)  # type: ignore[no-untyped-call]
-        else:
-            loss = GlobalLagrangian.apply(group, call, block, kl, *inputs)  # type: ignore[no-untyped-call]
-        if training:
-            self._history.trained = True
+        elements = x_hat.numel() // batch
+        loss = lagrangian(predictions, targets, owners, kl, block, self._terms, batch, elements, update, group)
         # What a constraint returns may have another type than the images; the loss has theirs.
         return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
-
-    def _image_step(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Made | None:
-        """The call as :func:`geco_ext.backends.image_step` makes it, or None."""
-        if not self.training:
-            return image_step(self._terms, None, x_hat, x, kl, self._block) if self._history.trained else None
-        if self._group() is not None:
-            return None
-        made = image_step(self._terms, self._settings, x_hat, x, kl, self._block)
-        if made is not None:
-            self._history.trained = True
-        return made
 
     @property
     def _settings(self) -> UpdateSettings:
@@ -209,12 +174,13 @@ class GECOLoss(StateModule):
         )
 
     def _compare(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> _Compared:
-        for constraint in self._refusing:  # all of them, before any network runs
+        """The inputs of all constraints: the images first, for those that read them, then what the others compare."""
+        for constraint in self._with_image_checks:  # all of them, before any network runs
             constraint._check(x_hat, x)
         predictions: list[Tensor] = [x_hat] if self._reads_images else []
         targets: list[Tensor | None] = [x] if self._reads_images else []
         owners = [IMAGE] if self._reads_images else []
-        for index, constraint in self._looking:
+        for index, constraint in self._not_on_images:
             for prediction, target in constraint._pairs(x_hat, x, labels):
                 predictions.append(prediction)
                 targets.append(target)
@@ -272,15 +238,10 @@ class GECOLoss(StateModule):
     def _new_block(self) -> Tensor:
         return _filled_block(list(cast(Iterable[Constraint], self.constraints)), *self._start)
 
-    def _attach(self) -> None:
-        super()._attach()
+    def _bind(self, block: Tensor) -> None:
+        kappa = state_block.views(block).kappa
         for member, rows in self._members():
-            member._bind(self, self.kappa[rows])
-
-    def _state_was_written(self) -> None:
-        self._history.trained = not bool(self.log_multiplier.isnan().any())
-        for member, rows in self._members():
-            member._kappa = float(self.kappa[rows][0])
+            member._bind(self, kappa[rows])
 
     def _members(self) -> Iterator[tuple[Constraint, slice]]:
         """The constraints and their rows."""

@@ -32,22 +32,58 @@ class StateModule(nn.Module):
     skipped: Tensor
 
     _block: Tensor
+    _views: list[tuple[str, Tensor]]
+    _addresses: list[int] | None
 
     def _attach(self) -> None:
         """Make the buffers views of the current block."""
         state = state_block.views(self._block)
-        for name in STATE_NAMES:
-            self._buffers[name] = getattr(state, name)
+        self._views = [(name, getattr(state, name)) for name in STATE_NAMES]
+        self._addresses = _addresses(self._views)
+        self._buffers.update(self._views)
+        self._bind(self._block)
 
     def _new_block(self) -> Tensor:
         """The block before the first step."""
         raise NotImplementedError
 
-    def _state_was_written(self) -> None:
-        """Called after state came from outside (a checkpoint, an assignment)."""
+    def _bind(self, block: Tensor) -> None:
+        """Called with the block that the next call reads, where that is another one than before."""
+
+    def _buffers_are_views(self) -> bool:
+        """Whether the block says what the buffers say. It does not after ``functional_call``, ``buffer.data = ...``."""
+        buffers = self._buffers
+        return all(buffers[name] is view for name, view in self._views) and (
+            self._addresses is None or self._addresses == [view.data_ptr() for _, view in self._views]
+        )
 
     @contextmanager
-    def _rows_aside(self) -> Iterator[None]:
+    def _block_of_buffers(self) -> Iterator[Tensor]:
+        """A block for one call, where others have taken the place of the views: what moves is written to those."""
+        block = self._block.detach().clone()
+        state, own = state_block.views(block), state_block.views(self._block)
+        with torch.no_grad():
+            for name in STATE_NAMES:
+                getattr(state, name).copy_(self._row(name))
+        self._bind(block)
+        try:
+            yield block
+            with torch.no_grad():
+                for name in state_block.State._fields:
+                    (self._row(name) if name in STATE_NAMES else getattr(own, name)).copy_(getattr(state, name))
+        finally:
+            self._bind(self._block)
+
+    def _row(self, name: str) -> Tensor:
+        row = self._buffers[name]
+        if row is None:
+            raise RuntimeError(
+                f"{name}: got None, expected a tensor of the shape {tuple(dict(self._views)[name].shape)}"
+            )
+        return row
+
+    @contextmanager
+    def _without_rows(self) -> Iterator[None]:
         """Leave to ``nn.Module`` what it knows: parameters and buffers of subclasses, not the views of the block."""
         rows = {name: self._buffers.pop(name) for name in STATE_NAMES}
         try:
@@ -60,13 +96,12 @@ class StateModule(nn.Module):
         if name in STATE_NAMES:
             with torch.no_grad():
                 self._buffers[name].copy_(torch.as_tensor(value))  # type: ignore[union-attr]
-            self._state_was_written()
         else:
             super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the views, which share the block's memory under two types."""
-        state = self.__dict__.copy()
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_views", "_addresses")}
         state["_buffers"] = {name: value for name, value in self._buffers.items() if name not in STATE_NAMES}
         return state
 
@@ -81,7 +116,7 @@ class StateModule(nn.Module):
         device = fn(torch.empty(0, dtype=torch.float32, device=self._block.device)).device
         if device.type == "mps":
             raise ValueError(f"device: got {device}, which has no float64; GECOLoss keeps its state in float64")
-        with self._rows_aside():
+        with self._without_rows():
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self._block.is_meta and device.type != "meta":  # to_empty(): there is nothing to move yet
             self._block = self._new_block().to(device)
@@ -92,10 +127,12 @@ class StateModule(nn.Module):
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        with self._rows_aside():
+        with self._without_rows():
             super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name in STATE_NAMES:  # copies: a state saved now must not move with the next step
-            destination[prefix + name] = getattr(self, name).detach().clone()
+        for name in STATE_NAMES:
+            row = getattr(self, name)
+            # Counters lie behind the rows in one memory, which torch.save does not take under two types.
+            destination[prefix + name] = row.detach().clone() if row.dtype == torch.int64 else row.detach()
 
     def _load_from_state_dict(
         self,
@@ -119,7 +156,7 @@ class StateModule(nn.Module):
             if value.shape != getattr(self, name).shape
         ]
         unexpected_before = len(unexpected_keys)
-        with self._rows_aside():
+        with self._without_rows():
             super()._load_from_state_dict(
                 others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
             )
@@ -127,7 +164,16 @@ class StateModule(nn.Module):
         error_msgs.extend(wrong)
         if wrong or (strict and (missing or len(unexpected_keys) > unexpected_before)):
             return
+        if self._block.is_meta and local_metadata.get("assign_to_params_buffers", False):
+            self._block = self._new_block().to(next(iter(found.values())).device)
+            self._attach()
         with torch.no_grad():
             for name, value in found.items():
                 getattr(self, name).copy_(value)
-        self._state_was_written()
+
+
+def _addresses(views: list[tuple[str, Tensor]]) -> list[int] | None:
+    """Where the views lie, or None where there is no memory: on the meta device, under FakeTensorMode."""
+    if any(type(view) is not Tensor or view.is_meta for _, view in views):
+        return None
+    return [view.data_ptr() for _, view in views]

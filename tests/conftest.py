@@ -30,7 +30,7 @@ if torch.cuda.is_available():
 def backend_parameters() -> list:
     """Every backend of the package; one that cannot run here is skipped with its reason."""
     parameters = []
-    described = {name: (available, reason) for name, available, reason in geco_ext.backends.describe()}
+    described = {name: (available, reason) for name, available, reason in geco_ext.ops.dispatch.describe()}
     for place, device in DEVICES.items():
         name = place.split("-")[0]
         available, reason = described[name]

@@ -6,8 +6,8 @@ from torch.library import opcheck
 
 import geco_ext
 from geco_ext import GECOLoss, ReconstructionError
+from geco_ext.contract import Term, format_terms, parse_terms
 from geco_ext.state import new_block
-from geco_ext.terms import Term, format_terms
 
 UPDATE = (0.99, 0.05, 5.0, "log", 1.0, 1)
 
@@ -60,7 +60,7 @@ def test_opcheck_channels_last():
 
 def test_term_text_round_trip():
     text = arguments()[4]
-    assert format_terms(geco_ext.terms.parse_terms(text)) == text
+    assert format_terms(parse_terms(text)) == text
 
 
 def criteria(**settings):

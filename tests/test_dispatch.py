@@ -12,9 +12,11 @@ import torch
 import geco_ext
 from geco_ext import GECOLoss, PatchNCC, ReconstructionError, backends
 from geco_ext import functional as gf
-from geco_ext.backends import _best_for, _best_name, cuda, reference
+from geco_ext.backends import cuda, reference
 from geco_ext.backends import triton as triton_backend
 from geco_ext.cli import main
+from geco_ext.ops import dispatch
+from geco_ext.ops.dispatch import best_for
 
 has_cpu = pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
 
@@ -22,24 +24,26 @@ has_cpu = pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason=
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
     monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
-    monkeypatch.setattr(backends, "_warned", set())
-    monkeypatch.setattr(backends, "_PREFERENCE", dict(backends._PREFERENCE))
+    monkeypatch.setattr(dispatch, "_warned", set())
+    monkeypatch.setattr(dispatch, "_PREFERENCE", dict(dispatch._PREFERENCE))
     yield
-    for cached in (_best_for, _best_name):  # what a test has made of this machine is not so for the next
-        cached.cache_clear()
+    best_for.cache_clear()  # what a test has made of this machine is not so for the next
 
 
 @pytest.fixture
 def better(monkeypatch):
     """Two backends before the reference, as on a GPU: why each cannot serve a call is the tests' to say."""
     reasons = {"cuda": "patches of 99x99 pixels are too large", "triton": "no\n  compiler"}
-    fakes = {name: types.SimpleNamespace(refuses=lambda request, name=name: reasons[name]) for name in reasons}
+    fakes = {
+        name: types.SimpleNamespace(description="fast", refuses=lambda call, name=name: reasons[name])
+        for name in reasons
+    }
     load = backends.load
-    monkeypatch.setitem(backends._PREFERENCE, "cpu", ("cuda", "triton", "reference"))
+    monkeypatch.setitem(dispatch._PREFERENCE, "cpu", ("cuda", "triton", "reference"))
     monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
-    monkeypatch.setattr(backends, "unavailable", lambda name: None)
+    monkeypatch.setattr(dispatch, "unavailable", lambda name: None)
     monkeypatch.setattr(backends, "load", lambda name: fakes.get(name) or load(name))
-    monkeypatch.setattr(backends, "_best_for", lambda device: reference)
+    monkeypatch.setattr(dispatch, "best_for", lambda device: reference.BACKEND)
     return reasons
 
 
@@ -72,7 +76,7 @@ def test_a_backend_that_is_passed_over_is_named_once_for_each_reason(better):
 
 def test_the_second_best_serves_where_it_can(better, monkeypatch):
     better["triton"] = None
-    monkeypatch.setattr(backends.load("triton"), "lagrangian", reference.lagrangian, raising=False)
+    monkeypatch.setattr(backends.load("triton"), "lagrangian", reference.BACKEND.lagrangian, raising=False)
     (message,) = said(lambda: [step(), step()])
     assert "runs on backend 'triton'" in message
     assert message.count("cannot serve") == 1
@@ -97,7 +101,7 @@ def test_the_ordinary_order_is_silent():
 
 
 def test_a_missing_extension_is_said_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(backends, "unavailable", lambda name: "it was not compiled" if name == "cpu" else None)
+    monkeypatch.setattr(dispatch, "unavailable", lambda name: "it was not compiled" if name == "cpu" else None)
     monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
     (message,) = said(lambda: [step(), step()])
     assert message == "a GECO loss runs on backend 'reference', backend 'cpu' cannot serve it: it was not compiled"
@@ -116,12 +120,12 @@ def test_compiled_steps_have_no_graph_break_from_it(better):
 def test_a_patch_beyond_the_cuda_kernels(monkeypatch):
     """Too large for the shared memory of a block: the next backend serves."""
     limits = types.SimpleNamespace(MAX_INPUTS=24, MAX_TERMS=24, MAX_ROWS=1024, MAX_DIMENSIONS=8)
-    monkeypatch.setattr(cuda, "refuses_device", lambda device: None)
-    monkeypatch.setattr(cuda, "_kernels", lambda: limits)
+    monkeypatch.setattr(cuda.BACKEND, "refuses_device", lambda device: None)
+    monkeypatch.setattr(cuda, "_extension", lambda: limits)
     monkeypatch.setattr(cuda, "_shared_bytes", lambda index: 99 << 10)
-    monkeypatch.setattr(backends, "unavailable", lambda name: None)
+    monkeypatch.setattr(dispatch, "unavailable", lambda name: None)
     monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
-    monkeypatch.setitem(backends._PREFERENCE, "cpu", ("cuda", "reference"))
+    monkeypatch.setitem(dispatch._PREFERENCE, "cpu", ("cuda", "reference"))
     image = torch.rand(1, 1, 200, 200)
     (message,) = said(lambda: gf.patch_ncc(image, image, kappa=0.5, patch_size=150, stride=50))
     assert "'cuda' cannot serve it: patches of 150x150 pixels need more shared memory" in message
@@ -166,7 +170,7 @@ def extension(monkeypatch):
         return asked
 
     def forget():
-        for cached in (backends.unavailable, cuda._kernels, cuda._not_compiled_for, cuda._device_not_served):
+        for cached in (dispatch.unavailable, cuda._not_compiled_for, cuda._device_not_served):
             cached.cache_clear()
 
     yield believe
@@ -196,19 +200,21 @@ def test_asking_for_cuda_where_it_cannot_run(extension, machine, reason):
 def test_a_device_is_asked_only_where_tensors_are(extension):
     """A question to it makes a context there, of some hundred megabytes, in every process."""
     asked = extension(devices=3, capabilities=((7, 5), (9, 0), (12, 0)))
-    assert backends.unavailable("cuda") is None
+    assert dispatch.unavailable("cuda") is None
     assert asked == []
-    assert cuda.refuses_device(torch.device("cuda", 1)) is None
-    assert cuda.refuses_device(torch.device("cuda", 1)) is None
+    assert cuda.BACKEND.refuses_device(torch.device("cuda", 1)) is None
+    assert cuda.BACKEND.refuses_device(torch.device("cuda", 1)) is None
     assert asked == [1]
-    assert "compute capability is 7.5" in cuda.refuses_device(torch.device("cuda", 0))
+    assert "compute capability is 7.5" in cuda.BACKEND.refuses_device(torch.device("cuda", 0))
     assert asked == [1]
 
 
 def test_a_busy_device_is_passed_over(extension):
     extension(capabilities=((9, 0),), problem="cudaSetDevice(0): all CUDA-capable devices are busy or unavailable")
-    assert backends.unavailable("cuda") is None
-    assert "do not run on cuda:0 (cudaSetDevice(0): all CUDA-cap" in cuda.refuses_device(torch.device("cuda", 0))
+    assert dispatch.unavailable("cuda") is None
+    assert "do not run on cuda:0 (cudaSetDevice(0): all CUDA-cap" in cuda.BACKEND.refuses_device(
+        torch.device("cuda", 0)
+    )
 
 
 def test_a_driver_that_is_too_old(extension):
@@ -218,14 +224,14 @@ def test_a_driver_that_is_too_old(extension):
         raise RuntimeError("cudaDeviceGetAttribute: CUDA driver version is insufficient for CUDA runtime version")
 
     cuda.extension()[0].cuda.capability = fails
-    assert "CUDA driver version is insufficient" in backends.unavailable("cuda")
+    assert "CUDA driver version is insufficient" in dispatch.unavailable("cuda")
 
 
 @pytest.fixture
 def gpu_for_triton(monkeypatch):
     """As if PyTorch had found a GPU, and a Triton that needs a C compiler, gcc, and Python.h had been installed."""
     pretend_triton(monkeypatch, ".".join(map(str, triton_backend.OLDEST)) + ".0")
-    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: False)
+    monkeypatch.setattr(triton_backend, "is_interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("CC", "CPATH", "C_INCLUDE_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -234,7 +240,7 @@ def gpu_for_triton(monkeypatch):
 
 
 def test_triton_with_all_that_its_launchers_need(gpu_for_triton):
-    assert triton_backend.unavailable() is None
+    assert triton_backend.BACKEND.unavailable() is None
 
 
 @pytest.mark.parametrize("named", [None, "missing", "gcc -m64"])
@@ -244,15 +250,15 @@ def test_triton_where_there_is_no_c_compiler(monkeypatch, gpu_for_triton, named)
         monkeypatch.setattr(triton_backend.shutil, "which", lambda name: None)
     else:
         monkeypatch.setenv("CC", named)  # Triton then looks for no other
-    assert "no C compiler" in triton_backend.unavailable()
+    assert "no C compiler" in triton_backend.BACKEND.unavailable()
 
 
 def test_triton_where_there_is_no_python_header(monkeypatch, gpu_for_triton):
     monkeypatch.setattr(triton_backend.Path, "is_file", lambda path: str(path) == "/elsewhere/Python.h")
     folder = sysconfig.get_paths()["include"]
-    assert f"no Python.h in {folder}" in triton_backend.unavailable()
+    assert f"no Python.h in {folder}" in triton_backend.BACKEND.unavailable()
     monkeypatch.setenv("CPATH", "/nowhere:/elsewhere")  # which compilers search too
-    assert triton_backend.unavailable() is None
+    assert triton_backend.BACKEND.unavailable() is None
 
 
 @pytest.mark.parametrize(
@@ -261,17 +267,17 @@ def test_triton_where_there_is_no_python_header(monkeypatch, gpu_for_triton):
 )
 def test_the_interpreter_of_triton_and_numpy(monkeypatch, version, numpy_version, works):
     pytest.importorskip("triton")
-    monkeypatch.setattr(triton_backend, "_is_interpreted", lambda: True)
+    monkeypatch.setattr(triton_backend, "is_interpreted", lambda: True)
     monkeypatch.setattr("triton.__version__", version)
     monkeypatch.setattr(triton_backend.importlib.metadata, "version", lambda name: {"numpy": numpy_version}[name])
-    reason = triton_backend.unavailable()
+    reason = triton_backend.BACKEND.unavailable()
     assert reason is None if works else f"found {version} and {numpy_version}" in reason
 
 
 @pytest.mark.parametrize(("version", "serves"), [("3.5.1", False), ("3.6.0", True), ("3.10.0", True), ("4.0.0", True)])
 def test_releases_of_triton(monkeypatch, gpu_for_triton, version, serves):
     pretend_triton(monkeypatch, version)
-    reason = triton_backend.unavailable()
+    reason = triton_backend.BACKEND.unavailable()
     assert reason is None if serves else reason == f"it needs Triton 3.6, found {version}"
 
 
@@ -293,7 +299,7 @@ def test_backward_runs_where_the_environment_asks(monkeypatch, asked):
     if asked not in geco_ext.available_backends():
         pytest.skip(f"{asked} cannot run here")
     monkeypatch.setenv("GECO_EXT_BACKEND", asked)
-    assert backends.select_for_scaling(torch.device("cpu")) is backends.load(asked)
+    assert dispatch.select_for_scaling(torch.device("cpu")) is backends.load(asked)
 
 
 def test_info_says_what_serves_and_why_not_the_better_ones(better, capsys):
@@ -306,9 +312,9 @@ def test_info_says_what_serves_and_why_not_the_better_ones(better, capsys):
 
 
 def test_info_tells_types_and_constraints_apart(better, monkeypatch, capsys):
-    def no_windows_in_double(request):
-        double = request.predictions[0].dtype == torch.float64
-        return "no windows in float64" if double and "patch_ncc" in request.terms else None
+    def no_windows_in_double(call):
+        double = call.predictions[0].dtype == torch.float64
+        return "no windows in float64" if double and "patch_ncc" in call.terms else None
 
     monkeypatch.setattr(backends.load("cuda"), "refuses", no_windows_in_double)
     better["triton"] = None

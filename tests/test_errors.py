@@ -214,7 +214,7 @@ def test_a_custom_constraint_that_returns_something_else(value, kind, message):
 
 
 def test_a_backend_that_cannot_run_names_the_reason():
-    for name, available, reason in geco_ext.backends.describe():
+    for name, available, reason in geco_ext.ops.dispatch.describe():
         if not available:
             with pytest.raises(RuntimeError, match=f"backend '{name}' cannot run here"), geco_ext.use_backend(name):
                 pass

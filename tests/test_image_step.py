@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import geco_ext
-from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError, backends, criterion
-from geco_ext.backends import cuda
+from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError, backends
+from geco_ext.ops import dispatch
 
 CONSTRAINTS = {
     "errors": lambda: [ReconstructionError(0.1)],
@@ -20,28 +20,27 @@ def device(request, monkeypatch):
     """Of a compiled backend that serves every call, without being asked for."""
     name = request.param
     if name not in geco_ext.available_backends():
-        pytest.skip(f"{name}: {backends.unavailable(name)}")
+        pytest.skip(f"{name}: {dispatch.unavailable(name)}")
     monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
     device = "cuda" if name == "cuda" and torch.cuda.is_available() else "cpu"
-    monkeypatch.setitem(backends._PREFERENCE, device, (name,))
-    for cached in (backends._best_name, backends._best_for):
-        cached.cache_clear()
+    monkeypatch.setitem(dispatch._PREFERENCE, device, (name,))
+    dispatch.best_for.cache_clear()
     yield torch.device(device)
-    for cached in (backends._best_name, backends._best_for):
-        cached.cache_clear()
+    dispatch.best_for.cache_clear()
 
 
 @pytest.fixture
-def taken(monkeypatch):
-    """What image_step has returned, call by call."""
+def taken(device, monkeypatch):
+    """What image_step of the backend has returned, call by call."""
     results = []
 
     def noting(*arguments):
         results.append(image_step(*arguments))
         return results[-1]
 
-    image_step = criterion.image_step
-    monkeypatch.setattr(criterion, "image_step", noting)
+    backend = dispatch.best_for(device)
+    image_step = backend.image_step
+    monkeypatch.setattr(backend, "image_step", noting)
     return results
 
 
@@ -80,7 +79,7 @@ def test_the_bits_of_the_path_of_all_calls(device, taken, monkeypatch, kind, dty
     in_one_call = outcome(GECOLoss(CONSTRAINTS[kind]()).to(device), arguments, 4)
     assert len(taken) == 4
     assert None not in taken
-    monkeypatch.setattr(criterion, "image_step", lambda *step: None)
+    monkeypatch.setattr(dispatch.best_for(device), "image_step", lambda *step: None)
     expected = outcome(GECOLoss(CONSTRAINTS[kind]()).to(device), arguments, 4)
     for got, wanted in zip(in_one_call, expected, strict=True):
         assert got.dtype == wanted.dtype
@@ -100,7 +99,7 @@ def test_any_layout(device, taken, monkeypatch, layout):
     arguments = changed(x_hat).requires_grad_(), x if layout == "channels_last" else changed(x), kl
     in_one_call = outcome(GECOLoss(CONSTRAINTS["windows"]()).to(device), arguments, 3)
     assert None not in taken
-    monkeypatch.setattr(criterion, "image_step", lambda *step: None)
+    monkeypatch.setattr(dispatch.best_for(device), "image_step", lambda *step: None)
     expected = outcome(GECOLoss(CONSTRAINTS["windows"]()).to(device), arguments, 3)
     assert all(torch.equal(got, wanted) for got, wanted in zip(in_one_call, expected, strict=True))
 
@@ -165,10 +164,15 @@ def test_one_channel_is_not_taken_for_all(device):
         GECOLoss([ReconstructionError(0.1, channels=1)]).to(device)(x_hat, x, kl)
 
 
-def test_an_eval_call_before_the_first_step_is_refused(device, taken):
-    with pytest.raises(RuntimeError, match="resolved at the first training call"):
-        GECOLoss(CONSTRAINTS["errors"]()).to(device).eval()(*images(device))
-    assert taken == []
+def test_an_eval_call_before_the_first_step(device, taken):
+    loss_of = GECOLoss(CONSTRAINTS["errors"]()).to(device).eval()
+    x_hat, x, kl = images(device)
+    loss = loss_of(x_hat, x, kl)
+    assert None not in taken
+    natural = 3 * 12 * 11 / (2 * 0.1**2)
+    expected = kl.mean() + natural * ((x_hat - x).square().mean() - 0.1**2)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    assert loss_of.multiplier.isnan().all()
 
 
 def test_a_backend_that_is_asked_for_serves(device, taken, monkeypatch):
@@ -178,12 +182,12 @@ def test_a_backend_that_is_asked_for_serves(device, taken, monkeypatch):
         loss_of(*arguments)
     monkeypatch.setenv("GECO_EXT_BACKEND", "reference")
     loss_of(*arguments)
-    assert taken == [None, None]
+    assert taken == [None]  # nobody is asked inside use_backend
     monkeypatch.delenv("GECO_EXT_BACKEND")
     loss = loss_of(*arguments)
     assert taken[-1] is not None
     scaled = []
-    monkeypatch.setattr(backends.load("reference"), "scale_gradients_in_place", lambda *a: scaled.append(a))
+    monkeypatch.setattr(backends.load("reference"), "scale_gradients", lambda *a: scaled.append(a))
     with geco_ext.use_backend("reference"):
         loss.backward()
     assert len(scaled) == 1
@@ -208,7 +212,7 @@ def test_a_negated_view(device, taken):
 
 def test_a_plan_that_does_not_fit_takes_the_next_backend(device, taken, monkeypatch):
     """As the kernel's own plan says; nothing has moved."""
-    kernels = backends._best_for(device)._kernels()
+    kernels = dispatch.best_for(device).kernels
     monkeypatch.setattr(kernels, "image_step", lambda *step: None)
     loss_of = GECOLoss(CONSTRAINTS["windows"]()).to(device)
     loss_of(*images(device)).backward()
@@ -217,10 +221,10 @@ def test_a_plan_that_does_not_fit_takes_the_next_backend(device, taken, monkeypa
 
 
 def test_the_kernels_refuse_a_patch_beyond_their_memory(device, taken, monkeypatch):
-    if backends._best_for(device) is not cuda:
+    if dispatch.best_for(device).name != "cuda":
         pytest.skip("patches of any size are the CPU's")
     x = torch.rand(1, 1, 400, 400, device=device)
-    monkeypatch.setitem(backends._PREFERENCE, device.type, ("cuda", "reference"))
+    monkeypatch.setitem(dispatch._PREFERENCE, device.type, ("cuda", "reference"))
     loss_of = GECOLoss([PatchNCC(0.9, 399)]).to(device)
     with pytest.warns(RuntimeWarning, match="shared memory"):
         loss_of(x, x, torch.zeros((), device=device))

@@ -14,39 +14,42 @@ from windows import Window
 
 import geco_ext
 from geco_ext import backends
-from geco_ext.autograd import Call, _request
+from geco_ext.backends.allocation import new_gradient
+from geco_ext.contract import LossCall, UpdateSettings
+from geco_ext.ops import dispatch
 from geco_ext.state import new_block, views
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [
     pytest.mark.skipif(
-        "triton" not in geco_ext.available_backends(), reason=f"triton: {backends.unavailable('triton')}"
+        "triton" not in geco_ext.available_backends(), reason=f"triton: {dispatch.unavailable('triton')}"
     ),
     *([pytest.mark.gpu] if DEVICE == "cuda" else []),  # make gpu runs what is marked
 ]
 
 
-def request_for(update, kl, accumulated=1):
+def call_for(update, kl, accumulated=1):
     """Two constraints on one image, one of them per channel, on the state after some steps."""
     torch.manual_seed(0)
     terms = "squared_error; squared_error rows=3"
-    settings = geco_ext.terms.UpdateSettings(0.9, 0.1, 1.0, "log", 1.0, accumulated) if update else None
-    call = Call(terms, (-1,), (True, True), False, 4, 3 * 40 * 30, settings)
+    settings = UpdateSettings(0.9, 0.1, 1.0, "log", 1.0, accumulated) if update else None
     block = new_block(4, device=DEVICE)
     views(block).kappa.fill_(0.2)
     x_hat, x = (torch.rand(4, 3, 40, 30, device=DEVICE) for _ in range(2))
-    return _request(call, block, kl.to(DEVICE), (x_hat, x))
+    kl = kl.to(DEVICE)
+    gradients = [new_gradient(x_hat), new_gradient(kl)]
+    return LossCall([x_hat], [x], kl, block, terms, (-1,), gradients, 4, 3 * 40 * 30, settings)
 
 
 @pytest.mark.parametrize("kl", [torch.rand(4), torch.tensor([1.0, float("inf"), 0.0, 2.0])])
 def test_the_two_halves_of_a_step_of_several_processes(kl):
     triton, reference = backends.load("triton"), backends.load("reference")
-    ours, theirs = request_for(True, kl), request_for(True, kl)
+    ours, theirs = call_for(True, kl), call_for(True, kl)
     sums, expected_sums = triton.constraint_sums(ours), reference.constraint_sums(theirs)
     torch.testing.assert_close(sums, expected_sums, rtol=1e-6, atol=1e-6, equal_nan=True)
     for gradient, expected in zip(ours.gradients, theirs.gradients, strict=True):
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-9)
-    assert torch.equal(ours.block, request_for(True, kl).block)  # sums move nothing
+    assert torch.equal(ours.block, call_for(True, kl).block)  # sums move nothing
     loss, factor = triton.update_from_sums(ours, sums * 2, 2)
     expected_loss, expected_factor = reference.update_from_sums(theirs, expected_sums * 2, 2)
     torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=1e-5, equal_nan=True)
@@ -122,7 +125,7 @@ def test_constants_of_a_kernel_come_apart():
     """Down to the last one as Triton's own: releases before 3.8 take no text, None or tuple inside a tuple."""
     import triton.language as tl
 
-    from geco_ext.backends.triton_kernels.constants import Constants
+    from geco_ext.backends.triton.kernels.constants import Constants
 
     def come_apart(value):
         assert isinstance(value, tl.constexpr)

@@ -82,12 +82,12 @@ def test_a_captured_launch_has_memory_of_its_own(monkeypatch):
     kernels = types.SimpleNamespace(
         TICKET_WORDS=16, is_capturing=lambda stream: stream in capturing, workspace_words=lambda index: 64
     )
-    monkeypatch.setattr(cuda, "_kernels", lambda: kernels)
+    monkeypatch.setattr(cuda.BACKEND, "kernels", kernels, raising=False)
     monkeypatch.setattr(cuda, "_workspace_words", kernels.workspace_words)
     tensor = torch.zeros(1)
-    captured = [cuda.workspace(tensor, 0, 5) for _ in range(2)]
+    captured = [cuda.BACKEND.workspace(tensor, 0, 5) for _ in range(2)]
     capturing.clear()
-    ordinary = [cuda.workspace(tensor, 0, stream) for stream in (5, 5, 6)]
+    ordinary = [cuda.BACKEND.workspace(tensor, 0, stream) for stream in (5, 5, 6)]
     assert ordinary[0] is ordinary[1]
     assert len({made.data_ptr() for made in (*captured, *ordinary)}) == 4
 

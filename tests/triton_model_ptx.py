@@ -8,8 +8,9 @@ import torch
 from model_kernels import KERNELS, inputs_of
 from triton_ptx import Compiler, print_kernels
 
-import geco_ext.backends
-from geco_ext.model_kernels import triton_kernels
+from geco_ext.backends import triton as triton_backend
+from geco_ext.backends.triton.kernels import models as triton_kernels
+from geco_ext.ops import dispatch
 
 FLOATS = {"float32": torch.float32, "float16": torch.float16, "float64": torch.float64}
 
@@ -19,7 +20,7 @@ def compiled(architecture, step):
     names = [name for name in dir(triton_kernels) if name.endswith("_kernel")]
     kernels = {name: getattr(triton_kernels, name) for name in names}
     compilers = {name: Compiler(kernel, architecture) for name, kernel in kernels.items()}
-    geco_ext.backends.select_for = lambda device, dtype: "triton"
+    dispatch.select_for_models = lambda leader: triton_backend.BACKEND
     try:
         for name, compiler in compilers.items():
             setattr(triton_kernels, name, compiler)

@@ -16,9 +16,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import geco_ext
-from geco_ext import backends
 from geco_ext.backends import triton as triton_backend
-from geco_ext.backends.triton_kernels import gradient_scale, lagrangian
+from geco_ext.backends.triton.kernels import gradient_scale, lagrangian
+from geco_ext.ops import dispatch
 
 TYPES = {
     torch.float32: "*fp32",
@@ -73,9 +73,9 @@ def compiled(architecture, step):
     forward = Compiler(lagrangian.lagrangian_kernel, architecture)
     backward = Compiler(gradient_scale.gradient_scale_kernel, architecture)
     lagrangian.lagrangian_kernel, gradient_scale.gradient_scale_kernel = forward, backward
-    backends._forced[0] = "triton"
-    backends.select = lambda request: triton_backend
-    backends.select_for_scaling = lambda device_type: triton_backend
+    dispatch._forced[0] = "triton"
+    dispatch.select = lambda call: triton_backend.BACKEND
+    dispatch.select_for_scaling = lambda device: triton_backend.BACKEND
     try:
         step()
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from geco_ext.terms import Request
+from geco_ext.contract import LossCall
 
 _KEPT = (torch.float32, torch.float64)
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -25,9 +25,9 @@ def loss_dtype(predictions: list[Tensor]) -> torch.dtype:
     return torch.float32
 
 
-def new_loss(request: Request) -> Tensor:
+def new_loss(call: LossCall) -> Tensor:
     """An uninitialised 0-d loss."""
-    return new_empty(request.block, (), loss_dtype(request.predictions))
+    return new_empty(call.block, (), loss_dtype(call.predictions))
 
 
 def new_gradient(tensor: Tensor) -> Tensor:

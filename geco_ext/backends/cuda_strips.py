@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from geco_ext.backends.native import program
-from geco_ext.terms import IMAGE, Request, parse_terms
-
-WINDOWED = frozenset({"patch_ncc", "local_statistics"})
+from geco_ext.contract import IMAGE, LossCall, count_rows, parse_terms
 
 _LANES = 32
 # That a row of a warp's rings holds: five moments and three coefficients of each column, five numbers of each lane.
@@ -15,14 +12,14 @@ _NUMBERS_OF_COLUMN, _NUMBERS_OF_LANE = 8, 5
 _MAX_CHANNELS = 1024  # one by one
 
 
-def refuses_patches(request: Request, shared_bytes: int) -> str | None:
+def refuses_patches(call: LossCall, shared_bytes: int) -> str | None:
     """Why a block with so much shared memory cannot take the windowed terms, or None."""
-    terms = parse_terms(request.terms)
-    windows = {(t.patch_size, t.stride, t.per_channel) for t in terms if t.kind in WINDOWED}
+    terms = parse_terms(call.terms)
+    windows = {(t.patch_size, t.stride, t.per_channel) for t in terms if t.is_windowed}
     if not windows:
         return None
-    image = request.owners.index(IMAGE)
-    x_hat, x = request.predictions[image], request.targets[image]
+    image = call.owners.index(IMAGE)
+    x_hat, x = call.predictions[image], call.targets[image]
     channels, width = x_hat.shape[1], x_hat.shape[3]
     if channels > _MAX_CHANNELS and any(per_channel for _, _, per_channel in windows):
         return f"it takes the channels of at most {_MAX_CHANNELS} one by one, got {channels}"
@@ -31,7 +28,7 @@ def refuses_patches(request: Request, shared_bytes: int) -> str | None:
     columns_of_lanes = (1, 2) if is_double else (1, 4)
     smallest, largest = min(size for size, _, _ in windows), max(size for size, _, _ in windows)
     # Rules, coefficients and sums, at most; then the rings.
-    fixed = 9216 + 8 * (13 * channels + 3 * program(request.terms, request.owners).constraints)
+    fixed = 9216 + 8 * (13 * channels + 3 * count_rows(call.terms))
     for columns in columns_of_lanes:
         held = _LANES * columns
         wide_enough = width <= held or held > 2 * (largest - 1)

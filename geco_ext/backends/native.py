@@ -1,19 +1,31 @@
-"""What the two compiled backends share: the extension module and how a call is handed to it."""
+"""What the two compiled backends share: the extension module, and how a call is handed to it."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
+import torch  # first: the extension then shares PyTorch's OpenMP threads
+from torch import Tensor
 
-from geco_ext.backends.allocation import empty_like
-from geco_ext.terms import Request, UpdateSettings, inputs_of_terms, parse_terms
+from geco_ext.backends.allocation import empty_like, new_empty, new_loss
+from geco_ext.backends.base import Backend
+from geco_ext.contract import (
+    IMAGE,
+    KINDS,
+    ImageStep,
+    LossCall,
+    UpdateSettings,
+    count_rows,
+    inputs_of_terms,
+    parse_terms,
+)
 
-# The numbers are those of the enums in csrc/call.h and csrc/math/multiplier.h.
+# The numbers are those of the enums in csrc.
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64]
-TERM_KINDS = {"squared_error": 0, "class_probability": 1, "scalar": 2, "patch_ncc": 3, "local_statistics": 4}
+TERM_KINDS = {name: number for number, name in enumerate(KINDS)}
 SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 VIOLATIONS = {"log": 0, "relative": 1, "raw": 2}
 
@@ -32,15 +44,8 @@ def extension() -> tuple[Any, str | None]:
     return compiled, None
 
 
-class Program(NamedTuple):
-    """The compiled form of a constraint vector."""
-
-    compiled: Any
-    constraints: int
-
-
 @lru_cache(maxsize=1024)
-def program(terms: str, owners: tuple[int, ...]) -> Program:
+def constraint_vector(terms: str, owners: tuple[int, ...]) -> Any:
     """The constraint vector as the extension knows it, built once."""
     parsed = parse_terms(terms)
     compiled = extension()[0].Program()
@@ -58,12 +63,14 @@ def program(terms: str, owners: tuple[int, ...]) -> Program:
             term.eps,
             term.per_channel,
         )
-    return Program(compiled, sum(term.rows for term in parsed))
+    return compiled
 
 
 @lru_cache(maxsize=1024)
-def compiled_update(settings: UpdateSettings) -> Any:
-    """The multiplier update as the extension knows it, built once."""
+def multiplier_update(settings: UpdateSettings | None) -> Any:
+    """The multiplier update as the extension knows it, built once; None for an evaluation."""
+    if settings is None:
+        return None
     return extension()[0].MultiplierUpdate(
         settings.alpha,
         settings.lr,
@@ -74,25 +81,95 @@ def compiled_update(settings: UpdateSettings) -> Any:
     )
 
 
-def arguments(request: Request) -> tuple[Any, ...]:
-    """The request in the order in which the extension's functions take it."""
-    predictions, targets, kl, block, terms, owners, gradients, batch, image_elements, _ = request
+class Native(Backend):
+    """A backend whose operators are functions of a submodule of the extension, named alike."""
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run on this machine, or None."""
+        return extension()[1]
+
+    def refuses(self, call: LossCall) -> str | None:
+        """Why it cannot serve a call of the loss, or None."""
+        return super().refuses(call) or _refuses_ranks(call)
+
+    @cached_property
+    def kernels(self) -> Any:
+        """The submodule."""
+        return getattr(extension()[0], self.name)
+
+    def place(self, tensor: Tensor) -> tuple[Any, ...]:
+        """Where a call runs: what the extension's functions take last."""
+        raise NotImplementedError
+
+    def place_of_loss(self, block: Tensor) -> tuple[Any, ...]:
+        """The same for functions of the loss that measure constraints."""
+        return self.place(block)
+
+    def place_of_models(self, leader: Tensor) -> tuple[Any, ...]:
+        """The same for operators of models."""
+        return self.place(leader)
+
+    def lagrangian(self, call: LossCall) -> Tensor:
+        """Loss, 0-d; the gradients are written, and with ``call.update`` the state moves."""
+        loss = new_loss(call)
+        self.kernels.lagrangian(
+            *call_arguments(call), loss, multiplier_update(call.update), *self.place_of_loss(call.block)
+        )
+        return loss
+
+    def constraint_sums(self, call: LossCall) -> Tensor:
+        """Sums over the batch of the constraint vector, number of examples; writes the gradients."""
+        sums = new_empty(call.block, (count_rows(call.terms) + 1,))
+        self.kernels.constraint_sums(*call_arguments(call), sums, *self.place_of_loss(call.block))
+        return sums
+
+    def image_step(
+        self, terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
+    ) -> ImageStep | None:
+        """A call that looks at images alone, as one call into C++, or None."""
+        return self.kernels.image_step(  # type: ignore[no-any-return]
+            constraint_vector(terms, (IMAGE,)),
+            multiplier_update(update),
+            x_hat,
+            x,
+            kl,
+            block,
+            torch.is_grad_enabled(),
+            *self.place_of_loss(block),
+        )
+
+    def image_step_backward(self, kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
+        """Multiply the gradients of an image step in place; False where this has not been done."""
+        return self.kernels.image_step_backward(  # type: ignore[no-any-return]
+            kl_gradient, image_gradient, incoming, *self.place(incoming)
+        )
+
+    def scale_gradients(self, gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
+        """``outputs[i] = gradients[i] * factor``, rounded once."""
+        self.kernels.scale_gradients(list(gradients), list(outputs), factor, *self.place(factor))
+
+    def model_operator(self, name: str, leader: Tensor, *arguments: Any) -> Any:
+        """The operator of that name."""
+        return getattr(self.kernels, name)(*arguments, *self.place_of_models(leader))
+
+
+def call_arguments(call: LossCall) -> tuple[Any, ...]:
+    """The call in the order in which the extension's functions take it."""
     # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
     return (
-        program(terms, owners).compiled,
-        [p.resolve_neg() for p in predictions],
-        [t if t is None else t.resolve_neg() for t in targets],
-        gradients,
-        kl if kl is None else kl.resolve_neg(),
-        block,
-        batch,
-        image_elements,
+        constraint_vector(call.terms, call.owners),
+        [prediction.resolve_neg() for prediction in call.predictions],
+        [target if target is None else target.resolve_neg() for target in call.targets],
+        call.gradients,
+        call.kl if call.kl is None else call.kl.resolve_neg(),
+        call.block,
+        call.batch,
+        call.image_elements,
     )
 
 
-def refuses_call(request: Request) -> str | None:
-    """Why the extension cannot serve the request, or None."""
-    for prediction in request.predictions:
+def _refuses_ranks(call: LossCall) -> str | None:
+    for prediction in call.predictions:
         if prediction.dim() > MAX_RANK:
             return f"it takes tensors of at most {MAX_RANK} dimensions, got {prediction.dim()}"
     return None

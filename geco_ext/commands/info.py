@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from geco_ext.backends import Choice
+    from geco_ext.ops.dispatch import Choice
 
 
 def info() -> int:
     """Versions, backends and why one is missing, what serves which tensors, compiled CUDA architectures, threads."""
     import torch
 
-    from geco_ext import backends
+    from geco_ext.ops.dispatch import describe
 
     print(f"geco-ext {_version('geco-ext')}, Python {platform.python_version()}, {platform.machine()}")
     print(f"torch {torch.__version__}, {_devices()}, {torch.get_num_threads()} CPU threads")
     for package in ("lightning", "triton"):
         print(f"{package} {_version(package)}")
     print("backends:")
-    for name, available, reason in backends.describe():
+    for name, available, reason in describe():
         print(f"  {name:<10} {'available' if available else 'not available'}: {' '.join(reason.split())}")
     print("what serves a call:")
     for line in _serving():
@@ -62,7 +62,7 @@ def _serving() -> Iterator[str]:
     """For each device: which backend serves which types and constraints, and why no better one does."""
     import torch
 
-    from geco_ext.backends import ENVIRONMENT_VARIABLE
+    from geco_ext.ops.dispatch import ENVIRONMENT_VARIABLE
 
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     if asked:
@@ -89,13 +89,13 @@ def _of(served: list[tuple[str, str]]) -> str:
 def _choice(device: str, dtype: torch.dtype, work: str) -> Choice:
     import torch
 
-    from geco_ext.backends import choose
+    from geco_ext.contract import IMAGE, LossCall
+    from geco_ext.ops.dispatch import choose
     from geco_ext.state import new_block
-    from geco_ext.terms import IMAGE, Request
 
     image = torch.empty(1, 1, 16, 16, dtype=dtype, device=device)
     block = new_block(2, device=device)
-    return choose(Request([image], [image], None, block, _WORK[work], (IMAGE,), [None, None], 1, 256, None))
+    return choose(LossCall([image], [image], None, block, _WORK[work], (IMAGE,), [None, None], 1, 256, None))
 
 
 def _compiled() -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geco_ext.checks import check_kappa_non_negative
-from geco_ext.terms import Term
+from geco_ext.contract import Term
 
 
 class ComparedPair(NamedTuple):
@@ -54,6 +54,7 @@ class Constraint(nn.Module):
     _default_kappa: float = 0.0
     _slots: WeakKeyDictionary[nn.Module, Tensor]
     _slot: Tensor | None
+    _kappa_version: tuple[int, int] | None  # of the slot, when kappa was last read from it or written to it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take ``kappa = 0.1`` in a class body for its default, and keep the property."""
@@ -75,7 +76,10 @@ class Constraint(nn.Module):
 
     @property
     def kappa(self) -> float:
-        """The tolerance."""
+        """The tolerance, as the criterion's state has it: read again, which waits for the device, when that changed."""
+        slot = self._slot
+        if slot is not None and not torch.compiler.is_compiling() and _version(slot) != self._kappa_version:
+            self._kappa, self._kappa_version = float(slot[0]), _version(slot)
         return self._kappa
 
     @kappa.setter
@@ -84,6 +88,8 @@ class Constraint(nn.Module):
         with torch.no_grad():
             for slot in self._slots.values():
                 slot.fill_(self._kappa)
+        if self._slot is not None:
+            self._kappa_version = _version(self._slot)
 
     @property
     def kappa_tensor(self) -> Tensor:
@@ -132,19 +138,30 @@ class Constraint(nn.Module):
     def _bind(self, criterion: nn.Module, slot: Tensor) -> None:
         self._slots[criterion] = slot
         self._slot = slot
+        self._kappa_version = None
 
     def _unbind(self) -> None:
         self._slots = WeakKeyDictionary()
         self._slot = None
+        self._kappa_version = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the places for kappa, which a copied criterion binds itself."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_slots", "_slot")}
+        return {
+            name: value for name, value in self.__dict__.items() if name not in ("_slots", "_slot", "_kappa_version")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, bound to no criterion."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._unbind()
+
+
+def _version(slot: Tensor) -> tuple[int, int] | None:
+    """Changes whenever somebody writes the slot; None where its value cannot be read (meta and fake tensors)."""
+    if type(slot) is not Tensor or slot.is_meta:
+        return None
+    return slot.data_ptr(), slot._version
 
 
 def snake_case(name: str) -> str:

@@ -10,7 +10,7 @@ from geco_ext import functional
 from geco_ext.checks import check_class_gradient, check_class_scores, check_kappa_probability, check_labels
 from geco_ext.constraints.base import ComparedPair
 from geco_ext.constraints.frozen import NetworkConstraint
-from geco_ext.terms import Term
+from geco_ext.contract import Term
 
 
 class ClassificationAccuracy(NetworkConstraint):

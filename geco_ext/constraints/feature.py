@@ -11,7 +11,7 @@ from torch import Tensor
 from geco_ext import functional
 from geco_ext.constraints.base import ComparedPair
 from geco_ext.constraints.frozen import NetworkConstraint
-from geco_ext.terms import Term
+from geco_ext.contract import Term
 
 
 class FeatureReconstructionError(NetworkConstraint):

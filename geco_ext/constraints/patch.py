@@ -13,7 +13,7 @@ from geco_ext.checks import (
     check_positive_integer,
 )
 from geco_ext.constraints.base import Constraint
-from geco_ext.terms import Term
+from geco_ext.contract import Term
 
 
 class _PatchConstraint(Constraint):

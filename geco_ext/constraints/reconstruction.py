@@ -9,7 +9,7 @@ from torch import Tensor
 from geco_ext import functional
 from geco_ext.checks import check_positive_integer
 from geco_ext.constraints.base import Constraint
-from geco_ext.terms import Term
+from geco_ext.contract import Term
 
 Reduction = Literal["mean", "sum"]
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from geco_ext import checks
-from geco_ext.autograd import Call, Lagrangian
+from geco_ext.contract import IMAGE, Term
+from geco_ext.ops.loss import lagrangian
 from geco_ext.state import new_block, views
-from geco_ext.terms import IMAGE, Term
 
 
 def reconstruction_error(
@@ -221,14 +221,5 @@ def _evaluate(term: Term, predictions: list[Tensor], targets: list[Tensor], kapp
     first = predictions[0]
     block = new_block(1, device=first.device)
     views(block).kappa.fill_(kappa)
-    grad_enabled = torch.is_grad_enabled()
-    call = Call(
-        terms=str(term),
-        owners=(IMAGE,) * len(predictions),
-        wants_gradient=(*[grad_enabled and p.requires_grad for p in predictions], False),
-        targets_want_gradient=grad_enabled and any(t.requires_grad for t in targets),
-        batch=first.shape[0],
-        image_elements=first[0].numel(),
-        update=None,
-    )
-    return Lagrangian.apply(call, block, None, *predictions, *targets)  # type: ignore[no-any-return, no-untyped-call]
+    owners = (IMAGE,) * len(predictions)
+    return lagrangian(predictions, targets, owners, None, block, str(term), first.shape[0], first[0].numel())

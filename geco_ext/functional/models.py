@@ -12,7 +12,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from geco_ext.model_kernels.functions import AffineCoupling, GaussianRsampleKL, LSTMGates
+from geco_ext.ops.models import AffineCoupling, GaussianRsampleKL, LSTMGates
 
 
 def gaussian_rsample_kl(

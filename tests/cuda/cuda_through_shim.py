@@ -12,15 +12,14 @@ module = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(module)
 sys.modules["geco_ext._C"] = module
 
-from geco_ext import backends  # noqa: E402
 from geco_ext.backends import cuda  # noqa: E402
+from geco_ext.ops import dispatch  # noqa: E402
 
-cuda.unavailable = lambda: None
-cuda.refuses = cuda._refuses_work
-cuda.refuses_device = lambda device: None
+cuda.BACKEND.unavailable = lambda: None
+cuda.BACKEND.refuses_device = lambda device: None
+cuda.BACKEND.place = lambda tensor: (0, 0)
 cuda._shared_bytes = lambda index: 227 << 10
-cuda.current_stream = lambda tensor: (0, 0)
-backends._PREFERENCE["cpu"] = ("cpu", "cuda", "reference")
+dispatch._PREFERENCE["cpu"] = ("cpu", "cuda", "reference")
 
 
 def pytest_sessionstart(session):

@@ -18,8 +18,8 @@ import torch
 
 from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import extension
+from geco_ext.contract import IMAGE, LossCall
 from geco_ext.state import new_block
-from geco_ext.terms import IMAGE, Request
 
 ROOT = Path(__file__).parents[2]
 KERNELS = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), *sorted((ROOT / "csrc/cuda").glob("*.cpp"))]
@@ -172,8 +172,8 @@ def test_python_knows_which_patches_the_kernels_take(plain):
 def takes_patches(dtype: torch.dtype, width: int, size: int) -> bool:
     images = [torch.empty(1, 1, 100, width, dtype=dtype, device="meta")]
     terms = f"patch_ncc patch_size={size} eps=1e-05"
-    request = Request(images, images, None, new_block(1), terms, (IMAGE,), [None, None], 1, 100 * width, None)
-    return refuses_patches(request, 227 << 10) is None
+    call = LossCall(images, images, None, new_block(1), terms, (IMAGE,), [None, None], 1, 100 * width, None)
+    return refuses_patches(call, 227 << 10) is None
 
 
 @pytest.mark.sanitize

@@ -17,7 +17,9 @@ from on_device import (
 )
 
 import geco_ext
-from geco_ext import GECOLoss, ReconstructionError, autograd
+from geco_ext import GECOLoss, ReconstructionError
+from geco_ext.ops import dispatch
+from geco_ext.ops import loss as loss_operators
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -163,7 +165,9 @@ def little_memory(device, headroom, monkeypatch):
     """Allocations beyond so many bytes fail."""
     if device.type != "cuda":
         with monkeypatch.context() as patch:
-            patch.setattr(autograd, "new_gradient", lambda tensor: (_ for _ in ()).throw(MemoryError("rehearsal")))
+            patch.setattr(
+                loss_operators, "new_gradient", lambda tensor: (_ for _ in ()).throw(MemoryError("rehearsal"))
+            )
             yield
         return
     synchronize(device)
@@ -222,7 +226,7 @@ def test_the_best_backend_serves_a_gpu():
     """In the order cuda, triton, reference; and a backend for tensors in host memory refuses these."""
     names = [name for name in ("cuda", "triton", "reference") if name in geco_ext.available_backends()]
     image = torch.zeros(1, 1, 8, 8, device="cuda")
-    assert geco_ext.backends.select_for_scaling(image.device) is geco_ext.backends.load(names[0])
+    assert dispatch.select_for_scaling(image.device) is geco_ext.backends.load(names[0])
     if "cpu" in geco_ext.available_backends():
         with geco_ext.use_backend("cpu"), pytest.raises(RuntimeError, match="'cpu' cannot serve this call"):
             GECOLoss([ReconstructionError(0.1)]).to("cuda")(image, image, torch.zeros((), device="cuda"))

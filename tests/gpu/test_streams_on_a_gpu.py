@@ -12,6 +12,7 @@ from on_device import CONSTRAINTS, TrainingStep, assert_same, captured, synchron
 
 import geco_ext
 from geco_ext import functional as gf
+from geco_ext.ops import dispatch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,7 +27,7 @@ SMALL = (4, 3, 64, 60)
 def device(request):
     """Of a backend that serves all calls."""
     if request.param not in geco_ext.available_backends():
-        pytest.skip(f"{request.param}: {geco_ext.backends.unavailable(request.param)}")
+        pytest.skip(f"{request.param}: {dispatch.unavailable(request.param)}")
     with geco_ext.use_backend(request.param):
         yield torch.device("cuda", 0)
 

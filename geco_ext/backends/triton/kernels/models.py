@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from geco_ext.model_kernels.triton_formulas import (
+from geco_ext.backends.triton.kernels.model_formulas import (
     compared,
     excess,
     exponential,

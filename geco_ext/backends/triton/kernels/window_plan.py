@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from geco_ext.terms import Term
+from geco_ext.contract import Term
 
-WINDOWED = frozenset({"patch_ncc", "local_statistics"})
 LARGEST_SIDE = 128  # of a tile
 MAX_PATCH = 48  # where an image is larger than a tile can be
 _SIDES = (8, 16, 32, 64, LARGEST_SIDE)
@@ -85,7 +84,7 @@ class Constants(NamedTuple):
 
 def slots_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> dict[int, int]:
     """The first slot of each term that reads a windowed item: squared errors share what lies behind the others."""
-    windowed = [t for t in readers if terms[t].kind in WINDOWED]
+    windowed = [t for t in readers if terms[t].is_windowed]
     return {t: windowed.index(t) if t in windowed else len(windowed) for t in readers}
 
 
@@ -96,7 +95,7 @@ def constants(
     geometries: dict[tuple[int, int, bool], list[tuple[str, int, float]]] = {}
     of_terms = slots_of_terms(terms, readers)
     for t, slot in of_terms.items():
-        if terms[t].kind in WINDOWED:
+        if terms[t].is_windowed:
             joint = channels == 1 or not terms[t].per_channel
             smallest, largest = _EPS[is_double]
             measured = (terms[t].kind, slot, min(max(terms[t].eps, smallest), largest))
@@ -106,7 +105,7 @@ def constants(
     for (size, stride, joint), measured_terms in geometries.items():
         correlates = any(kind == "patch_ncc" for kind, *_ in measured_terms)
         described[joint].append((size, stride, correlates, tuple(measured_terms)))
-    errors = [t for t in readers if terms[t].kind not in WINDOWED]
+    errors = [t for t in readers if not terms[t].is_windowed]
     kind = max((2 if terms[t].rows > 1 else 1 for t in errors), default=0)
     first_error = len(of_terms) - len(errors)
     known = channels if channels <= _KNOWN_CHANNELS else 0
@@ -121,5 +120,5 @@ def clamped_stride(term: Term) -> int:
 
 def slots_needed(terms: Sequence[Term], readers: Sequence[int]) -> int:
     """One for each windowed term, and one for squared errors or one for each channel."""
-    errors = [terms[t].rows for t in readers if terms[t].kind not in WINDOWED]
+    errors = [terms[t].rows for t in readers if not terms[t].is_windowed]
     return len(readers) - len(errors) + max(errors, default=0)

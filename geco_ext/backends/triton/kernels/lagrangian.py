@@ -7,14 +7,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from geco_ext.backends.triton_kernels.measures import (
+from geco_ext.backends.triton.kernels.measures import (
     class_probability,
     mean,
     squared_error,
     sum_of_partials,
     sums_of_channels,
 )
-from geco_ext.backends.triton_kernels.state import (
+from geco_ext.backends.triton.kernels.state import (
     KAPPA,
     KAPPA_SQUARED,
     ONE_MINUS_KAPPA,
@@ -22,7 +22,7 @@ from geco_ext.backends.triton_kernels.state import (
     float64,
     log_multiplier,
 )
-from geco_ext.backends.triton_kernels.windows import windowed
+from geco_ext.backends.triton.kernels.windows import windowed
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""The model kernels just in time (``triton_kernels``). Importing this does not import triton, the first call does."""
+"""The operators of models just in time (``kernels/models.py``). Not this imports triton, but the first call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import new_empty
-from geco_ext.backends.triton import FUSED, multiprocessors, on_device, power_of_two
-from geco_ext.model_kernels.layout import extent_of, is_channels_last, new_like, new_sums, strided
+from geco_ext.backends.layout import extent_of, is_channels_last, new_like, new_sums, strided
+from geco_ext.backends.triton.device import FUSED, multiprocessors, on_device, power_of_two
 
 _TILE = 1024  # numbers of a program in one round: in float32, 16 bytes twice for each of its threads
 _TILE_OF_DOUBLE = 512  # with more, registers do not suffice
@@ -24,8 +24,8 @@ _LARGEST_INDEX = 2**31 - 2 * _TILE
 def gaussian_rsample_kl(
     q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor | None, p_log_std: Tensor | None, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    from geco_ext.model_kernels.triton_kernels import gaussian_kernel
+    """A sample, and the KL [B] from the prior (a standard normal where it is None)."""
+    from geco_ext.backends.triton.kernels.models import gaussian_kernel
 
     call = _Call(q_mean, q_mean)
     z = new_like(q_mean, call.channels_last)
@@ -42,8 +42,8 @@ def gaussian_rsample_kl_backward(
     p_log_std: Tensor | None,
     noise: Tensor,
 ) -> list[Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    from geco_ext.model_kernels.triton_kernels import gaussian_backward_kernel
+    """Gradients by q_mean and q_log_std, and where there is a prior by p_mean and p_log_std."""
+    from geco_ext.backends.triton.kernels.models import gaussian_backward_kernel
 
     call = _Call(q_mean, q_mean)
     gradients = [new_like(q_mean, call.channels_last) for _ in range(2 if p_mean is None else 4)]
@@ -54,8 +54,8 @@ def gaussian_rsample_kl_backward(
 
 
 def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    from geco_ext.model_kernels.triton_kernels import gates_kernel
+    """Hidden and cell."""
+    from geco_ext.backends.triton.kernels.models import gates_kernel
 
     call = _Call(gates, cell)
     hidden, new_cell = (new_like(cell, call.channels_last) for _ in range(2))
@@ -66,8 +66,8 @@ def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 def lstm_gates_backward(
     grad_hidden: Tensor | None, grad_cell: Tensor | None, gates: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    from geco_ext.model_kernels.triton_kernels import gates_backward_kernel
+    """Gradients by gates and by the cell before."""
+    from geco_ext.backends.triton.kernels.models import gates_backward_kernel
 
     call = _Call(gates, cell)
     by_gates, by_cell = new_like(gates, call.channels_last), new_like(cell, call.channels_last)
@@ -76,8 +76,8 @@ def lstm_gates_backward(
 
 
 def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    from geco_ext.model_kernels.triton_kernels import coupling_kernel
+    """The transformed x and the log-determinant [B]."""
+    from geco_ext.backends.triton.kernels.models import coupling_kernel
 
     call = _Call(x, x)
     y = new_like(x, call.channels_last)
@@ -87,8 +87,8 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) 
 def affine_coupling_backward(
     grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
 ) -> list[Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
-    from geco_ext.model_kernels.triton_kernels import coupling_backward_kernel
+    """Gradients by x and log_scale, and of the inverse by shift. ``value``: x, or what the inverse returned."""
+    from geco_ext.backends.triton.kernels.models import coupling_backward_kernel
 
     call = _Call(value, value)
     made = [new_like(value, call.channels_last) for _ in range(3 if inverse else 2)]
@@ -132,7 +132,7 @@ class _Call:
 
     def launch_with_sums(self, kernel: Any, *arguments: Any) -> Tensor:
         """The sums, [B]; few large examples take another launch to add up what several programs have found."""
-        from geco_ext.model_kernels.triton_kernels import sum_of_shares_kernel
+        from geco_ext.backends.triton.kernels.models import sum_of_shares_kernel
 
         sums = new_sums(self.leader)
         blocks = self._blocks()

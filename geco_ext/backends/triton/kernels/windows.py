@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from geco_ext.backends.triton_kernels.moments import (
+from geco_ext.backends.triton.kernels.moments import (
     local_statistics,
     patch_correlation,
     sums_of_cover,

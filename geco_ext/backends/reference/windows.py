@@ -15,13 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geco_ext.terms import Term
-
-
-def positions(extent: int, term: Term) -> int:
-    """How many fully contained patches start along one side of an image."""
-    return (extent - term.patch_size) // term.stride + 1
-
 
 class _Moments(NamedTuple):
     """Of windows of so many ``numbers`` of both images: means, sums of squares about them, sum of co-moments.

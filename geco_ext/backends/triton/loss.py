@@ -1,123 +1,41 @@
-"""Just-in-time kernels (``triton_kernels``): GPUs that the compiled extension does not serve, AMD's among them.
-
-With ``TRITON_INTERPRET=1`` set before triton is first imported, they run on tensors in host memory, slowly.
-"""
+"""Calls of the loss as launches of one kernel (``kernels/lagrangian.py``): how its programs share the tensors."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import shutil
-import sysconfig
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from geco_ext.backends import reference
 from geco_ext.backends.allocation import new_empty, new_loss
-from geco_ext.backends.triton_kernels import window_plan
-from geco_ext.backends.triton_kernels.window_plan import WINDOWED
-from geco_ext.backends.windows import positions
+from geco_ext.backends.triton.device import FUSED, is_interpreted, multiprocessors, on_device, power_of_two
+from geco_ext.backends.triton.kernels import window_plan
 from geco_ext.backends.workspace import new_workspace, workspace_of_stream
+from geco_ext.contract import KINDS, LossCall, Term, count_rows, inputs_of_terms, parse_terms
 from geco_ext.state import COUNTERS
-from geco_ext.terms import Request, Term, inputs_of_terms, parse_terms
-
-OLDEST = (3, 6)  # the first that takes apart tuples of tensors and numbers that hold other tuples
-MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
-MAX_ROWS = 1024
-MAX_INPUTS = 24
-FUSED = {"enable_fp_fusion": True}  # of every launch: later releases multiply and add apart unless told so
 
 _RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
 
 
-def unavailable() -> str | None:
-    """Why this backend cannot run here, or None."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if not _is_interpreted() and not torch.cuda.is_available():
-        return "PyTorch finds no GPU (TRITON_INTERPRET=1 runs it on the CPU, slowly)"
-    import triton
-
-    if _release(triton.__version__) < OLDEST:
-        return f"it needs Triton {OLDEST[0]}.{OLDEST[1]}, found {triton.__version__}"
-    return _fails_in_the_interpreter(triton.__version__) if _is_interpreted() else _cannot_build_launchers()
-
-
-def _release(version: str) -> tuple[int, int]:
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
-
-
-def _fails_in_the_interpreter(triton_version: str) -> str | None:
-    """Up to 3.6 it takes arrays of one number for numbers, which NumPy 2.4 no longer does."""
-    numpy_version = importlib.metadata.version("numpy")
-    if _release(triton_version) < (3, 7) and _release(numpy_version) >= (2, 4):
-        return f"Triton's interpreter needs Triton 3.7 or a NumPy below 2.4, found {triton_version} and {numpy_version}"
-    return None
-
-
-def _cannot_build_launchers() -> str | None:
-    """Triton compiles them at its first launch, which would be too late for another backend to serve the call."""
-    named = os.environ.get("CC")
-    if not any(map(shutil.which, ("gcc", "clang") if named is None else (named,))):
-        return "Triton finds no C compiler (gcc, clang, or the one that CC names) to build its launchers with"
-    scheme = sysconfig.get_default_scheme().replace(
-        "posix_local", "posix_prefix"
-    )  # as Triton does, for Debian's Python
-    installed = sysconfig.get_paths(scheme)["include"]
-    of_compiler = [folder for name in ("CPATH", "C_INCLUDE_PATH") for folder in os.environ.get(name, "").split(":")]
-    if not any(Path(folder, "Python.h").is_file() for folder in (installed, *of_compiler) if folder):
-        return (
-            f"Triton finds no Python.h in {installed} to build its launchers with (python3-dev or python3-devel has it)"
-        )
-    return None
-
-
-def refuses_device(device: torch.device) -> str | None:
-    """Why this backend cannot compute on the device, or None."""
-    if device.type == ("cpu" if _is_interpreted() else "cuda"):
-        return None
-    return f"it computes on {'the CPU (TRITON_INTERPRET=1)' if _is_interpreted() else 'GPUs'}, got {device}"
-
-
-def refuses(request: Request) -> str | None:
-    """Why this backend cannot serve the request, or None."""
-    reason = refuses_device(request.block.device)
-    if reason is not None:
-        return reason
-    if len(request.predictions) > MAX_INPUTS:
-        return f"it compares at most {MAX_INPUTS} tensors in a call, got {len(request.predictions)}"
-    return _refuses_rows(request.terms) or _refuses_sizes(request)
-
-
-def lagrangian(request: Request) -> Tensor:
-    """See :class:`geco_ext.backends.Backend`."""
-    loss = new_loss(request)
-    _launch(request, loss, None)
+def lagrangian(call: LossCall) -> Tensor:
+    """The loss; writes the gradients, and with ``call.update`` the state moves."""
+    loss = new_loss(call)
+    _launch(call, loss, None)
     return loss
 
 
-def constraint_sums(request: Request) -> Tensor:
-    """See :class:`geco_ext.backends.Backend`."""
-    sums = new_empty(request.block, (sum(term.rows for term in parse_terms(request.terms)) + 1,))
-    _launch(request._replace(update=None), None, sums)
+def constraint_sums(call: LossCall) -> Tensor:
+    """Sums over the batch of the constraint vector, then the number of examples; writes the gradients."""
+    sums = new_empty(call.block, (count_rows(call.terms) + 1,))
+    _launch(call._replace(update=None), None, sums)
     return sums
 
 
-# A handful of numbers, once a step and after a collective: nothing to gain.
-update_from_sums = reference.update_from_sums
-
-
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
-    """See :class:`geco_ext.backends.Backend`."""
-    from geco_ext.backends.triton_kernels.gradient_scale import gradient_scale_kernel
+    """``outputs[i] = gradients[i] * factor``, rounded once."""
+    from geco_ext.backends.triton.kernels.gradient_scale import gradient_scale_kernel
 
     most = 8 * multiprocessors(factor.device)
     elements = tuple(gradient.numel() for gradient in gradients)
@@ -139,11 +57,6 @@ def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], fact
         )
 
 
-def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
-    """See :class:`geco_ext.backends.Backend`."""
-    scale_gradients(gradients, gradients, factor)
-
-
 # What is launched -----------------------------------------------------------------------------------------------------
 
 _TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, for each of its threads
@@ -162,7 +75,7 @@ class _Item(NamedTuple):
     kind: str
     readers: tuple[int, ...]  # terms
     setting: Any
-    layout: Any  # see triton_kernels.measures
+    layout: Any  # see kernels.measures
     channels: int
     elements: int  # of a channel, or examples
     per_example: int  # numbers of an example; of a mean, all of them
@@ -181,23 +94,23 @@ class _Plan(NamedTuple):
     warps: int
 
 
-def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
-    from geco_ext.backends.triton_kernels.lagrangian import lagrangian_kernel
+def _launch(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> None:
+    from geco_ext.backends.triton.kernels.lagrangian import lagrangian_kernel
 
     # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
-    given = [*request.predictions] if request.kl is None else [*request.predictions, request.kl]
+    given = [*call.predictions] if call.kl is None else [*call.predictions, call.kl]
     tensors = [tensor.resolve_neg() for tensor in given]
-    targets: list[Tensor | None] = [target if target is None else target.resolve_neg() for target in request.targets]
-    if request.kl is not None:
+    targets: list[Tensor | None] = [target if target is None else target.resolve_neg() for target in call.targets]
+    if call.kl is not None:
         targets.append(None)
-    geometry = tuple(map(_geometry, tensors, targets, request.gradients))
-    block = request.block
+    geometry = tuple(map(_geometry, tensors, targets, call.gradients))
+    block = call.block
     plan = _plan(
-        request.terms,
-        request.owners,
+        call.terms,
+        call.owners,
         geometry,
-        request.image_elements,
-        request.kl is not None,
+        call.image_elements,
+        call.kl is not None,
         multiprocessors(block.device),
     )
     launched = plan.first_programs[-1]
@@ -205,7 +118,7 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
         lagrangian_kernel[(launched,)](
             tuple(tensors),
             tuple(targets),
-            tuple(request.gradients[: len(tensors)]),
+            tuple(call.gradients[: len(tensors)]),
             tuple(item.layout for item in plan.items),
             plan.first_programs,
             plan.programs,
@@ -217,12 +130,12 @@ def _launch(request: Request, loss: Tensor | None, sums: Tensor | None) -> None:
             new_empty(block, (launched + plan.partials_of_windows,)),
             sums,
             loss,
-            request.batch,
+            call.batch,
             plan.items_of_kernel,
             plan.terms,
             plan.constraints,
             power_of_two(plan.constraints),
-            _constants(request.update),
+            _constants(call.update),
             plan.tile,
             num_warps=plan.warps,
             **FUSED,
@@ -277,7 +190,7 @@ def _plan(
         readers = tuple(t for t, of_term in enumerate(inputs) if index in of_term)
         kinds = {terms[t].kind for t in readers}
         compute = tl.float64 if geometry[index].is_double else tl.float32
-        if kinds & WINDOWED:
+        if any(terms[t].is_windowed for t in readers):
             items.append(_windowed_item(geometry[index], terms, readers, compute, multiprocessors))
         elif kinds == {"squared_error"}:
             per_channel = any(terms[t].rows > 1 for t in readers)
@@ -294,21 +207,18 @@ def _plan(
     compared = []
     for t, (term, of_term) in enumerate(zip(terms, inputs, strict=True)):
         slots = window_plan.slots_of_terms(terms, items[of_term[0]].readers)
-        windows = (
-            (term.patch_size, window_plan.clamped_stride(term), term.per_channel) if term.kind in WINDOWED else None
-        )
+        windows = (term.patch_size, window_plan.clamped_stride(term), term.per_channel) if term.is_windowed else None
         rule = _RULES[term.scale_rule]
         described.append((term.kind, first_row, term.rows, rule, term.mean, tuple(of_term), (slots[t], windows)))
         first_row += term.rows
-        elements = {
-            "squared_error": sum(items[i].per_example for i in of_term),
-            "class_probability": image_elements,
-            "patch_ncc": image_elements,
-        }
-        if term.kind == "local_statistics":
+        counted = KINDS[term.kind].elements
+        elements = image_elements
+        if counted == "compared":
+            elements = sum(items[i].per_example for i in of_term)
+        elif counted == "positions":
             height, width = geometry[of_term[0]].shape[-2:]
-            elements[term.kind] = 2 * positions(height, term) * positions(width, term)
-        compared.append(elements.get(term.kind, 1))
+            elements = 2 * term.positions(height) * term.positions(width)
+        compared.append(elements)
 
     measured = sum(item.channels * item.elements for item in items if item.kind == "squared_error")
     tile = _TILE if measured >= 2 * multiprocessors * _TILE else _SMALL_TILE
@@ -334,9 +244,9 @@ def _plan(
 @lru_cache(maxsize=1024)
 def _constants(value: tuple[Any, ...] | None) -> Any:
     """What a kernel is compiled for, in the form that it takes."""
-    from geco_ext.backends.triton_kernels.constants import Constants
+    from geco_ext.backends.triton.kernels.constants import Constants
 
-    return value if value is None or _is_interpreted() else Constants(value)
+    return value if value is None or is_interpreted() else Constants(value)
 
 
 def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> int:
@@ -418,43 +328,3 @@ def _starts(counts: Sequence[int]) -> tuple[int, ...]:
     for count in counts:
         starts.append(starts[-1] + count)
     return tuple(starts)
-
-
-def power_of_two(count: int) -> int:
-    """The next power of two."""
-    return 1 << max(count - 1, 0).bit_length()
-
-
-@cache
-def _is_interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Launches inside the ``with`` block go there."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """How many a device has; interpreted, as good as a few."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
-
-
-@lru_cache(maxsize=1024)
-def _refuses_rows(terms: str) -> str | None:
-    rows = sum(term.rows for term in parse_terms(terms))
-    return f"it takes at most {MAX_ROWS} constraints, got {rows}" if rows > MAX_ROWS else None
-
-
-def _refuses_sizes(request: Request) -> str | None:
-    terms = parse_terms(request.terms)
-    for term, inputs in zip(terms, inputs_of_terms(terms, request.owners), strict=True):
-        for shape in (request.predictions[index].shape for index in inputs):
-            if term.kind == "class_probability" and shape[1] > MAX_CLASSES:
-                return f"it takes at most {MAX_CLASSES} classes, got {shape[1]}"
-            if term.kind in WINDOWED:
-                reason = window_plan.refuses_patch(term.patch_size, shape[2], shape[3])
-                if reason is not None:
-                    return reason
-    return None

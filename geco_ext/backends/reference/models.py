@@ -1,4 +1,4 @@
-"""The model kernels in plain PyTorch, in float64: the formulas to read, and the oracle of the tests."""
+"""The operators of models in plain PyTorch, in float64: the formulas to read, and the oracle of the tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geco_ext.model_kernels.layout import is_channels_last, sum_dtype
+from geco_ext.backends.layout import is_channels_last, sum_dtype
 
 
 def gaussian_rsample_kl(
     q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor | None, p_log_std: Tensor | None, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
+    """A sample, and the KL [B] from the prior (a standard normal where it is None)."""
     mean, log_std = q_mean.double(), q_log_std.double()
     log_ratio, distance = _compared(mean, log_std, p_mean, p_log_std)
     # exp(2r) - 1 - 2r: nothing is left of it, but rounding, where posterior and prior agree and it is not expm1.
@@ -30,7 +30,7 @@ def gaussian_rsample_kl_backward(
     p_log_std: Tensor | None,
     noise: Tensor,
 ) -> list[Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
+    """Gradients by q_mean and q_log_std, and where there is a prior by p_mean and p_log_std."""
     mean, log_std = q_mean.double(), q_log_std.double()
     log_ratio, distance = _compared(mean, log_std, p_mean, p_log_std)
     of_z, of_kl = _or_zero(grad_z), _per_example(grad_kl, q_mean)
@@ -44,7 +44,7 @@ def gaussian_rsample_kl_backward(
 
 
 def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
+    """Hidden and cell."""
     i, f, g, o = gates.double().chunk(4, dim=1)
     new_cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return _like(gates, o.sigmoid() * new_cell.tanh()), _like(gates, new_cell)
@@ -53,7 +53,7 @@ def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 def lstm_gates_backward(
     grad_hidden: Tensor | None, grad_cell: Tensor | None, gates: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
+    """Gradients by gates and by the cell before."""
     i, f, g, o = gates.double().chunk(4, dim=1)
     squashed = (f.sigmoid() * cell + i.sigmoid() * g.tanh()).tanh()
     of_hidden = _or_zero(grad_hidden)
@@ -69,7 +69,7 @@ def lstm_gates_backward(
 
 
 def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
+    """The transformed x and the log-determinant [B]."""
     logarithm = log_scale.double()
     if inverse:
         return _like(x, (x.double() - shift) * (-logarithm).exp()), _sums(x, -logarithm)
@@ -79,7 +79,7 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) 
 def affine_coupling_backward(
     grad_y: Tensor | None, grad_log_det: Tensor | None, value: Tensor, log_scale: Tensor, inverse: bool
 ) -> list[Tensor]:
-    """See :class:`geco_ext.model_kernels.ModelKernels`."""
+    """Gradients by x and log_scale, and of the inverse by shift. ``value``: x, or what the inverse returned."""
     of_y, of_log_det = _or_zero(grad_y), _per_example(grad_log_det, value)
     logarithm = log_scale.double()
     if inverse:

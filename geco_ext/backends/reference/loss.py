@@ -14,70 +14,49 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import loss_dtype
-from geco_ext.backends.windows import local_statistics, patch_ncc, positions
+from geco_ext.backends.reference.windows import local_statistics, patch_ncc
+from geco_ext.contract import KINDS, LossCall, Term, UpdateSettings, inputs_of_terms, parse_terms
 from geco_ext.state import State, views
-from geco_ext.terms import Request, Term, UpdateSettings, inputs_of_terms, parse_terms
 
 SMALLEST = 1e-12  # scales and shares of the tolerance below it count as it
 
 
-def unavailable() -> str | None:
-    """Why this backend cannot run here: it always can."""
-    return None
-
-
-def refuses_device(device: torch.device) -> str | None:
-    """Why this backend cannot compute on the device: it computes on all."""
-    return None
-
-
-def refuses(request: Request) -> str | None:
-    """Why this backend cannot serve the request: it serves all."""
-    return None
-
-
-def lagrangian(request: Request) -> Tensor:
-    """See :class:`geco_ext.backends.Backend`."""
-    averages = _constraint_averages(request)
-    kl = _mean_kl(request)
-    if request.update is None:
-        penalty = (_log_multiplier(request).exp() * averages).sum()
+def lagrangian(call: LossCall) -> Tensor:
+    """The loss; writes the gradients, and with ``call.update`` the state moves."""
+    averages = _constraint_averages(call)
+    kl = _mean_kl(call)
+    if call.update is None:
+        penalty = (_log_multiplier(call).exp() * averages).sum()
     else:
-        penalty = _update_state(request, request.update, averages, torch.isfinite(kl), request.batch)
-    return (kl + penalty).to(loss_dtype(request.predictions))
+        penalty = _update_state(call, call.update, averages, torch.isfinite(kl), call.batch)
+    return (kl + penalty).to(loss_dtype(call.predictions))
 
 
-def constraint_sums(request: Request) -> Tensor:
-    """See :class:`geco_ext.backends.Backend`."""
-    averages = _constraint_averages(request)
-    kl = _mean_kl(request)
+def constraint_sums(call: LossCall) -> Tensor:
+    """Sums over the batch of the constraint vector, then the number of examples; writes the gradients."""
+    averages = _constraint_averages(call)
+    kl = _mean_kl(call)
     # A kl that is not finite makes every sum NaN, so that all processes skip the step.
-    sums = averages * request.batch + torch.where(torch.isfinite(kl), 0.0, torch.nan)
-    return torch.cat([sums, sums.new_full((1,), request.batch)])
+    sums = averages * call.batch + torch.where(torch.isfinite(kl), 0.0, torch.nan)
+    return torch.cat([sums, sums.new_full((1,), call.batch)])
 
 
-def update_from_sums(request: Request, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
-    """See :class:`geco_ext.backends.Backend`."""
-    assert request.update is not None
+def update_from_sums(call: LossCall, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
+    """The loss and the factor of all gradients, from sums over all processes; the state moves."""
+    assert call.update is not None
     examples = sums[-1]
     averages = sums[:-1] / examples
-    factor = world_size * request.batch / examples
+    factor = world_size * call.batch / examples
     finite = torch.ones((), dtype=torch.bool, device=sums.device)
-    penalty = _update_state(request, request.update, averages, finite, examples.to(torch.int64))
-    loss = _mean_kl(request) * factor + penalty
-    return loss.to(loss_dtype(request.predictions)), factor
+    penalty = _update_state(call, call.update, averages, finite, examples.to(torch.int64))
+    loss = _mean_kl(call) * factor + penalty
+    return loss.to(loss_dtype(call.predictions)), factor
 
 
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
-    """See :class:`geco_ext.backends.Backend`."""
+    """``outputs[i] = gradients[i] * factor``, rounded once."""
     for gradient, output in zip(gradients, outputs, strict=True):
         output.copy_(gradient * factor.to(gradient.dtype))
-
-
-def scale_gradients_in_place(gradients: list[Tensor], factor: Tensor) -> None:
-    """See :class:`geco_ext.backends.Backend`."""
-    for gradient in gradients:
-        gradient.mul_(factor)
 
 
 # The constraint vector and its gradient ------------------------------------------------------------------------------
@@ -90,48 +69,48 @@ class _Measured(NamedTuple):
     derivatives: list[Tensor]
 
 
-def _constraint_averages(request: Request) -> Tensor:
+def _constraint_averages(call: LossCall) -> Tensor:
     """C_hat, [L] float64; writes d (lambda^T C_hat + mean kl) / d input for each input that wants it."""
-    terms = parse_terms(request.terms)
-    state = views(request.block)
-    multipliers = _log_multiplier(request).exp()
-    gradients = [torch.zeros_like(p, dtype=torch.float64) for p in request.predictions]
+    terms = parse_terms(call.terms)
+    state = views(call.block)
+    multipliers = _log_multiplier(call).exp()
+    gradients = [torch.zeros_like(p, dtype=torch.float64) for p in call.predictions]
     averages = []
     row = 0
-    for term, inputs in zip(terms, inputs_of_terms(terms, request.owners), strict=True):
+    for term, inputs in zip(terms, inputs_of_terms(terms, call.owners), strict=True):
         rows = slice(row, row + term.rows)
         row += term.rows
-        measured = _measure(term, request, inputs)
-        averages.append(_apply_tolerance(term, measured.rows, state.kappa[rows]))
+        measured = _measure(term, call, inputs)
+        averages.append(constraint_value(term.scale_rule, measured.rows, state.kappa[rows]))
         sign = -1.0 if term.scale_rule == "1-kappa" else 1.0
         for index, derivative in zip(inputs, measured.derivatives, strict=True):
             per_channel = (-1, *[1] * (derivative.dim() - 2))
             multiplier = multipliers[rows].view(per_channel if term.rows > 1 else ())
             gradients[index] += sign * multiplier * derivative
-    for gradient, buffer in zip(gradients, request.gradients, strict=False):
+    for gradient, buffer in zip(gradients, call.gradients, strict=False):
         if buffer is not None:
             buffer.copy_(gradient)
-    kl_gradient = request.gradients[-1]
+    kl_gradient = call.gradients[-1]
     if kl_gradient is not None:
         kl_gradient.fill_(1.0 / kl_gradient.numel())
     return torch.cat(averages)
 
 
-def _apply_tolerance(term: Term, rows: Tensor, kappa: Tensor) -> Tensor:
-    """Table 1: a squared error minus kappa^2; kappa minus a similarity or a probability; a scalar as it is."""
-    if term.scale_rule == "kappa^2":
-        return rows - kappa**2
-    if term.scale_rule == "1-kappa":
-        return kappa - rows
-    return rows
+def constraint_value(scale_rule: str, measured: Tensor, kappa: Tensor) -> Tensor:
+    """Table 1: an error minus its tolerance, kappa minus a similarity or a probability, a scalar as it is."""
+    if scale_rule == "kappa^2":
+        return measured - kappa**2
+    if scale_rule == "1-kappa":
+        return kappa - measured
+    return measured
 
 
-def _measure(term: Term, request: Request, inputs: list[int]) -> _Measured:
-    predictions = [request.predictions[i].to(torch.float64) for i in inputs]
+def _measure(term: Term, call: LossCall, inputs: list[int]) -> _Measured:
+    predictions = [call.predictions[i].to(torch.float64) for i in inputs]
     if term.kind == "scalar":
         (value,) = predictions
         return _Measured(value.mean().reshape(1), [torch.full_like(value, 1.0 / max(value.numel(), 1))])
-    targets = [request.targets[i] for i in inputs]
+    targets = [call.targets[i] for i in inputs]
     if term.kind == "class_probability":
         (labels,) = targets
         assert labels is not None
@@ -180,36 +159,36 @@ def _class_probability(scores: Tensor, labels: Tensor, term: Term) -> _Measured:
     return _Measured(of_label.mean().reshape(1), [derivative / scores.shape[0]])
 
 
-def _mean_kl(request: Request) -> Tensor:
-    if request.kl is None:
-        return torch.zeros((), dtype=torch.float64, device=request.block.device)
-    return request.kl.to(torch.float64).mean()
+def _mean_kl(call: LossCall) -> Tensor:
+    if call.kl is None:
+        return torch.zeros((), dtype=torch.float64, device=call.block.device)
+    return call.kl.to(torch.float64).mean()
 
 
 # The state ------------------------------------------------------------------------------------------------------------
 
 
-def compared_elements(request: Request) -> list[float]:
+def compared_elements(call: LossCall) -> list[float]:
     """D of lambda* = D / (2 s) for each term."""
-    terms = parse_terms(request.terms)
+    terms = parse_terms(call.terms)
     result = []
-    for term, inputs in zip(terms, inputs_of_terms(terms, request.owners), strict=True):
-        if term.kind == "squared_error":
-            elements = sum(request.predictions[i][0].numel() for i in inputs) / term.rows
-        elif term.kind == "local_statistics":
-            height, width = request.predictions[inputs[0]].shape[-2:]
-            elements = 2.0 * positions(height, term) * positions(width, term)
-        else:
-            elements = float(request.image_elements)
+    for term, inputs in zip(terms, inputs_of_terms(terms, call.owners), strict=True):
+        rule = KINDS[term.kind].elements
+        elements = float(call.image_elements)
+        if rule == "compared":
+            elements = sum(call.predictions[i][0].numel() for i in inputs) / term.rows
+        elif rule == "positions":
+            height, width = call.predictions[inputs[0]].shape[-2:]
+            elements = 2.0 * term.positions(height) * term.positions(width)
         result.append(elements)
     return result
 
 
-def _scales(request: Request, state: State) -> Tensor:
+def _scales(call: LossCall, state: State) -> Tensor:
     """S of every row, [L]."""
     scales = []
     row = 0
-    for term in parse_terms(request.terms):
+    for term in parse_terms(call.terms):
         rows = slice(row, row + term.rows)
         row += term.rows
         kappa = state.kappa[rows]
@@ -218,13 +197,13 @@ def _scales(request: Request, state: State) -> Tensor:
     return torch.cat(scales).clamp_min(SMALLEST)
 
 
-def _natural_log_multiplier(request: Request) -> Tensor:
+def _natural_log_multiplier(call: LossCall) -> Tensor:
     """Log lambda*, [L]: lambda* = D / (2 s), or what a constraint brings."""
-    state = views(request.block)
-    scales = _scales(request, state)
+    state = views(call.block)
+    scales = _scales(call, state)
     result = []
     row = 0
-    for term, elements in zip(parse_terms(request.terms), compared_elements(request), strict=True):
+    for term, elements in zip(parse_terms(call.terms), compared_elements(call), strict=True):
         rows = slice(row, row + term.rows)
         row += term.rows
         own = term.scale_rule == "own"
@@ -232,10 +211,10 @@ def _natural_log_multiplier(request: Request) -> Tensor:
     return torch.cat(result).log()
 
 
-def _log_multiplier(request: Request) -> Tensor:
+def _log_multiplier(call: LossCall) -> Tensor:
     """Log lambda before this step; an automatic start is resolved here."""
-    stored = views(request.block).log_multiplier
-    return torch.where(stored.isnan(), _natural_log_multiplier(request), stored)
+    stored = views(call.block).log_multiplier
+    return torch.where(stored.isnan(), _natural_log_multiplier(call), stored)
 
 
 def _clipped_violation(update: UpdateSettings, average: Tensor, scales: Tensor) -> Tensor:
@@ -248,13 +227,14 @@ def _clipped_violation(update: UpdateSettings, average: Tensor, scales: Tensor) 
 
 
 def _update_state(
-    request: Request, update: UpdateSettings, c_hat: Tensor, kl_is_finite: Tensor, batch: Tensor | int
+    call: LossCall, update: UpdateSettings, c_hat: Tensor, kl_is_finite: Tensor, batch: Tensor | int
 ) -> Tensor:
     """Algorithm 1 after the constraints are known. Moves the state, returns sum_l lambda_l C_l (lambda before it)."""
-    state = views(request.block)
-    log_multiplier = _log_multiplier(request)
-    natural = _natural_log_multiplier(request)
-    scales = _scales(request, state)
+    # As kernels do, without a mark in the block's version: that says whether anybody else has written kappa.
+    state = views(call.block.data)
+    log_multiplier = _log_multiplier(call)
+    natural = _natural_log_multiplier(call)
+    scales = _scales(call, state)
 
     finite = kl_is_finite & c_hat.isfinite().all()
     first = state.steps == 0

@@ -1,0 +1,209 @@
+"""Which backend serves a call, and which calls go to it without passing PyTorch's dispatcher.
+
+Each device has an order of preference. What the best backend refuses goes to the next one, with a warning that says
+why, once; ``use_backend`` and ``GECO_EXT_BACKEND`` name one backend for every call.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geco_ext import backends
+from geco_ext.backends.base import Backend
+from geco_ext.contract import LossCall
+
+# Best first. PyTorch calls AMD's GPUs cuda too; the compiled kernels are NVIDIA's alone.
+_PREFERENCE = {
+    "cpu": ("cpu", "reference"),
+    "cuda": ("triton", "reference") if torch.version.hip else ("cuda", "triton", "reference"),
+}
+
+ENVIRONMENT_VARIABLE = "GECO_EXT_BACKEND"
+
+
+# Plain calls ----------------------------------------------------------------------------------------------------------
+
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether kernels may read and write the tensors' memory.
+
+    Not while a compiler or a dispatch mode looks on, and not where a tensor has no memory of its own: subclasses
+    (FakeTensor, DTensor), tensors of ``torch.func`` transforms (vmap, jvp) and batched gradients, functional, sparse,
+    zero and meta tensors. Such calls take the declared operators, which PyTorch knows how to run.
+    """
+    return not is_watched() and all(tensor is None or _has_memory(tensor) for tensor in tensors)
+
+
+def is_watched() -> bool:
+    """Whether a compiler or a dispatch mode looks at the operators that run now."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    if type(tensor) not in _PLAIN_TYPES:
+        return False
+    try:
+        return tensor.data_ptr() != 0 or tensor.numel() == 0
+    except RuntimeError:  # it has no storage
+        return False
+
+
+# Backends of this machine ---------------------------------------------------------------------------------------------
+
+
+@cache
+def unavailable(name: str) -> str | None:
+    """Why the backend cannot run on this machine, or None."""
+    return backends.load(name).unavailable()
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that can run on this machine.
+
+    Example:
+        >>> "reference" in available_backends()
+        True
+    """
+    return tuple(name for name in backends.NAMES if unavailable(name) is None)
+
+
+def describe() -> list[tuple[str, bool, str]]:
+    """(name, available, why not or what it is) of every backend, for ``geco info``."""
+    return [
+        (name, unavailable(name) is None, unavailable(name) or backends.load(name).description)
+        for name in backends.NAMES
+    ]
+
+
+def _require(name: str) -> str:
+    reason = unavailable(name)
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
+    return name
+
+
+# One choice for the whole process: a backward pass runs on threads of its own and must see it too.
+_forced: list[str | None] = [None]
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Serve every call inside the ``with`` block by one backend; it goes before ``GECO_EXT_BACKEND``.
+
+    Raises:
+        ValueError: no backend has that name.
+        RuntimeError: the backend cannot run on this machine (on entry), or cannot serve a call (at the call).
+
+    Example:
+        >>> with use_backend("reference"):
+        ...     pass
+    """
+    previous = _forced[0]
+    _forced[0] = _require(name)
+    try:
+        yield
+    finally:
+        _forced[0] = previous
+
+
+def _asked_for() -> str | None:
+    return _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
+
+
+# Who serves a call ----------------------------------------------------------------------------------------------------
+
+
+class Choice(NamedTuple):
+    """The backend that serves a call, and why no better one does."""
+
+    name: str
+    passed_over: tuple[tuple[str, str], ...]  # (name, reason), best first
+
+
+def choose(call: LossCall) -> Choice:
+    """What serves a call of the loss where no backend is asked for."""
+    passed_over: list[tuple[str, str]] = []
+    for name in _PREFERENCE.get(call.block.device.type, ("reference",)):
+        reason = unavailable(name) or backends.load(name).refuses(call)
+        if reason is None:
+            return Choice(name, tuple(passed_over))
+        passed_over.append((name, " ".join(reason.split())))
+    return Choice("reference", tuple(passed_over))
+
+
+def select(call: LossCall) -> Backend:
+    """What serves a call of the loss; where it is not the best one for the device, a warning says why, once.
+
+    Raises:
+        RuntimeError: the backend asked for cannot.
+    """
+    forced = _asked_for()
+    if forced:
+        backend = backends.load(_require(forced))
+        _raise_if_refused(forced, backend.refuses(call))
+        return backend
+    choice = choose(call)
+    if choice.passed_over and choice not in _warned:
+        _warn(choice)
+    return backends.load(choice.name)
+
+
+def select_for_models(leader: Tensor) -> Backend:
+    """What serves an operator of models on tensors like this one.
+
+    Raises:
+        RuntimeError: the backend asked for cannot.
+    """
+    forced = _asked_for()
+    if forced:
+        backend = backends.load(_require(forced))
+        _raise_if_refused(forced, backend.refuses_device(leader.device) or backend.refuses_dtype(leader.dtype))
+        return backend
+    best = best_for(leader.device)
+    return backends.load("reference") if best.refuses_dtype(leader.dtype) else best
+
+
+def select_for_scaling(device: torch.device) -> Backend:
+    """What multiplies gradient buffers: the backend asked for where it knows the device, or the best."""
+    forced = _asked_for()
+    if forced and unavailable(forced) is None and backends.load(forced).refuses_device(device) is None:
+        return backends.load(forced)
+    return best_for(device)
+
+
+def select_for_image_step(device: torch.device) -> Backend | None:
+    """What serves the one-call step, or None where a backend is asked for (a variable of the environment: C++ asks)."""
+    return best_for(device) if _forced[0] is None else None
+
+
+@cache
+def best_for(device: torch.device) -> Backend:
+    """The first backend of the order of preference that runs on the device."""
+    for name in _PREFERENCE.get(device.type, ()):
+        if unavailable(name) is None and backends.load(name).refuses_device(device) is None:
+            return backends.load(name)
+    return backends.load("reference")
+
+
+def _raise_if_refused(name: str, reason: str | None) -> None:
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} cannot serve this call: {reason}")
+
+
+_warned: set[Choice] = set()
+
+
+def _warn(choice: Choice) -> None:
+    reasons = "; ".join(f"backend {name!r} cannot serve it: {reason}" for name, reason in choice.passed_over)
+    warnings.warn(f"a GECO loss runs on backend {choice.name!r}, {reasons}", RuntimeWarning, stacklevel=2)
+    _warned.add(choice)

@@ -1,0 +1,231 @@
+"""The state of a criterion is what its buffers say, whoever has written them; and no call reads memory that is none."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim.swa_utils import AveragedModel
+
+from geco_ext import Constraint, GECOLoss, PatchNCC, ReconstructionError
+
+B = 4
+
+
+class Mine(Constraint):
+    def forward(self, x_hat, x, labels=None):
+        return (x_hat - x).abs().flatten(1).mean(1) - self.kappa
+
+
+def images(seed=0, size=6):
+    generator = torch.Generator().manual_seed(seed)
+    x_hat, x = (torch.rand(B, 1, size, size, generator=generator) for _ in range(2))
+    return x_hat.requires_grad_(), x, torch.rand(B, generator=generator).requires_grad_()
+
+
+def trained(steps=3, constraints=None):
+    criterion = GECOLoss(constraints or [ReconstructionError(0.1)])
+    for step in range(steps):
+        criterion(*images(step))
+    return criterion
+
+
+def state_of(criterion):
+    return {name: row.clone() for name, row in criterion.state_dict().items()}
+
+
+def assert_same_state(got, expected):
+    assert got.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(got[name].nan_to_num(nan=7.0), expected[name].nan_to_num(nan=7.0)), name
+
+
+class TestBuffers:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_functional_call_acts_on_the_buffers_it_is_given(self, training):
+        other, criterion = trained(5).train(training), trained(1).train(training)
+        before = state_of(criterion)
+        given = state_of(other)
+        loss = functional_call(criterion, given, images(9))
+        assert torch.equal(loss, other(*images(9)))
+        assert_same_state(given, state_of(other))
+        assert_same_state(state_of(criterion), before)
+
+    def test_functional_call_of_a_users_constraint_sees_the_kappa_it_is_given(self):
+        criterion = trained(1, [Mine(0.1)])
+        given = state_of(criterion) | {"kappa": torch.tensor([0.3], dtype=torch.float64)}
+        functional_call(criterion, given, images(9))
+        expected = trained(1, [Mine(0.1)])
+        expected.constraints[0].kappa = 0.3
+        expected(*images(9))
+        assert_same_state(given, state_of(expected))
+        assert criterion.constraints[0].kappa == 0.1
+
+    def test_data_of_a_buffer(self):
+        criterion, expected = trained(2), trained(2)
+        criterion.log_multiplier.data = torch.tensor([1.5], dtype=torch.float64)
+        expected.log_multiplier.fill_(1.5)
+        assert torch.equal(criterion(*images(9)), expected(*images(9)))
+        assert_same_state(state_of(criterion), state_of(expected))
+
+    def test_a_buffer_that_is_replaced(self):
+        criterion, expected = trained(2), trained(2)
+        criterion._buffers["moving_average"] = torch.full((1,), 0.25)  # of another type
+        expected.moving_average.fill_(0.25)
+        assert torch.equal(criterion(*images(9)), expected(*images(9)))
+        torch.testing.assert_close(criterion._buffers["moving_average"].double(), expected.moving_average)
+
+    def test_an_average_of_models_with_their_buffers(self):
+        criterion = trained(3)
+        averaged = AveragedModel(criterion, use_buffers=True)
+        averaged.update_parameters(criterion)
+        criterion(*images(7))
+        averaged.update_parameters(criterion)
+        buffers = dict(averaged.module.named_buffers())
+        expected = GECOLoss([ReconstructionError(0.1)])
+        expected.load_state_dict(buffers)
+        assert torch.equal(averaged.module.eval()(*images(9)), expected.eval()(*images(9)))
+
+    def test_buffers_that_are_copied_before_the_first_step(self):
+        """As DistributedDataParallel and exponential averages do: the copy has seen no training call of its own."""
+        source, target = trained(3), GECOLoss([ReconstructionError(0.1)])
+        with torch.no_grad():
+            for mine, theirs in zip(target.buffers(), source.buffers(), strict=True):
+                mine.copy_(theirs)
+        assert torch.equal(target.eval()(*images(9)), source.eval()(*images(9)))
+
+    @pytest.mark.parametrize("write", ["copy", "assign", "load", "data"])
+    def test_kappa_is_what_the_buffer_says(self, write):
+        criterion = trained(1, [Mine(0.1)])
+        new = torch.tensor([0.4], dtype=torch.float64)
+        if write == "copy":
+            criterion.kappa.copy_(new)
+        elif write == "assign":
+            criterion.kappa = new
+        elif write == "load":
+            criterion.load_state_dict(state_of(criterion) | {"kappa": new})
+        else:
+            criterion._block.data[3] = 0.4
+            criterion.kappa.zero_().add_(0.4)
+        assert criterion.constraints[0].kappa == pytest.approx(0.4)
+        criterion.constraints[0].kappa = 0.2
+        assert criterion.constraints[0].kappa == 0.2
+        assert float(criterion.kappa) == 0.2
+
+    def test_state_dict_shares_memory_and_can_be_saved(self):
+        criterion = trained(2)
+        state = criterion.state_dict()
+        assert state["log_multiplier"].data_ptr() == criterion.log_multiplier.data_ptr()
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        assert_same_state(torch.load(file), state_of(criterion))
+
+    def test_from_the_meta_device(self):
+        with torch.device("meta"):
+            criterion = GECOLoss([ReconstructionError(0.1), Mine(0.2)])
+        source = trained(3, [ReconstructionError(0.1), Mine(0.2)])
+        criterion.load_state_dict(state_of(source), assign=True)
+        assert torch.equal(criterion(*images(9)), source(*images(9)))
+        assert_same_state(state_of(criterion), state_of(source))
+
+    def test_construction_in_fake_tensor_mode(self):
+        with FakeTensorMode():
+            criterion = GECOLoss([ReconstructionError(0.1), PatchNCC(0.9, 3), Mine(0.2)])
+            x_hat = torch.rand(B, 1, 6, 6, requires_grad=True)
+            criterion(x_hat, torch.rand(B, 1, 6, 6), torch.rand(B)).backward()
+            assert x_hat.grad.shape == x_hat.shape
+
+    def test_a_copy_has_a_state_of_its_own(self):
+        criterion = trained(2)
+        copied = copy.deepcopy(criterion)
+        criterion(*images(8))
+        copied(*images(8))
+        assert_same_state(state_of(copied), state_of(criterion))
+        assert copied._block.data_ptr() != criterion._block.data_ptr()
+
+
+def windows_and_errors():
+    return GECOLoss([ReconstructionError(0.1), PatchNCC(0.9, 3)])
+
+
+class TestMemory:
+    def test_batched_gradients(self):
+        x_hat, x, kl = images()
+        incoming = torch.tensor([1.0, 2.0, -3.0])
+        loss = windows_and_errors()(x_hat, x, kl)
+        batched = torch.autograd.grad(loss, [x_hat, kl], incoming, is_grads_batched=True, retain_graph=True)
+        for i, factor in enumerate(incoming):
+            alone = torch.autograd.grad(loss, [x_hat, kl], factor, retain_graph=True)
+            for got, expected in zip(batched, alone, strict=True):
+                torch.testing.assert_close(got[i], expected)
+
+    @pytest.mark.parametrize("kind", ["zero", "expanded", "negated"])
+    def test_incoming_gradients_of_every_kind(self, kind):
+        x_hat, x, kl = images()
+        loss = windows_and_errors()(x_hat, x, kl)
+        incoming, factor = {
+            "zero": (torch._efficientzerotensor(()), 0.0),
+            "expanded": (torch.ones(1).expand(3)[1], 1.0),
+            "negated": (torch.tensor(2.0 + 3.0j).conj().imag, -3.0),
+        }[kind]
+        expected = torch.autograd.grad(loss, x_hat, torch.tensor(factor), retain_graph=True)[0]
+        (got,) = torch.autograd.grad(loss, x_hat, incoming)
+        torch.testing.assert_close(got, expected)
+
+    def test_traced_gradients(self):
+        criterion = windows_and_errors().eval()
+        x_hat, x, kl = images()
+
+        def gradient(x_hat, x, kl, incoming):
+            x_hat = x_hat.detach().requires_grad_()
+            loss = criterion(x_hat, x, kl)
+            return torch.autograd.grad(loss, x_hat, incoming)[0]
+
+        arguments = x_hat.detach(), x, kl.detach(), torch.tensor(3.0)
+        traced = make_fx(gradient)(*arguments)
+        torch.testing.assert_close(traced(*arguments), gradient(*arguments))
+        other = images(5)[0].detach(), *arguments[1:]
+        torch.testing.assert_close(traced(*other), gradient(*other))
+
+    @pytest.mark.parametrize("which", ["x", "kl"])
+    def test_a_subclass_beside_plain_tensors(self, which):
+        """Every tensor of a call counts, not the reconstruction alone."""
+        seen = []
+
+        class Logged(torch.Tensor):
+            @classmethod
+            def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+                seen.append(str(function))
+                unwrap = lambda t: t.plain if isinstance(t, Logged) else t  # noqa: E731
+                return function(*torch.utils._pytree.tree_map(unwrap, args), **(kwargs or {}))
+
+        def wrapped(tensor):
+            made = torch.Tensor._make_wrapper_subclass(Logged, tensor.shape, dtype=tensor.dtype)
+            made.plain = tensor
+            return made
+
+        x_hat, x, kl = images()
+        expected = windows_and_errors()(x_hat, x, kl)
+        arguments = {"x": x, "kl": kl.detach()}
+        arguments[which] = wrapped(arguments[which])
+        loss = windows_and_errors()(x_hat, **arguments)
+        assert torch.equal(loss, expected)
+        assert any("training_loss" in name for name in seen)
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_forward_mode_is_refused_before_the_state_moves(self, which):
+        criterion = windows_and_errors()
+        before = state_of(criterion)
+        arguments = [tensor.detach() for tensor in images()]
+        with forward_ad.dual_level():
+            arguments[which] = forward_ad.make_dual(arguments[which], torch.ones_like(arguments[which]))
+            with pytest.raises(RuntimeError, match="forward-mode"):
+                criterion(*arguments)
+        with pytest.raises(RuntimeError):
+            torch.func.jvp(lambda x_hat: criterion(x_hat, *images()[1:]), (images()[0],), (images()[1],))
+        assert_same_state(state_of(criterion), before)
