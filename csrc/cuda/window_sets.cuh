@@ -21,12 +21,28 @@ template <class Real>
 struct RealOf<PatchCoefficients<Real>> {
   using type = Real;
 };
+template <class Real>
+struct RealOf<ReferredMoments<Real>> {
+  using type = Real;
+};
 
 // Moments or coefficients N, all of a lane counted from the same reference.
 template <class N, int columns>
 struct Windows {
   N of[columns];
   Reference<typename RealOf<N>::type> from;
+};
+
+// Moments down columns, each counted from a pixel of its own column.
+template <class Real, int columns>
+struct Windows<ReferredMoments<Real>, columns> {
+  ReferredMoments<Real> of[columns];
+};
+
+// A row of pixels of both images.
+template <class Real, int columns>
+struct PixelRow {
+  Reference<Real> of[columns];
 };
 
 // Sums of coefficients are counted from a reference of the largest coefficients among them: those of a patch without
@@ -57,7 +73,7 @@ __device__ __forceinline__ Windows<N, columns> nothing(const Reference<Real>& fr
   Windows<N, columns> result;
 #pragma unroll
   for (int j = 0; j < columns; ++j) result.of[j] = N{};
-  result.from = from;
+  if constexpr (!std::is_same_v<N, ReferredMoments<Real>>) result.from = from;
   if constexpr (std::is_same_v<N, PatchCoefficients<Real>>) result.weight = 0;
   return result;
 }
@@ -98,6 +114,35 @@ __device__ __forceinline__ Windows<PatchCoefficients<Real>, columns> joined(
   for (int j = 0; j < columns; ++j) {
     result.of[j] = lowered(first.of[j], of_first) + lowered(second.of[j], of_second);
   }
+  return result;
+}
+
+// Columns of pixels, or a pixel more at either end of columns.
+template <class Real, int columns>
+__device__ __forceinline__ Windows<ReferredMoments<Real>, columns> joined(const PixelRow<Real, columns>& first,
+                                                                          const PixelRow<Real, columns>& second,
+                                                                          const MergeWeights<Real>& by) {
+  Windows<ReferredMoments<Real>, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = merged(first.of[j], second.of[j], by);
+  return result;
+}
+template <class Real, int columns>
+__device__ __forceinline__ Windows<ReferredMoments<Real>, columns> joined(
+    const Windows<ReferredMoments<Real>, columns>& first, const PixelRow<Real, columns>& second,
+    const MergeWeights<Real>& by) {
+  Windows<ReferredMoments<Real>, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = merged(first.of[j], second.of[j], by);
+  return result;
+}
+template <class Real, int columns>
+__device__ __forceinline__ Windows<ReferredMoments<Real>, columns> joined(
+    const Windows<ReferredMoments<Real>, columns>& first, const Windows<ReferredMoments<Real>, columns>& second,
+    const MergeWeights<Real>& by) {
+  Windows<ReferredMoments<Real>, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = merged(first.of[j], second.of[j], by);
   return result;
 }
 
