@@ -13,8 +13,8 @@ struct Ring {
   using Real = typename RealOf<N>::type;
   static constexpr int kNumbers = static_cast<int>(sizeof(N) / sizeof(Real));
   static constexpr bool kWeighs = std::is_same_v<N, PatchCoefficients<Real>>;
-  static constexpr bool kRefers = !std::is_same_v<N, ReferredMoments<Real>>;  // whether a lane has one reference
-  static constexpr int kOfLane = kNumbers * columns + kReferenceNumbers * kRefers + kWeighs;  // numbers of a row
+  static constexpr bool kOneReference = !std::is_same_v<N, ReferredMoments<Real>>;  // of all columns of a lane
+  static constexpr int kOfLane = kNumbers * columns + kReferenceNumbers * kOneReference + kWeighs;  // numbers of a row
   using Fields = Vector<Real, columns>;
   using FieldWords = Words<Real, columns>;
   using ReferenceWords = Words<Real, 2>;
@@ -49,7 +49,7 @@ struct Ring {
       for (int n = 0; n < kNumbers; ++n) column.values[n] = fields[n].values[j];
       result.of[j] = bit_cast<N>(column);
     }
-    if constexpr (kRefers) {
+    if constexpr (kOneReference) {
       const ReferenceWords words = reference(row);
       result.from = bit_cast<Reference<Real>>(words);
     }
@@ -68,7 +68,7 @@ struct Ring {
     }
 #pragma unroll
     for (int n = 0; n < kNumbers; ++n) field(row, n) = bit_cast<FieldWords>(fields[n]);
-    if constexpr (kRefers) reference(row) = bit_cast<ReferenceWords>(windows.from);
+    if constexpr (kOneReference) reference(row) = bit_cast<ReferenceWords>(windows.from);
     if constexpr (kWeighs) weight(row) = windows.weight;
   }
 

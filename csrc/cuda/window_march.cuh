@@ -4,8 +4,8 @@
 // way.
 //
 // A strip is 32 or 128 columns, with the halo that its patches need at both sides and above its first row. Pixels are
-// read once for each size of patch and once more where their gradient is written, size - 1 rows later: by then they
-// come from the L2 cache.
+// read once for each size of patch, with one channel again as the top of windows (window_kernels.h), and once more
+// where their gradient is written, size - 1 rows later: by then they come from the L2 cache.
 #pragma once
 
 #include "cuda/window_block.cuh"

@@ -141,9 +141,9 @@ struct LoadedRow {
 
 // Moments of a lane's columns as windows along the row need them, from those of each column. These count from the
 // pixels of the first channel of `row`.
-template <class Real, int columns, int channels>
+template <class Real, int columns, int channels, class OfColumn>
 __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels<Real, columns, channels>& row,
-                                                                    const Moments<Real> (&of_columns)[columns]) {
+                                                                    const OfColumn& of_column) {
   RowMoments<Real, columns> result;
   auto& own = result.own;
   auto& from_left = result.from_left;
@@ -152,7 +152,7 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels
 #pragma unroll
   for (int j = 0; j < columns; ++j) {
     const Real hat = row.hat[0][j], x = row.x[0][j];
-    const Moments<Real>& m = of_columns[j];
+    const Moments<Real> m = of_column(j);
     own.of[j] = {hat - own.from.hat + m.mean_hat, x - own.from.x + m.mean, m.m2_hat, m.m2, m.co};
     if (j + 1 == columns) continue;
     from_left.of[j] = {hat - from_left.from.hat + m.mean_hat, x - from_left.from.x + m.mean, m.m2_hat, m.m2, m.co};
@@ -165,9 +165,7 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels
 template <class Real, int columns, int channels>
 __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels<Real, columns, channels>& row) {
   static_assert(channels == 1 || channels == 3);
-  Moments<Real> of_columns[columns];
-#pragma unroll
-  for (int j = 0; j < columns; ++j) {
+  return moments_of_row(row, [&row](int j) {
     Moments<Real> m{0, 0, 0, 0, 0};
     if constexpr (channels == 3) {
       constexpr Real kThird = static_cast<Real>(1.0 / 3);
@@ -181,9 +179,8 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels
       m.m2 = x_1 * x_1 + x_2 * x_2 - sum * m.mean;
       m.co = hat_1 * x_1 + hat_2 * x_2 - sum_hat * m.mean;
     }
-    of_columns[j] = m;
-  }
-  return moments_of_row(row, of_columns);
+    return m;
+  });
 }
 
 // A row of pixels of one channel, as windows down columns take it.
@@ -200,14 +197,12 @@ template <class Real, int columns>
 __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(
     const Windows<ReferredMoments<Real>, columns>& row) {
   Pixels<Real, columns, 1> references;
-  Moments<Real> of_columns[columns];
 #pragma unroll
   for (int j = 0; j < columns; ++j) {
     references.hat[0][j] = row.of[j].from.hat;
     references.x[0][j] = row.of[j].from.x;
-    of_columns[j] = row.of[j].moments;
   }
-  return moments_of_row(references, of_columns);
+  return moments_of_row(references, [&row](int j) { return row.of[j].moments; });
 }
 
 }  // namespace geco::cuda
