@@ -82,7 +82,7 @@ struct Strips {
   int line;             // rows of a column of strips in the line: those of the image, or a few more
   int rows;             // of the line, that a warp takes
   int warps;            // of a block, that take strips
-  int ring_rows;        // of a warp, of all its windows
+  int ring_numbers;     // that a lane keeps of rows, of all its windows
   int ring_lanes;       // lanes that rings have room for
   int sums;             // of a block: one for each window, then those of squared errors
   int shared_at;        // bytes of shared memory before those of the windows

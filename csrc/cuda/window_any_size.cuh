@@ -302,7 +302,7 @@ struct AnyMarch {
             found = true;
           }
         }
-        ring += ring_rows_of_any(group.size) * ring_row_numbers(columns, group.ring_lanes);
+        ring += ring_numbers_of_any(group.size, columns) * group.ring_lanes;
         w = end;
       }
       if (top >= strip.first_row) write_row(plan, item, strip, images, top, total, shared);

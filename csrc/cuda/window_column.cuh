@@ -13,7 +13,8 @@ struct Ring {
   using Real = typename RealOf<N>::type;
   static constexpr int kNumbers = static_cast<int>(sizeof(N) / sizeof(Real));
   static constexpr bool kWeighs = std::is_same_v<N, PatchCoefficients<Real>>;
-  static constexpr int kOfLane = kNumbers * columns + kReferenceNumbers + kWeighs;  // numbers of a row
+  static constexpr bool kOneReference = !std::is_same_v<N, ReferredMoments<Real>>;  // of all columns of a lane
+  static constexpr int kOfLane = kNumbers * columns + kReferenceNumbers * kOneReference + kWeighs;  // numbers of a row
   using Fields = Vector<Real, columns>;
   using FieldWords = Words<Real, columns>;
   using ReferenceWords = Words<Real, 2>;
@@ -48,8 +49,10 @@ struct Ring {
       for (int n = 0; n < kNumbers; ++n) column.values[n] = fields[n].values[j];
       result.of[j] = bit_cast<N>(column);
     }
-    const ReferenceWords words = reference(row);
-    result.from = bit_cast<Reference<Real>>(words);
+    if constexpr (kOneReference) {
+      const ReferenceWords words = reference(row);
+      result.from = bit_cast<Reference<Real>>(words);
+    }
     if constexpr (kWeighs) result.weight = weight(row);
     return result;
   }
@@ -65,7 +68,7 @@ struct Ring {
     }
 #pragma unroll
     for (int n = 0; n < kNumbers; ++n) field(row, n) = bit_cast<FieldWords>(fields[n]);
-    reference(row) = bit_cast<ReferenceWords>(windows.from);
+    if constexpr (kOneReference) reference(row) = bit_cast<ReferenceWords>(windows.from);
     if constexpr (kWeighs) weight(row) = windows.weight;
   }
 
@@ -76,29 +79,42 @@ struct Ring {
   }
 };
 
-// Windows of `size` rows. A row of them counts `numbers`.
-template <class N, int size, int numbers, int columns>
+// Windows of `size` rows. A number of them counts `numbers`, and a single row is one of windows too or, where these are
+// columns, of pixels.
+template <class N, class Single, int size, int numbers, int columns>
 class Down {
   using Real = typename RealOf<N>::type;
   using Row = Windows<N, columns>;
+  static constexpr bool kKeepsSingles = std::is_same_v<Single, Row>;
   static constexpr int kPairs = size / 2;
   static constexpr bool kOdd = size % 2 != 0;
   static constexpr int kLargest = largest_power_of_two(kPairs), kRest = kPairs - kLargest;
   static_assert(kPairs > 0 && (kOdd ? kRest == largest_power_of_two(kRest) : kRest == 0));
 
   // Rows of the ring (window_kernels.h).
-  static constexpr int kRuns = kPairs;
+  static constexpr int kRuns = kKeepsSingles ? single_rows_of_pairs(size) : 0;
   static constexpr int kLargestRuns = kRuns + (kLargest > 1 ? kLargest - 2 : 0);
 
  public:
   static constexpr int kRows = kLargestRuns + kRest;
-  static_assert(kRows == ring_rows_of_pairs(size));
+  static_assert(kRows == kRuns + runs_of_pairs(size));
 
-  // Takes the two rows of pair number `pair`, and makes them the last rows of windows.
-  __device__ __forceinline__ void push(const Ring<N, columns>& ring, int pair, Row& upper, Row& lower) {
+  // Where the single row at the top of windows that end with this pair lies, counted in rows.
+  static __device__ __forceinline__ int top_of(int pair) { return 2 * (pair - kPairs) + 1; }
+
+  // Takes the two rows of pair number `pair`; returns the windows that end with them.
+  __device__ __forceinline__ void push(const Ring<N, columns>& ring, int pair, const Single& upper, const Single& lower,
+                                       Row (&windows)[2]) {
+    static_assert(kKeepsSingles);
     const int single = pair % kPairs;
     const Row top = ring.read(single);
     ring.write(single, lower);
+    push(ring, pair, top, upper, lower, windows);
+  }
+
+  // The same with the row at top_of(pair), which the caller has at hand.
+  __device__ __forceinline__ void push(const Ring<N, columns>& ring, int pair, const Single& top, const Single& upper,
+                                       const Single& lower, Row (&windows)[2]) {
     Row run = weighted(upper, lower, 1, 1);
     Row older = before_;  // the run of as many pairs above it
     before_ = run;
@@ -122,13 +138,13 @@ class Down {
       run = weighted(largest, rest, 2 * kLargest, 2 * kRest);
     }
     if constexpr (kOdd) {
-      upper = weighted(last_, upper, size - 1, 1);
+      windows[0] = weighted(last_, upper, size - 1, 1);
       last_ = run;
-      lower = weighted(top, run, 1, size - 1);
+      windows[1] = below(top, run, size - 1);
     } else {
-      if constexpr (kPairs > 1) upper = weighted(all_but_one, upper, size - 2, 1);
-      upper = weighted(top, upper, 1, size - 1);
-      lower = run;
+      static_assert(kPairs > 1);
+      windows[0] = below(top, weighted(all_but_one, upper, size - 2, 1), size - 1);
+      windows[1] = run;
     }
   }
 
@@ -136,8 +152,15 @@ class Down {
   __device__ __forceinline__ void begin(const Reference<Real>& from) { before_ = last_ = nothing<N, columns>(from); }
 
  private:
-  static __device__ __forceinline__ Row weighted(const Row& first, const Row& second, int a, int b) {
+  template <class First, class Second>
+  static __device__ __forceinline__ Row weighted(const First& first, const Second& second, int a, int b) {
     return joined(first, second, merge_weights<Real>(a * numbers, b * numbers));
+  }
+
+  // A single row above a run of `count` rows.
+  static __device__ __forceinline__ Row below(const Single& top, const Row& run, int count) {
+    if constexpr (kKeepsSingles) return weighted(top, run, 1, count);
+    return weighted(run, top, count, 1);  // a pixel more does not mind on which side
   }
 
   Row before_;  // the pair before

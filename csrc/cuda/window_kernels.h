@@ -44,21 +44,43 @@ GECO_HD constexpr int largest_power_of_two(int n) {
   return power;
 }
 
-// Rows of windows that a kernel for one size keeps in shared memory while it goes down an image pair of rows by pair
-// (window_column.cuh): single rows, then runs of 2, 4, ... pairs, then the largest runs that smaller ones follow.
-GECO_HD constexpr int ring_rows_of_pairs(int size) {
+// Whether a kernel for one size merges moments down columns before it does along rows. With one channel a single row is
+// pixels then, which are read from the image again when a window needs them, where windows along it would have to be
+// kept. With more channels it would be moments, and a lane holds more numbers of its columns than of its windows.
+GECO_HD constexpr bool goes_down_first(int channels) { return channels == 1; }
+
+// Rows that a kernel for one size keeps in shared memory while it goes down an image pair of rows by pair
+// (window_column.cuh): single rows, and runs of 2, 4, ... pairs and the largest runs that smaller ones follow.
+GECO_HD constexpr int single_rows_of_pairs(int size) { return size / 2; }
+GECO_HD constexpr int runs_of_pairs(int size) {
   const int pairs = size / 2, largest = largest_power_of_two(pairs);
-  return pairs + (largest > 1 ? largest - 2 : 0) + (pairs - largest);
+  return (largest > 1 ? largest - 2 : 0) + (pairs - largest);
 }
+
+// Numbers that a lane keeps of a row of windows: moments or coefficients of each column, their reference and the weight
+// of the coefficients. Of a row of columns: moments of each, and its own reference.
+constexpr int kMomentNumbers = 5, kCoefficientNumbers = 3, kReferenceNumbers = 2;
+GECO_HD constexpr int moment_numbers(int columns) { return kMomentNumbers * columns + kReferenceNumbers; }
+GECO_HD constexpr int coefficient_numbers(int columns) { return kCoefficientNumbers * columns + kReferenceNumbers + 1; }
+GECO_HD constexpr int column_numbers(int columns) { return (kMomentNumbers + kReferenceNumbers) * columns; }
+
+// Of all rows of moments that a lane keeps, and of moments and coefficients.
+GECO_HD constexpr int ring_moments_of_pairs(int size, int channels, int columns) {
+  const int singles = single_rows_of_pairs(size), runs = runs_of_pairs(size);
+  return goes_down_first(channels) ? runs * column_numbers(columns) : (singles + runs) * moment_numbers(columns);
+}
+GECO_HD constexpr int ring_numbers_of_pairs(int size, int channels, int columns) {
+  return ring_moments_of_pairs(size, channels, columns) +
+         (single_rows_of_pairs(size) + runs_of_pairs(size)) * coefficient_numbers(columns);
+}
+
 // The same of a kernel for any size, which goes row by row: all rows of a patch but the last.
 GECO_HD constexpr int ring_rows_of_any(int size) { return size - 1; }
-
-// Numbers of a row of windows: moments and coefficients of each column, and of each lane their references and the
-// weight of the coefficients. Of lanes that see images, a multiple of four, so that all rows begin at whole vectors.
-constexpr int kMomentNumbers = 5, kCoefficientNumbers = 3, kReferenceNumbers = 2;
-GECO_HD constexpr int ring_lanes(int lanes) { return (lanes + 3) / 4 * 4; }
-GECO_HD constexpr int ring_row_numbers(int columns, int lanes) {
-  return lanes * ((kMomentNumbers + kCoefficientNumbers) * columns + 2 * kReferenceNumbers + 1);
+GECO_HD constexpr int ring_numbers_of_any(int size, int columns) {
+  return ring_rows_of_any(size) * (moment_numbers(columns) + coefficient_numbers(columns));
 }
+
+// Lanes that rings have room for: those that see images, a multiple of four, so that all rows begin at whole vectors.
+GECO_HD constexpr int ring_lanes(int lanes) { return (lanes + 3) / 4 * 4; }
 
 }  // namespace geco::cuda

@@ -4,8 +4,8 @@
 // way.
 //
 // A strip is 32 or 128 columns, with the halo that its patches need at both sides and above its first row. Pixels are
-// read once for each size of patch and once more where their gradient is written, size - 1 rows later: by then they
-// come from the L2 cache.
+// read once for each size of patch, with one channel again as the top of windows (window_kernels.h), and once more
+// where their gradient is written, size - 1 rows later: by then they come from the L2 cache.
 #pragma once
 
 #include "cuda/window_block.cuh"
@@ -22,14 +22,19 @@ class MarchOfSize {
   using Row = Windows<Moments<Real>, columns>;
   using CoefficientRow = Windows<PatchCoefficients<Real>, columns>;
   using Loaded = LoadedRow<Images, columns, channels>;
-  using MomentsDown = Down<Moments<Real>, size, size * channels, columns>;
-  using CoefficientsDown = Down<PatchCoefficients<Real>, size, 1, columns>;
-  static constexpr int kMomentNumbersOfRing = MomentsDown::kRows * Ring<Moments<Real>, columns>::kOfLane * kWarpSize;
+  static constexpr bool kDownFirst = goes_down_first(channels);
+  using MomentsInRing = std::conditional_t<kDownFirst, ReferredMoments<Real>, Moments<Real>>;
+  using SingleRow = std::conditional_t<kDownFirst, PixelRow<Real, columns>, Row>;
+  static constexpr int kNumbersOfMoment = kDownFirst ? 1 : size * channels;
+  using MomentsDown = Down<MomentsInRing, SingleRow, size, kNumbersOfMoment, columns>;
+  using CoefficientsDown = Down<PatchCoefficients<Real>, CoefficientRow, size, 1, columns>;
+  static constexpr int kMomentNumbersOfRing = ring_moments_of_pairs(size, channels, columns) * kWarpSize;
+  static_assert(kMomentNumbersOfRing == MomentsDown::kRows * Ring<MomentsInRing, columns>::kOfLane * kWarpSize);
 
  public:
-  static constexpr int kNumbersOfRings =
-      kMomentNumbersOfRing + CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kOfLane * kWarpSize;
-  static_assert(kNumbersOfRings == ring_rows_of_pairs(size) * ring_row_numbers(columns, kWarpSize));
+  static constexpr int kNumbersOfRings = ring_numbers_of_pairs(size, channels, columns) * kWarpSize;
+  static_assert(kNumbersOfRings - kMomentNumbersOfRing ==
+                CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kOfLane * kWarpSize);
 
   __device__ __forceinline__ MarchOfSize(const Plan& plan, const Strip& strip, const Planes& planes, int first, int end,
                                          const WindowShared<Real>& shared, Real* rings)
@@ -53,17 +58,8 @@ class MarchOfSize {
     const int pair = pair_of(top);
     coefficients[0] = coefficients[1] = nothing<PatchCoefficients<Real>, columns>(Reference<Real>{0, 0});
     if (pair < first_row_ / 2 || 2 * pair >= strip.height) return;
-    const int last = strip.height - 1;
-    // Loads of a row come after the first use of the one before: a wait for one would be a wait for both.
-    const auto moments = moments_of_row(upper_.pixels(planes));
-    Loaded lower;
-    lower.load(planes, min(2 * pair + 1, last));
     Row rows[2];
-    rows[0] = along_row<size, channels>(moments);
-    const auto moments_of_lower = moments_of_row(lower.pixels(planes));
-    upper_.load(planes, min(2 * pair + 2, last));
-    rows[1] = along_row<size, channels>(moments_of_lower);
-    moments_.push(moment_ring_, pair, rows[0], rows[1]);
+    statistics(strip, planes, pair, rows);
     if (!begun(top)) return;
     measure(strip, shared, rows, top, coefficients);
     for (CoefficientRow& row : coefficients) row.weight = weight_of_last(row.of, columns);
@@ -80,13 +76,40 @@ class MarchOfSize {
 
   // The sums of coefficients for the gradient of rows `top` and top + 1, once begun.
   __device__ __forceinline__ void spread(int top, CoefficientRow (&coefficients)[2]) {
-    coefficients[0] = over_row<size>(coefficients[0]);
-    coefficients[1] = over_row<size>(coefficients[1]);
-    coefficients_.push(coefficient_ring_, pair_of(top), coefficients[0], coefficients[1]);
+    const CoefficientRow upper = over_row<size>(coefficients[0]), lower = over_row<size>(coefficients[1]);
+    coefficients_.push(coefficient_ring_, pair_of(top), upper, lower, coefficients);
   }
 
  private:
   static __device__ __forceinline__ int pair_of(int top) { return (top + size - 1) / 2; }
+
+  // Moments of the windows that end with a pair of rows.
+  __device__ __forceinline__ void statistics(const Strip& strip, const Planes& planes, int pair, Row (&rows)[2]) {
+    const int last = strip.height - 1;
+    // Loads of a row come after the first use of the one before: a wait for one would be a wait for both.
+    if constexpr (kDownFirst) {
+      Loaded lower, top;
+      top.load(planes, max(MomentsDown::top_of(pair), 0));
+      lower.load(planes, min(2 * pair + 1, last));
+      const SingleRow upper_pixels = pixel_row(upper_.pixels(planes));
+      upper_.load(planes, min(2 * pair + 2, last));
+      Windows<MomentsInRing, columns> down[2];
+      moments_.push(moment_ring_, pair, pixel_row(top.pixels(planes)), upper_pixels, pixel_row(lower.pixels(planes)),
+                    down);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) rows[i] = along_row<size, size>(moments_of_row(down[i]));
+    } else {
+      const auto moments = moments_of_row(upper_.pixels(planes));
+      Loaded lower;
+      lower.load(planes, min(2 * pair + 1, last));
+      Row along[2];
+      along[0] = along_row<size, channels>(moments);
+      const auto moments_of_lower = moments_of_row(lower.pixels(planes));
+      upper_.load(planes, min(2 * pair + 2, last));
+      along[1] = along_row<size, channels>(moments_of_lower);
+      moments_.push(moment_ring_, pair, along[0], along[1], rows);
+    }
+  }
 
   __device__ __forceinline__ void measure(const Strip& strip, const WindowShared<Real>& shared, const Row (&rows)[2],
                                           int top, CoefficientRow (&coefficients)[2]) {
@@ -128,7 +151,7 @@ class MarchOfSize {
   unsigned starts_;
   int first_row_;  // of the first patches
   StartRows start_rows_;
-  Ring<Moments<Real>, columns> moment_ring_;
+  Ring<MomentsInRing, columns> moment_ring_;
   Ring<PatchCoefficients<Real>, columns> coefficient_ring_;
   MomentsDown moments_;
   CoefficientsDown coefficients_;

@@ -26,7 +26,7 @@ GECO_HD WindowMemory window_memory(const Strips& strips, int windows) {
   memory.sums = memory.of_warps + strips.sums * kWarps * 8;
   memory.rings = (memory.sums + strips.warps * strips.sums * kWarpSize * 8 + 15) / 16 * 16;
   const int number = strips.kernel.images == ImageTypes::kDouble ? 8 : 4;
-  memory.ring_of_warp = strips.ring_rows * ring_row_numbers(strips.kernel.columns, strips.ring_lanes) * number;
+  memory.ring_of_warp = strips.ring_numbers * strips.ring_lanes * number;
   memory.end = memory.rings + strips.warps * memory.ring_of_warp;
   return memory;
 }

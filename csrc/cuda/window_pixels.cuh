@@ -139,11 +139,11 @@ struct LoadedRow {
   }
 };
 
-// Moments of the pixels of each column over the channels. These are counted from the first one: no mean rounds by more
-// than they differ.
-template <class Real, int columns, int channels>
-__device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels<Real, columns, channels>& row) {
-  static_assert(channels == 1 || channels == 3);
+// Moments of a lane's columns as windows along the row need them, from those of each column. These count from the
+// pixels of the first channel of `row`.
+template <class Real, int columns, int channels, class OfColumn>
+__device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels<Real, columns, channels>& row,
+                                                                    const OfColumn& of_column) {
   RowMoments<Real, columns> result;
   auto& own = result.own;
   auto& from_left = result.from_left;
@@ -152,9 +152,24 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels
 #pragma unroll
   for (int j = 0; j < columns; ++j) {
     const Real hat = row.hat[0][j], x = row.x[0][j];
+    const Moments<Real> m = of_column(j);
+    own.of[j] = {hat - own.from.hat + m.mean_hat, x - own.from.x + m.mean, m.m2_hat, m.m2, m.co};
+    if (j + 1 == columns) continue;
+    from_left.of[j] = {hat - from_left.from.hat + m.mean_hat, x - from_left.from.x + m.mean, m.m2_hat, m.m2, m.co};
+  }
+  return result;
+}
+
+// Of a row of pixels: moments over the channels. These are counted from the first one: no mean rounds by more than they
+// differ.
+template <class Real, int columns, int channels>
+__device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels<Real, columns, channels>& row) {
+  static_assert(channels == 1 || channels == 3);
+  return moments_of_row(row, [&row](int j) {
     Moments<Real> m{0, 0, 0, 0, 0};
     if constexpr (channels == 3) {
       constexpr Real kThird = static_cast<Real>(1.0 / 3);
+      const Real hat = row.hat[0][j], x = row.x[0][j];
       const Real hat_1 = row.hat[1][j] - hat, hat_2 = row.hat[2][j] - hat;
       const Real x_1 = row.x[1][j] - x, x_2 = row.x[2][j] - x;
       const Real sum_hat = hat_1 + hat_2, sum = x_1 + x_2;
@@ -164,11 +179,30 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const Pixels
       m.m2 = x_1 * x_1 + x_2 * x_2 - sum * m.mean;
       m.co = hat_1 * x_1 + hat_2 * x_2 - sum_hat * m.mean;
     }
-    own.of[j] = {hat - own.from.hat + m.mean_hat, x - own.from.x + m.mean, m.m2_hat, m.m2, m.co};
-    if (j + 1 == columns) continue;
-    from_left.of[j] = {hat - from_left.from.hat + m.mean_hat, x - from_left.from.x + m.mean, m.m2_hat, m.m2, m.co};
-  }
+    return m;
+  });
+}
+
+// A row of pixels of one channel, as windows down columns take it.
+template <class Real, int columns>
+__device__ __forceinline__ PixelRow<Real, columns> pixel_row(const Pixels<Real, columns, 1>& row) {
+  PixelRow<Real, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = {row.hat[0][j], row.x[0][j]};
   return result;
+}
+
+// Of windows down columns, which are those of a row in turn.
+template <class Real, int columns>
+__device__ __forceinline__ RowMoments<Real, columns> moments_of_row(
+    const Windows<ReferredMoments<Real>, columns>& row) {
+  Pixels<Real, columns, 1> references;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) {
+    references.hat[0][j] = row.of[j].from.hat;
+    references.x[0][j] = row.of[j].from.x;
+  }
+  return moments_of_row(references, [&row](int j) { return row.of[j].moments; });
 }
 
 }  // namespace geco::cuda

@@ -250,11 +250,12 @@ Strips choose(const Plan& plan, const Images& images, int largest_patch, const D
   for (const WindowKernel& kernel : kernels_for(plan, images)) {
     Strips strips = plan.strips;
     strips.kernel = kernel;
-    strips.ring_rows = 0;
+    strips.ring_numbers = 0;
     for (int w = 0; w < plan.window_count; ++w) {
       const int size = plan.windows[w].size;
       if (plan.windows[w].shares_statistics) continue;
-      strips.ring_rows += kernel.size == 0 ? ring_rows_of_any(size) : ring_rows_of_pairs(size);
+      strips.ring_numbers += kernel.size == 0 ? ring_numbers_of_any(size, kernel.columns)
+                                              : ring_numbers_of_pairs(size, kernel.channels, kernel.columns);
     }
     if (!cut_columns(images, largest_patch, strips)) continue;
     const auto give_rings = [&] {

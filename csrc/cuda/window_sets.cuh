@@ -23,6 +23,10 @@ template <class Real>
 struct RealOf<PatchCoefficients<Real>> {
   using type = Real;
 };
+template <class Real>
+struct RealOf<ReferredMoments<Real>> {
+  using type = Real;
+};
 
 // Pixels to count means from; 0 where a pixel is infinite or NaN. Windows that contain it become NaN all the same, and
 // an example beside it, whose coefficients there are zero, meets no zero times NaN.
@@ -37,6 +41,18 @@ template <class N, int columns>
 struct Windows {
   N of[columns];
   Reference<typename RealOf<N>::type> from;
+};
+
+// Moments down columns, each counted from a pixel of its own column.
+template <class Real, int columns>
+struct Windows<ReferredMoments<Real>, columns> {
+  ReferredMoments<Real> of[columns];
+};
+
+// A row of pixels of both images.
+template <class Real, int columns>
+struct PixelRow {
+  Reference<Real> of[columns];
 };
 
 // Sums of coefficients are counted from a reference of the largest coefficients among them: those of a patch without
@@ -67,7 +83,7 @@ __device__ __forceinline__ Windows<N, columns> nothing(const Reference<Real>& fr
   Windows<N, columns> result;
 #pragma unroll
   for (int j = 0; j < columns; ++j) result.of[j] = N{};
-  result.from = from;
+  if constexpr (!std::is_same_v<N, ReferredMoments<Real>>) result.from = from;
   if constexpr (std::is_same_v<N, PatchCoefficients<Real>>) result.weight = 0;
   return result;
 }
@@ -108,6 +124,35 @@ __device__ __forceinline__ Windows<PatchCoefficients<Real>, columns> joined(
   for (int j = 0; j < columns; ++j) {
     result.of[j] = lowered(first.of[j], of_first) + lowered(second.of[j], of_second);
   }
+  return result;
+}
+
+// Columns of pixels, or a pixel more at either end of columns.
+template <class Real, int columns>
+__device__ __forceinline__ Windows<ReferredMoments<Real>, columns> joined(const PixelRow<Real, columns>& first,
+                                                                          const PixelRow<Real, columns>& second,
+                                                                          const MergeWeights<Real>& by) {
+  Windows<ReferredMoments<Real>, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = merged(first.of[j], second.of[j], by);
+  return result;
+}
+template <class Real, int columns>
+__device__ __forceinline__ Windows<ReferredMoments<Real>, columns> joined(
+    const Windows<ReferredMoments<Real>, columns>& first, const PixelRow<Real, columns>& second,
+    const MergeWeights<Real>& by) {
+  Windows<ReferredMoments<Real>, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = merged(first.of[j], second.of[j], by);
+  return result;
+}
+template <class Real, int columns>
+__device__ __forceinline__ Windows<ReferredMoments<Real>, columns> joined(
+    const Windows<ReferredMoments<Real>, columns>& first, const Windows<ReferredMoments<Real>, columns>& second,
+    const MergeWeights<Real>& by) {
+  Windows<ReferredMoments<Real>, columns> result;
+#pragma unroll
+  for (int j = 0; j < columns; ++j) result.of[j] = merged(first.of[j], second.of[j], by);
   return result;
 }
 

@@ -26,6 +26,13 @@ struct Reference {
   N hat, x;
 };
 
+// Moments with a reference of their own.
+template <class N>
+struct ReferredMoments {
+  Moments<N> moments;
+  Reference<N> from;
+};
+
 template <class N>
 GECO_HD Reference<N> operator-(const Reference<N>& a, const Reference<N>& b) {
   return {a.hat - b.hat, a.x - b.x};
@@ -61,6 +68,34 @@ template <class N, class Real>
 GECO_HD Moments<N> merged(const Moments<N>& first, const Moments<N>& second, const MergeWeights<Real>& by,
                           const Reference<N>& gap) {
   return merged_by_gap(first, second, second.mean_hat - first.mean_hat + gap.hat, second.mean - first.mean + gap.x, by);
+}
+
+// Those of two pixels, counted from the first.
+template <class N, class Real>
+GECO_HD ReferredMoments<N> merged(const Reference<N>& first, const Reference<N>& second, const MergeWeights<Real>& by) {
+  const Reference<N> gap = second - first;
+  const N weighted_hat = gap.hat * by.weight, weighted = gap.x * by.weight;
+  return {{gap.hat * by.share, gap.x * by.share, weighted_hat * gap.hat, weighted * gap.x, weighted_hat * gap.x},
+          first};
+}
+
+// With a pixel more.
+template <class N, class Real>
+GECO_HD ReferredMoments<N> merged(const ReferredMoments<N>& first, const Reference<N>& pixel,
+                                  const MergeWeights<Real>& by) {
+  const Moments<N>& m = first.moments;
+  const Reference<N> gap = pixel - first.from;
+  const N gap_hat = gap.hat - m.mean_hat, gap_x = gap.x - m.mean;
+  const N weighted_hat = gap_hat * by.weight, weighted = gap_x * by.weight;
+  return {{m.mean_hat + gap_hat * by.share, m.mean + gap_x * by.share, m.m2_hat + weighted_hat * gap_hat,
+           m.m2 + weighted * gap_x, m.co + weighted_hat * gap_x},
+          first.from};
+}
+
+template <class N, class Real>
+GECO_HD ReferredMoments<N> merged(const ReferredMoments<N>& first, const ReferredMoments<N>& second,
+                                  const MergeWeights<Real>& by) {
+  return {merged(first.moments, second.moments, by, second.from - first.from), first.from};
 }
 
 template <class N>
