@@ -19,7 +19,7 @@ def modules():
     names = ["geco_ext"]
     for package in (geco_ext, geco_ext.models):
         names += [info.name for info in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
-    return sorted(name for name in set(names) if not name.endswith("._C") and "triton_kernels" not in name)
+    return sorted(name for name in set(names) if not name.endswith("._C") and ".triton.kernels" not in name)
 
 
 @pytest.mark.parametrize("name", modules())

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from geco_ext.checks import check_kappa_non_negative
-from geco_ext.contract import Term
+from geco_ext.contract import IMAGE, Term
+from geco_ext.ops.loss import lagrangian
+from geco_ext.state import new_block, views
 
 
 class ComparedPair(NamedTuple):
@@ -167,3 +169,12 @@ def _version(slot: Tensor) -> tuple[int, int] | None:
 def snake_case(name: str) -> str:
     """``PatchNCC`` -> ``patch_ncc``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def batch_average(term: Term, predictions: list[Tensor], targets: list[Tensor], kappa: float) -> Tensor:
+    """A constraint without a criterion: its vector of one term, with a multiplier of one and no kl."""
+    first = predictions[0]
+    block = new_block(1, device=first.device)
+    views(block).kappa.fill_(kappa)
+    owners = (IMAGE,) * len(predictions)
+    return lagrangian(predictions, targets, owners, None, block, str(term), first.shape[0], first[0].numel())

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from geco_ext import functional
 from geco_ext.checks import check_class_gradient, check_class_scores, check_kappa_probability, check_labels
-from geco_ext.constraints.base import ComparedPair
+from geco_ext.constraints.base import ComparedPair, batch_average
 from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.contract import Term
 
@@ -61,7 +60,7 @@ class ClassificationAccuracy(NetworkConstraint):
         """Batch average, 0-d."""
         ((scores, target),) = self._pairs(x_hat, x, labels)
         assert target is not None
-        return functional.classification_accuracy(
+        return classification_accuracy(
             scores, target, kappa=self.kappa, from_logits=self.from_logits, gradient=self.gradient
         )
 
@@ -80,3 +79,37 @@ class ClassificationAccuracy(NetworkConstraint):
         scores = self._look(x_hat)
         check_class_scores(scores, x_hat.shape[0], f"scores of constraint {self.name!r}")
         return [ComparedPair(scores, check_labels(labels, scores))]
+
+
+def classification_accuracy(
+    prediction: Tensor, target: Tensor, *, kappa: float, from_logits: bool = True, gradient: str = "probability"
+) -> Tensor:
+    """Kappa minus the probability of the true class (CLA, Table 1).
+
+    Args:
+        prediction: class scores [B, classes] of the reconstructions.
+        target: true labels, integers [B].
+        kappa: demanded average probability, in [0, 1].
+        from_logits: the scores are logits rather than probabilities.
+        gradient: ``"probability"``, or ``"log_probability"``: see :class:`geco_ext.ClassificationAccuracy`.
+
+    Returns:
+        The batch average, 0-d.
+
+    Raises:
+        ValueError: scores that are not [B, classes]; labels that are not integers [B] in range; kappa outside [0, 1];
+            an unknown gradient.
+
+    Example:
+        >>> logits = torch.tensor([[50.0, 0.0]])
+        >>> round(float(classification_accuracy(logits, torch.tensor([0]), kappa=0.9)), 6)
+        -0.1
+    """
+    batch = prediction.shape[0] if isinstance(prediction, Tensor) and prediction.dim() else 0
+    check_class_scores(prediction, batch, "prediction")
+    if batch == 0:
+        raise ValueError(f"prediction: got the empty shape {tuple(prediction.shape)}, expected at least one example")
+    labels = check_labels(target, prediction)
+    log_gradient = check_class_gradient(gradient) == "log_probability"
+    term = Term("class_probability", from_logits=bool(from_logits), log_gradient=log_gradient)
+    return batch_average(term, [prediction], [labels], check_kappa_probability(kappa))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from geco_ext import functional
 from geco_ext.checks import (
     check_images,
     check_kappa_correlation,
+    check_kappa_non_negative,
     check_patch_fits,
     check_positive,
     check_positive_integer,
 )
-from geco_ext.constraints.base import Constraint
+from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
 
 
@@ -74,7 +74,7 @@ class PatchNCC(_PatchConstraint):
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d."""
-        return functional.patch_ncc(
+        return patch_ncc(
             x_hat,
             x,
             kappa=self.kappa,
@@ -128,9 +128,88 @@ class LocalStatistics(_PatchConstraint):
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d."""
-        return functional.local_statistics(
+        return local_statistics(
             x_hat, x, kappa=self.kappa, patch_size=self.patch_size, stride=self.stride, eps=self.eps
         )
 
     def _term(self) -> Term:
         return Term("local_statistics", patch_size=self.patch_size, stride=self.stride, eps=self.eps)
+
+
+def patch_ncc(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    kappa: float,
+    patch_size: int,
+    stride: int = 1,
+    eps: float = 1e-5,
+    per_channel: bool = False,
+) -> Tensor:
+    """Kappa minus the mean correlation of whitened patches (pNCC, Table 1); see :class:`geco_ext.PatchNCC`.
+
+    Args:
+        prediction: images [B, C, H, W].
+        target: the same shape.
+        kappa: demanded average correlation, in (-1, 1].
+        patch_size: side of a patch in pixels.
+        stride: distance of neighbouring patches.
+        eps: variance below which a patch counts as flat.
+        per_channel: correlate each channel alone, then average.
+
+    Returns:
+        The batch average, 0-d.
+
+    Raises:
+        ValueError: as :class:`geco_ext.PatchNCC`.
+
+    Example:
+        >>> x = torch.rand(2, 3, 16, 16)
+        >>> bool(patch_ncc(1 - x, x, kappa=0.9, patch_size=8) > 1)
+        True
+    """
+    check_images(prediction, target, ("prediction", "target"))
+    term = Term(
+        "patch_ncc",
+        patch_size=check_positive_integer(patch_size, "patch_size"),
+        stride=check_positive_integer(stride, "stride"),
+        eps=check_positive(eps, "eps"),
+        per_channel=bool(per_channel),
+    )
+    check_patch_fits(prediction, patch_size, "prediction")
+    return batch_average(term, [prediction], [target], check_kappa_correlation(kappa))
+
+
+def local_statistics(
+    prediction: Tensor, target: Tensor, *, kappa: float, patch_size: int, stride: int = 1, eps: float = 1e-5
+) -> Tensor:
+    """Mean squared error of local means and standard deviations, minus kappa^2; see :class:`geco_ext.LocalStatistics`.
+
+    Args:
+        prediction: images [B, C, H, W].
+        target: the same shape.
+        kappa: tolerated root mean squared error of the statistics, >= 0.
+        patch_size: side of a patch in pixels.
+        stride: distance of neighbouring patches.
+        eps: added to variances.
+
+    Returns:
+        The batch average, 0-d.
+
+    Raises:
+        ValueError: as :class:`geco_ext.LocalStatistics`.
+
+    Example:
+        >>> x = torch.rand(2, 3, 16, 16)
+        >>> round(float(local_statistics(x + 0.2, x, kappa=0.1, patch_size=4)), 4)
+        0.01
+    """
+    check_images(prediction, target, ("prediction", "target"))
+    term = Term(
+        "local_statistics",
+        patch_size=check_positive_integer(patch_size, "patch_size"),
+        stride=check_positive_integer(stride, "stride"),
+        eps=check_positive(eps, "eps"),
+    )
+    check_patch_fits(prediction, patch_size, "prediction")
+    return batch_average(term, [prediction], [target], check_kappa_non_negative(kappa))

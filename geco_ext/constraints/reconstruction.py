@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from geco_ext import functional
-from geco_ext.checks import check_positive_integer
-from geco_ext.constraints.base import Constraint
+from geco_ext.checks import check_kappa_non_negative, check_positive_integer, check_prediction
+from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
 
 Reduction = Literal["mean", "sum"]
@@ -41,9 +41,7 @@ class ReconstructionError(Constraint):
         self, kappa: float, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
     ) -> None:
         super().__init__(kappa, name)
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
-        self.reduction: Reduction = reduction
+        self.reduction = check_reduction(reduction)
         self.channels = None if channels is None else check_positive_integer(channels, "channels")
         self._rows = self.channels or 1
         self._checks_images = self.channels is not None
@@ -52,9 +50,7 @@ class ReconstructionError(Constraint):
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
         self._check(x_hat, x)
-        return functional.reconstruction_error(
-            x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels
-        )
+        return reconstruction_error(x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels)
 
     def _row_names(self) -> list[str]:
         return [self.name] if self.channels is None else [f"{self.name}/{c}" for c in range(self.channels)]
@@ -67,3 +63,46 @@ class ReconstructionError(Constraint):
             raise ValueError(
                 f"x_hat: got shape {tuple(x_hat.shape)}, expected {self.channels} channels (channels={self.channels})"
             )
+
+
+def reconstruction_error(
+    prediction: Tensor, target: Tensor, *, kappa: float, reduction: str = "mean", channels: int | None = None
+) -> Tensor:
+    """Mean (or sum) over the elements of an example of (prediction - target)^2, minus kappa^2 (RE, Table 1).
+
+    Args:
+        prediction: [B, ...], any float type and strides.
+        target: the same shape.
+        kappa: tolerated root mean squared error, >= 0.
+        reduction: ``"mean"`` or ``"sum"``.
+        channels: the number of channels C of images [B, C, ...] to get one constraint per channel, [C].
+
+    Returns:
+        The batch average, 0-d ([C] with ``channels``).
+
+    Raises:
+        ValueError: shapes or devices differ, an empty batch, kappa < 0, an unknown reduction.
+        TypeError: integer tensors.
+
+    Example:
+        >>> x = torch.zeros(2, 3, 4, 4)
+        >>> round(float(reconstruction_error(x + 0.2, x, kappa=0.1)), 6)
+        0.03
+    """
+    check_prediction(prediction, target, ("prediction", "target"))
+    kappa = check_kappa_non_negative(kappa)
+    term = Term("squared_error", mean=check_reduction(reduction) == "mean")
+    if channels is None:
+        return batch_average(term, [prediction], [target], kappa)
+    if prediction.dim() < 2 or prediction.shape[1] != channels:
+        raise ValueError(f"prediction: got shape {tuple(prediction.shape)}, expected {channels} channels")
+    pairs = zip(prediction.unbind(1), target.unbind(1), strict=True)
+    return torch.stack([batch_average(term, [of_x_hat], [of_x], kappa) for of_x_hat, of_x in pairs])
+
+
+def check_reduction(reduction: str) -> Reduction:
+    """Over the elements of an example."""
+    for known in get_args(Reduction):
+        if reduction == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")

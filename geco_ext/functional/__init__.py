@@ -1,21 +1,18 @@
-"""Fused, differentiable functions: constraints without their state, and what models compute between their layers."""
+"""Fused, differentiable functions: constraints without their state, and what models compute between their layers.
 
-from geco_ext.functional.constraints import (
-    check_feature_maps,
-    classification_accuracy,
-    feature_maps,
-    feature_reconstruction_error,
-    local_statistics,
-    patch_ncc,
-    reconstruction_error,
-)
+A constraint takes a prediction and a target and returns its batch average, 0-d, float32 (float64 for float64):
+satisfied when at most zero.
+"""
+
+from geco_ext.constraints.classification import classification_accuracy
+from geco_ext.constraints.feature import feature_reconstruction_error
+from geco_ext.constraints.patch import local_statistics, patch_ncc
+from geco_ext.constraints.reconstruction import reconstruction_error
 from geco_ext.functional.models import affine_coupling, gaussian_rsample_kl, lstm_gates
 
 __all__ = [
     "affine_coupling",
-    "check_feature_maps",
     "classification_accuracy",
-    "feature_maps",
     "feature_reconstruction_error",
     "gaussian_rsample_kl",
     "local_statistics",
