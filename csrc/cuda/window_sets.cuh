@@ -2,8 +2,6 @@
 // those of other lanes.
 #pragma once
 
-#include <cmath>
-#include <limits>
 #include <type_traits>
 
 #include "cuda/memory.h"
@@ -32,7 +30,7 @@ struct RealOf<ReferredMoments<Real>> {
 // an example beside it, whose coefficients there are zero, meets no zero times NaN.
 template <class Real>
 __device__ __forceinline__ Reference<Real> reference_at(Real hat, Real x) {
-  const auto finite = [](Real value) { return std::abs(value) <= std::numeric_limits<Real>::max() ? value : Real{0}; };
+  const auto finite = [](Real value) { return value - value == Real{0} ? value : Real{0}; };
   return {finite(hat), finite(x)};
 }
 
