@@ -50,6 +50,7 @@ class Program {
  public:
   void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
            ScaleRule scale, const geco::Patches& patches) {
+    if (scale != geco::scale_rule(kind)) throw py::value_error("that is not the scale rule of this kind of constraint");
     Term term;
     term.kind = kind;
     term.first_row = constraints_;
@@ -58,7 +59,6 @@ class Program {
     term.mean = mean;
     term.from_logits = from_logits;
     term.log_gradient = log_gradient;
-    term.scale = scale;
     term.patches = patches;
     constraints_ += rows;
     terms_.push_back(std::move(term));
@@ -393,10 +393,37 @@ void bind_cuda(py::module_& module) {
 }
 #endif
 
+// The tables that both languages know, in the order of their numbers here; Python compares its own with them.
+void add_tables(py::module_& module) {
+#define GECO_NAME(enumerator, name, ...) name,
+  const std::vector<std::string> scale_rules{GECO_SCALE_RULES(GECO_NAME)}, element_rules{GECO_ELEMENT_RULES(GECO_NAME)},
+      kinds{GECO_CONSTRAINT_KINDS(GECO_NAME)};
+  module.attr("violations") = py::tuple(py::cast(std::vector<std::string>{GECO_VIOLATIONS(GECO_NAME)}));
+  module.attr("state_rows") = py::tuple(py::cast(std::vector<std::string>{GECO_STATE_ROWS(GECO_NAME)}));
+  module.attr("counters") = py::tuple(py::cast(std::vector<std::string>{GECO_STATE_COUNTERS(GECO_NAME)}));
+  module.attr("data_types") = py::tuple(py::cast(std::vector<std::string>{GECO_DATA_TYPES(GECO_NAME)}));
+#undef GECO_NAME
+  module.attr("scale_rules") = py::tuple(py::cast(scale_rules));
+  py::list described;
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    const auto kind = static_cast<TermKind>(i);
+    const ScaleRule rule = geco::scale_rule(kind);
+    py::dict description;
+    description["name"] = kinds[i];
+    description["scale_rule"] = scale_rules[static_cast<std::size_t>(rule)];
+    description["sign"] = static_cast<int>(geco::sign_of_measured(rule));
+    description["windowed"] = geco::is_windowed(kind);
+    description["elements"] = element_rules[static_cast<std::size_t>(geco::element_rule(kind))];
+    described.append(description);
+  }
+  module.attr("kinds") = py::tuple(described);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of geco_ext.";
+  add_tables(module);
 
   module.def("set_torch", [](const py::list& types, const py::object& empty_like, const py::object& contiguous_format,
                              const py::object& channels_last) {

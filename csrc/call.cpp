@@ -17,19 +17,20 @@ double elements_per_example(const Input& input) {
 }  // namespace
 
 double compared_elements(const Call& call, const Term& term) {
-  if (term.kind == TermKind::kClassProbability || term.kind == TermKind::kPatchCorrelation) {
-    return static_cast<double>(call.image_elements);
+  switch (element_rule(term.kind)) {
+    case ElementRule::kOfInputs: {
+      double elements = 0;
+      for (int i : term.inputs) elements += elements_per_example(call.inputs[i]);
+      return elements / term.rows;
+    }
+    case ElementRule::kOfImage: return static_cast<double>(call.image_elements);
+    case ElementRule::kOfPositions: {
+      const std::int64_t* sizes = call.inputs[term.inputs[0]].prediction.sizes;
+      return 2.0 * static_cast<double>(positions(sizes[2], term.patches) * positions(sizes[3], term.patches));
+    }
+    case ElementRule::kNone: break;
   }
-  if (term.kind == TermKind::kLocalStatistics) {
-    const Tensor& images = call.inputs[term.inputs[0]].prediction;
-    return 2.0 *
-           static_cast<double>(positions(images.sizes[2], term.patches) * positions(images.sizes[3], term.patches));
-  }
-  double elements = 0;
-  if (term.kind == TermKind::kSquaredError) {
-    for (int i : term.inputs) elements += elements_per_example(call.inputs[i]);
-  }
-  return elements / term.rows;
+  return 0;
 }
 
 double squared_error_weight(const Term& term, const Input& input) {

@@ -9,7 +9,13 @@
 
 namespace geco {
 
-enum class DataType : int { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
+//   enumerator, name in PyTorch
+#define GECO_DATA_TYPES(X) \
+  X(kFloat32, "float32") X(kFloat64, "float64") X(kFloat16, "float16") X(kBFloat16, "bfloat16") X(kInt64, "int64")
+
+#define GECO_ENUMERATOR(enumerator, name) enumerator,
+enum class DataType : int { GECO_DATA_TYPES(GECO_ENUMERATOR) };
+#undef GECO_ENUMERATOR
 
 constexpr int kMaxRank = 8;
 
@@ -30,8 +36,6 @@ struct Input {
   Tensor prediction, target, gradient;
 };
 
-enum class TermKind : int { kSquaredError, kClassProbability, kScalar, kPatchCorrelation, kLocalStatistics };
-
 // The square patches of a windowed constraint: those that fit, every `stride` pixels.
 struct Patches {
   std::int64_t size = 1, stride = 1;
@@ -47,13 +51,8 @@ struct Term {
   bool mean = true;             // squared error: mean or sum over the elements of an example
   bool from_logits = true;      // class probability: softmax first
   bool log_gradient = false;    // class probability: the gradient is that of the logarithm
-  ScaleRule scale = ScaleRule::kOwn;
-  Patches patches;  // patch correlation and local statistics; they read one input, the images
+  Patches patches;              // windowed constraints; they read one input, the images
 };
-
-GECO_HD bool is_windowed(TermKind kind) {
-  return kind == TermKind::kPatchCorrelation || kind == TermKind::kLocalStatistics;
-}
 
 struct Call {
   const std::vector<Term>* terms = nullptr;

@@ -12,7 +12,8 @@ void class_probability(const Call& call, const Term& term, double* c_hat) {
   const Input& input = call.inputs[term.inputs[0]];
   const int row = term.first_row;
   const double batch = static_cast<double>(call.batch), kappa = call.state.at(Row::kKappa, row);
-  const double multiplier = std::exp(log_multiplier(term.scale, call.state, row, compared_elements(call, term)));
+  const ScaleRule rule = scale_rule(term.kind);
+  const double multiplier = std::exp(log_multiplier(rule, call.state, row, compared_elements(call, term)));
   const std::int64_t classes = input.prediction.sizes[1];
   std::vector<double> p(static_cast<std::size_t>(classes));
   double sum = 0;
@@ -28,13 +29,13 @@ void class_probability(const Call& call, const Term& term, double* c_hat) {
       for (double& value : p) value /= total;
     }
     const double p_label = label >= 0 && label < classes ? p[label] : std::numeric_limits<double>::quiet_NaN();
-    sum += kappa - p_label;
+    sum += constraint_value(rule, p_label, kappa);
     if (!input.gradient) continue;
     for (std::int64_t j = 0; j < classes; ++j) {
       const bool is_label = j == label;
       const double derivative = class_derivative(term.from_logits, term.log_gradient, p_label, p[j], is_label);
       write_element(input.gradient, b * input.gradient.strides[0] + j * input.gradient.strides[1],
-                    -multiplier * derivative / batch);
+                    sign_of_measured(rule) * multiplier * derivative / batch);
     }
   }
   c_hat[row] = sum / batch;

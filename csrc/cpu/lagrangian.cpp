@@ -51,7 +51,8 @@ std::vector<double> constraint_averages(const Call& call) {
     if (term.kind == TermKind::kClassProbability) class_probability(call, term, c_hat.data());
     if (term.kind == TermKind::kScalar) {
       const Input& input = call.inputs[term.inputs[0]];
-      const double log_lambda = log_multiplier(term.scale, call.state, term.first_row, compared_elements(call, term));
+      const double log_lambda =
+          log_multiplier(scale_rule(term.kind), call.state, term.first_row, compared_elements(call, term));
       c_hat[term.first_row] = mean_of_examples(input.prediction, input.gradient, std::exp(log_lambda));
     }
   }
@@ -62,7 +63,8 @@ template <class Function>
 void for_each_row(const Call& call, const Function& function) {
   for (const Term& term : *call.terms) {
     const double elements = compared_elements(call, term);
-    for (int row = term.first_row; row < term.first_row + term.rows; ++row) function(row, term.scale, elements);
+    for (int row = term.first_row; row < term.first_row + term.rows; ++row)
+      function(row, scale_rule(term.kind), elements);
   }
 }
 

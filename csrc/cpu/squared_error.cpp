@@ -102,7 +102,7 @@ std::vector<double> SquaredErrorTerms::coefficients() const {
     const double weight = squared_error_weight(*term, input_), elements = compared_elements(call_, *term);
     for (int c = 0; c < channels_; ++c) {
       const int row = term->first_row + (term->rows > 1 ? c : 0);
-      const double multiplier = std::exp(log_multiplier(term->scale, call_.state, row, elements));
+      const double multiplier = std::exp(log_multiplier(scale_rule(term->kind), call_.state, row, elements));
       coefficients[c] += squared_error_coefficient(multiplier, weight, static_cast<double>(call_.batch));
     }
   }
@@ -127,8 +127,7 @@ void squared_errors(const Call& call, double* c_hat) {
   for (const Term& term : *call.terms) {
     if (term.kind != TermKind::kSquaredError) continue;
     for (int row = term.first_row; row < term.first_row + term.rows; ++row) {
-      const double kappa = call.state.at(Row::kKappa, row);
-      c_hat[row] -= kappa * kappa;
+      c_hat[row] = constraint_value(scale_rule(term.kind), c_hat[row], call.state.at(Row::kKappa, row));
     }
   }
 }

@@ -72,8 +72,8 @@ std::vector<std::unique_ptr<Pass>> passes_of(const Call& call, int input) {
     if (found == passes.end()) found = passes.insert(found, std::make_unique<Pass>(patches, stride));
     (*found)->terms.push_back(&term);
     const double multiplier =
-        std::exp(log_multiplier(term.scale, call.state, term.first_row, compared_elements(call, term)));
-    const double sign = term.kind == TermKind::kPatchCorrelation ? -1.0 : 1.0;
+        std::exp(log_multiplier(scale_rule(term.kind), call.state, term.first_row, compared_elements(call, term)));
+    const double sign = sign_of_measured(scale_rule(term.kind));
     const double weight = patch_weight(patches, call.inputs[input]) / static_cast<double>(call.batch);
     const double numbers = static_cast<double>(numbers_of_patch(patches, call.inputs[input]));
     // A single number correlates with any other: no gradient, where rounding would leave some.
@@ -260,8 +260,7 @@ class ImageSweep {
       for (const Term* term : pass->terms) {
         double& c = c_hat[term->first_row];
         c *= patch_weight(term->patches, images_) / static_cast<double>(call_.batch);
-        const double kappa = call_.state.at(Row::kKappa, term->first_row);
-        c = term->kind == TermKind::kPatchCorrelation ? kappa - c : c - kappa * kappa;
+        c = constraint_value(scale_rule(term->kind), c, call_.state.at(Row::kKappa, term->first_row));
       }
     }
     if (squared_errors_.channels() == 1) {

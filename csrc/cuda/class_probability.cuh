@@ -16,6 +16,7 @@ __device__ __forceinline__ double probability(const Item& item, double score, do
 __device__ __noinline__ inline double class_probability(const Plan& plan, const Item& item, const Share& share,
                                                         const Shared& shared) {
   __syncthreads();
+  constexpr ScaleRule kRule = scale_rule(TermKind::kClassProbability);
   double kappa = 0;
   for (int t = 0; t < plan.term_count; ++t) {
     const PlannedTerm& term = plan.terms[t];
@@ -40,14 +41,14 @@ __device__ __noinline__ inline double class_probability(const Plan& plan, const 
     }
     const bool in_range = label >= 0 && label < classes;
     const double p_label = in_range ? probability(item, score(label), largest, total) : nan("");
-    if (lane() == 0) sum += kappa - p_label;
+    if (lane() == 0) sum += constraint_value(kRule, p_label, kappa);
     if (!item.gradient) continue;
     for (std::int64_t j = lane(); j < classes; j += kWarpSize) {
       const bool is_label = j == label;
       const double derivative = class_derivative(item.from_logits, item.log_gradient, p_label,
                                                  probability(item, score(j), largest, total), is_label);
       write_gradient(item.gradient, item.type_of_prediction(), b * item.outer[0].gradient + j * item.inner.gradient,
-                     -shared.coefficient * derivative);
+                     sign_of_measured(kRule) * shared.coefficient * derivative);
     }
   }
   return sum;

@@ -72,8 +72,7 @@ __device__ inline double windowed_constraint(const Plan& plan, Shared& shared, c
   int window = 0;
   while (&plan.terms[plan.windows[window].term] != &term) ++window;
   const double mean = sum_of_windows(plan, shared, item, window, 1) * reading.weight / item.divisor;
-  const double kappa = plan.state.at(Row::kKappa, row);
-  return term.kind() == TermKind::kPatchCorrelation ? kappa - mean : mean - kappa * kappa;
+  return constraint_value(term.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
 // C_hat of a row from the sums of the items it reads (Table 1 of "Taming VAEs").
@@ -95,12 +94,11 @@ __device__ inline double constraint_of(const Plan& plan, Shared& shared, const P
         }
       }
     }
-    const double kappa = plan.state.at(Row::kKappa, row);
-    return c - kappa * kappa;
+    return constraint_value(term.scale(), c, plan.state.at(Row::kKappa, row));
   }
   const Item& item = plan.items[plan.readings[term.first_reading].item];
   if (item.work == Work::kWindows) return windowed_constraint(plan, shared, term, row);
-  return shared.sums()[item.first_sum] / item.divisor;
+  return shared.sums()[item.first_sum] / item.divisor;  // of a class probability: its constraint of each example
 }
 
 __device__ __forceinline__ const PlannedTerm& term_of_row(const Plan& plan, int row) {

@@ -145,7 +145,7 @@ void plan_terms(const Call& call, Plan& plan) {
     planned.first_reading = static_cast<std::int8_t>(plan.reading_count);
     planned.readings = static_cast<std::int8_t>(term.inputs.size());
     planned.kind_of_term = static_cast<std::int8_t>(term.kind);
-    planned.rule_of_scale = static_cast<std::int8_t>(term.scale);
+    planned.rule_of_scale = static_cast<std::int8_t>(scale_rule(term.kind));
     for (int input : term.inputs) {
       if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "pairs of term and input");
       plan.readings[plan.reading_count++] = {input, weight_of(term, call.inputs[input])};

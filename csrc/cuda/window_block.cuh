@@ -58,10 +58,10 @@ __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, co
   const double weight = plan.readings[term.first_reading].weight / (item.divisor * numbers);
   const double derivative = multiplier_of(plan, term, term.first_row) * weight;
   // A single number correlates with any other: no gradient, where rounding would leave some.
-  const double of_correlation = numbers == 1 ? 0.0 : -derivative;
+  const bool constant = term.kind() == TermKind::kPatchCorrelation && numbers == 1;
   const double size = static_cast<double>(window.size);
   return {static_cast<Real>(1.0 / (size * size * channels)), max(representable_eps<Real>(window.eps), kLeastEps<Real>),
-          0, static_cast<Real>(term.kind() == TermKind::kPatchCorrelation ? of_correlation : derivative)};
+          0, static_cast<Real>(constant ? 0.0 : sign_of_measured(term.scale()) * derivative)};
 }
 
 template <class Real>

@@ -22,7 +22,6 @@ using geco::DataType;
 using geco::MultiplierUpdate;
 using geco::Patches;
 using geco::Row;
-using geco::ScaleRule;
 using geco::State;
 using geco::Tensor;
 using geco::Term;
@@ -70,8 +69,6 @@ struct Problem {
     term.first_row = constraints;
     term.rows = rows;
     term.inputs = std::move(inputs);
-    const bool similarity = kind == TermKind::kClassProbability || kind == TermKind::kPatchCorrelation;
-    term.scale = similarity ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared;
     constraints += rows;
     terms.push_back(std::move(term));
     return terms.back();

@@ -35,8 +35,8 @@ inline Outputs by_definition(const Problem& problem, const std::vector<double>& 
   for (std::int64_t i = 0; i < prediction.elements(); ++i) {
     const int row = term.rows > 1 ? static_cast<int>(i / of_channel % tensor.sizes[1]) : 0;
     const double difference = prediction.get(i) - target.get(i);
-    const double multiplier =
-        std::exp(geco::log_multiplier(term.scale, call.state, row, geco::compared_elements(call, term)));
+    const double multiplier = std::exp(
+        geco::log_multiplier(geco::scale_rule(term.kind), call.state, row, geco::compared_elements(call, term)));
     expected.sums[static_cast<std::size_t>(row)] += weight * difference * difference;
     if (!problem.wants_gradients) continue;
     expected.gradients[0].set(i, 2 * multiplier * weight / static_cast<double>(problem.batch) * difference);
@@ -60,7 +60,7 @@ inline void compare(const arrays::Sizes& sizes, const Operand& p, const Operand&
   problem.image_elements = 1;
   for (std::size_t d = 1; d < sizes.size(); ++d) problem.image_elements *= sizes[d];
   problem.input(Array(p.type, sizes, p.layout, p.shift), Array(t.type, sizes, t.layout, t.shift));
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, per_channel ? static_cast<int>(sizes[1]) : 1);
+  problem.add(TermKind::kSquaredError, {0}, per_channel ? static_cast<int>(sizes[1]) : 1);
   problem.fill();
   problem.wants_gradients = wants_gradients;
   const std::vector<double> block = new_block(problem.constraints);
@@ -183,7 +183,7 @@ inline Input nowhere(const arrays::Sizes& sizes, Layout of_prediction, Layout of
 
 inline geco::cuda::Plan plan_of(const Input& input, int rows = 1) {
   Problem problem;
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, rows);
+  problem.add(TermKind::kSquaredError, {0}, rows);
   std::vector<double> block = new_block(problem.constraints);
   Call call;
   call.terms = &problem.terms;

@@ -18,7 +18,6 @@ using geco::DataType;
 using geco::Input;
 using geco::MultiplierUpdate;
 using geco::Row;
-using geco::ScaleRule;
 using geco::State;
 using geco::Tensor;
 using geco::Term;
@@ -82,8 +81,7 @@ struct Problem {
   bool wants_gradients = true;
   int constraints = 0;
 
-  void add(TermKind kind, ScaleRule scale, std::vector<int> inputs, int rows = 1, bool mean = true,
-           bool from_logits = true) {
+  void add(TermKind kind, std::vector<int> inputs, int rows = 1, bool mean = true, bool from_logits = true) {
     Term term;
     term.kind = kind;
     term.first_row = constraints;
@@ -91,7 +89,6 @@ struct Problem {
     term.inputs = std::move(inputs);
     term.mean = mean;
     term.from_logits = from_logits;
-    term.scale = scale;
     constraints += rows;
     terms.push_back(std::move(term));
   }

@@ -46,9 +46,9 @@ void reconstruction_errors() {
               problem.batch = sizes[0];
               problem.image_elements = sizes[1] * sizes[2] * sizes[3];
               const int image = problem.input(Array(p, sizes, of_prediction), Array(t, sizes, of_target));
-              problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, rows);
+              problem.add(TermKind::kSquaredError, {image}, rows);
               if (rows > 1 && plain) {  // two terms share the pass
-                problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 1, false);
+                problem.add(TermKind::kSquaredError, {image}, 1, false);
               }
               problem.fill();
               problem.wants_gradients = (rows + static_cast<int>(of_target)) % 4 != 0;
@@ -73,7 +73,7 @@ void large_images() {
       problem.batch = 4;
       problem.image_elements = 64 * width;
       const int image = problem.input(Array(p, {4, 1, 64, width}), Array(p, {4, 1, 64, width}));
-      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image});
+      problem.add(TermKind::kSquaredError, {image});
       problem.fill();
       const MultiplierUpdate update = update_rule();
       std::vector<double> block = new_block(1);
@@ -94,13 +94,13 @@ Problem everything(DataType type, bool kl_of_examples) {
   const int probabilities = problem.input(Array(type, {5, 3}, Layout::kReversed), Array(DataType::kInt64, {5}));
   const int scalars = problem.input(Array(type, {5}), Array());
   const int scalar = problem.input(Array(type, {}), Array());
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 3);
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {features, map});
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {logits});
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {probabilities}, 1, true, false);
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalar});
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 1, false);
+  problem.add(TermKind::kSquaredError, {image}, 3);
+  problem.add(TermKind::kSquaredError, {features, map});
+  problem.add(TermKind::kClassProbability, {logits});
+  problem.add(TermKind::kClassProbability, {probabilities}, 1, true, false);
+  problem.add(TermKind::kScalar, {scalars});
+  problem.add(TermKind::kScalar, {scalar});
+  problem.add(TermKind::kSquaredError, {image}, 1, false);
   problem.kl = kl_of_examples ? Array(DataType::kFloat32, {5}) : Array(type, {});
   problem.fill();
   return problem;
@@ -132,8 +132,8 @@ void many_examples(std::int64_t batch) {
   const arrays::Sizes sizes{problem.batch};
   const int classes = problem.input(Array(DataType::kFloat32, {problem.batch, 3}), Array(DataType::kInt64, sizes));
   const int scalars = problem.input(Array(DataType::kFloat32, sizes), Array());
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {classes}, 1, true, false);
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
+  problem.add(TermKind::kClassProbability, {classes}, 1, true, false);
+  problem.add(TermKind::kScalar, {scalars});
   problem.kl = Array(DataType::kFloat32, sizes);
   problem.fill();
   const MultiplierUpdate update = update_rule();

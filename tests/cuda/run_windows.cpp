@@ -53,7 +53,7 @@ void types_and_layouts() {
           Problem problem =
               images({2, 2, 6, width}, p, t, layout, layout == Layout::kWider ? Layout::kShifted : layout);
           add_windowed(problem, TermKind::kPatchCorrelation, 3);
-          problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0});
+          problem.add(TermKind::kSquaredError, {0});
           const bool is_double = p == DataType::kFloat64;
           const Tolerance mixed{1e-7, is_double ? 1e-9 : 1e-5};
           const bool dense = layout == Layout::kChannelsLast || layout == Layout::kReversed;
@@ -106,13 +106,13 @@ Problem everything(DataType type, bool per_channel, std::int64_t channels = 3) {
   const int logits = problem.input(Array(type, {3, 7}), Array(DataType::kInt64, {3}));
   const int scalars = problem.input(Array(type, {3}), Array());
   add_windowed(problem, TermKind::kPatchCorrelation, 4);
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, static_cast<int>(channels));
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {features});
+  problem.add(TermKind::kSquaredError, {0}, static_cast<int>(channels));
+  problem.add(TermKind::kSquaredError, {features});
   add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {logits});
+  problem.add(TermKind::kClassProbability, {logits});
   add_windowed(problem, TermKind::kLocalStatistics, 4, 1, false, 1e-2);
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 1, false);
+  problem.add(TermKind::kScalar, {scalars});
+  problem.add(TermKind::kSquaredError, {0}, 1, false);
   if (per_channel) add_windowed(problem, TermKind::kPatchCorrelation, 5, 1, true);
   problem.kl = Array(DataType::kFloat32, {3});
   problem.fill();
@@ -221,7 +221,7 @@ void traffic() {
       scenario = "traffic of width " + std::to_string(width) + (windows ? " with windows" : "");
       const std::int64_t channels = 3, height = 40, patch = 8;
       Problem problem = images({1, channels, height, width});
-      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0});
+      problem.add(TermKind::kSquaredError, {0});
       if (windows) add_windowed(problem, TermKind::kPatchCorrelation, patch);
       Outputs got(problem, new_block(problem.constraints), Layout::kContiguous);
       std::vector<double> workspace;
@@ -280,7 +280,7 @@ void races(bool broken) {
   scenario = "races";
   Problem problem = images({6, 3, 10, 12});
   add_both(problem, 4);
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 3);
+  problem.add(TermKind::kSquaredError, {0}, 3);
   expect_kernel(problem, 4, 0);
   const MultiplierUpdate update = update_rule();
   Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);

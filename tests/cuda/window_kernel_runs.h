@@ -48,8 +48,7 @@ inline void kernels_of_one_size(bool all) {
         Problem problem = images({batch, e.channels, height, width}, e.prediction, e.target, e.layout, e.layout);
         add_windowed(problem, TermKind::kPatchCorrelation, size, both ? 3 : 1, e.per_channel);
         if (both) add_windowed(problem, TermKind::kLocalStatistics, size, 3, e.per_channel);
-        problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0},
-                    both && !e.per_channel ? static_cast<int>(e.channels) : 1);
+        problem.add(TermKind::kSquaredError, {0}, both && !e.per_channel ? static_cast<int>(e.channels) : 1);
         expect_kernel(problem, size, 0, e.layout);
         compare_sums(problem, {mixed ? 1e-7 : 1e-6, 1e-5}, e.layout);
       }
@@ -65,7 +64,7 @@ inline void kernels_of_two_sizes() {
       add_windowed(problem, TermKind::kPatchCorrelation, 8);
       add_windowed(problem, TermKind::kLocalStatistics, 8);
       add_windowed(problem, TermKind::kPatchCorrelation, 4, 2);
-      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, static_cast<int>(channels));
+      problem.add(TermKind::kSquaredError, {0}, static_cast<int>(channels));
       expect_kernel(problem, 8, 4);
       compare_sums(problem);
       scenario += ", patches of 4 of two kinds";

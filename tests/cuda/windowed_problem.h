@@ -22,8 +22,7 @@ inline Problem images(const arrays::Sizes& sizes, DataType p = DataType::kFloat3
 
 inline void add_windowed(Problem& problem, TermKind kind, std::int64_t size, std::int64_t stride = 1,
                          bool per_channel = false, double eps = 1e-3) {
-  const bool correlation = kind == TermKind::kPatchCorrelation;
-  problem.add(kind, correlation ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared, {0});
+  problem.add(kind, {0});
   problem.terms.back().patches = {size, stride, eps, per_channel};
 }
 
@@ -49,8 +48,8 @@ inline Outputs expected_sums(const Problem& problem, const std::vector<double>& 
         oracle::windowed(term, problem.predictions[0], problem.targets[0], call.state.at(Row::kKappa, row));
     expected.sums[static_cast<std::size_t>(row)] = answer.constraint * static_cast<double>(problem.batch);
     if (!problem.wants_gradients) continue;
-    const double multiplier =
-        std::exp(geco::log_multiplier(term.scale, call.state, row, geco::compared_elements(call, term)));
+    const double multiplier = std::exp(
+        geco::log_multiplier(geco::scale_rule(term.kind), call.state, row, geco::compared_elements(call, term)));
     Array& gradient = expected.gradients[0];
     for (std::int64_t i = 0; i < gradient.elements(); ++i) {
       gradient.set(i, gradient.get(i) + multiplier * answer.gradient[static_cast<std::size_t>(i)]);
