@@ -318,17 +318,26 @@ void bind_cpu(py::module_& module) {
 }
 
 #if defined(GECO_CUDA)
+py::object text_or_none(const std::string& text) { return text.empty() ? py::object(py::none()) : py::str(text); }
+
 void bind_cuda(py::module_& module) {
   using geco::cuda::Place;
   py::module_ cuda = module.def_submodule("cuda", "CUDA kernels; addresses are on the device, streams raw handles.");
-  cuda.attr("MAX_INPUTS") = geco::cuda::kMaxInputs;
-  cuda.attr("MAX_TERMS") = geco::cuda::kMaxTerms;
-  cuda.attr("MAX_ROWS") = geco::cuda::kMaxRows;
-  cuda.attr("MAX_DIMENSIONS") = geco::cuda::kMaxDimensions;
 
   const auto place = [](int device, std::uintptr_t stream, py::handle workspace = py::none()) {
     return Place{device, reinterpret_cast<void*>(stream), workspace.is_none() ? nullptr : doubles_of(workspace)};
   };
+
+  cuda.def("refuses", [](const Program& program, const py::list& predictions, const py::list& targets,
+                         const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                         std::int64_t image_elements, int device) {
+    try {
+      return text_or_none(geco::cuda::refuses(
+          program.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none()), device));
+    } catch (const py::builtin_exception& error) {  // a type or a rank that tensor_from does not know
+      return text_or_none(error.what());
+    }
+  });
 
   cuda.def("lagrangian", [place](const Program& program, const py::list& predictions, const py::list& targets,
                                  const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
@@ -386,10 +395,7 @@ void bind_cuda(py::module_& module) {
     const geco::cuda::Capability capability = geco::cuda::capability_of(device);
     return std::make_pair(capability.major, capability.minor);
   });
-  cuda.def("device_problem", [](int device) -> py::object {
-    const std::string problem = geco::cuda::device_problem(device);
-    return problem.empty() ? py::object(py::none()) : py::object(py::str(problem));
-  });
+  cuda.def("device_problem", [](int device) { return text_or_none(geco::cuda::device_problem(device)); });
 }
 #endif
 

@@ -81,6 +81,15 @@ std::int64_t workspace_words(int device) {
   return kTicketWords + std::max(numbers, most_numbers_of_walk(multiprocessors(device)));
 }
 
+std::string refuses(const Call& call, int device) {
+  try {
+    plan_of(call, Outcome::kTraining, size_of_device(device));
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "";
+}
+
 void lagrangian(const Call& call, const Place& place) {
   launch_lagrangian(call, place, call.update ? Outcome::kTraining : Outcome::kEvaluation, nullptr);
 }

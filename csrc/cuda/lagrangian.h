@@ -26,6 +26,10 @@ struct Place {
 // Of a device, for any call.
 std::int64_t workspace_words(int device);
 
+// Why a device cannot serve a call (it does not fit the tables of a kernel, or a block's memory), or nothing. Plans the
+// call, launches nothing.
+std::string refuses(const Call& call, int device);
+
 // Loss and gradients; with call.update the state moves too (training), without it is only read (evaluation).
 void lagrangian(const Call& call, const Place& place);
 

@@ -20,8 +20,8 @@ inline bool aligned(const Tensor& tensor, std::int64_t bytes) {
 inline void lay_out(const Input& input, bool per_channel, Item& item) {
   const Lines lines = lines_of(input, per_channel);
   if (lines.outer.size() >= static_cast<std::size_t>(kMaxDimensions)) {
-    throw std::invalid_argument("strides of more than " + std::to_string(kMaxDimensions) +
-                                " dimensions that cannot be merged are not supported");
+    throw std::invalid_argument("it takes strided tensors of at most " + std::to_string(kMaxDimensions) +
+                                " dimensions, got " + std::to_string(input.prediction.rank));
   }
   item.channel = lines.channel;
   item.inner = lines.inner;

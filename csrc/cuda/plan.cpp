@@ -123,9 +123,9 @@ void share_out(Plan& plan, const DeviceSize& device) {
   }
 }
 
-void limit(std::size_t count, int most, const char* what) {
+void limit(std::size_t count, int most, const char* takes, const char* what) {
   if (count <= static_cast<std::size_t>(most)) return;
-  throw std::invalid_argument("at most " + std::to_string(most) + " " + what + " in a call, got " +
+  throw std::invalid_argument("it " + std::string(takes) + " at most " + std::to_string(most) + " " + what + ", got " +
                               std::to_string(count));
 }
 
@@ -135,8 +135,8 @@ double weight_of(const Term& term, const Input& input) {
 }
 
 void plan_terms(const Call& call, Plan& plan) {
-  limit(call.terms->size(), kMaxTerms, "constraint terms");
-  limit(static_cast<std::size_t>(call.state.constraints), kMaxRows, "constraints");
+  limit(call.terms->size(), kMaxTerms, "takes", "constraint terms");
+  limit(static_cast<std::size_t>(call.state.constraints), kMaxRows, "takes", "constraints");
   for (const Term& term : *call.terms) {
     PlannedTerm& planned = plan.terms[plan.term_count++];
     planned.elements = compared_elements(call, term);
@@ -147,7 +147,7 @@ void plan_terms(const Call& call, Plan& plan) {
     planned.kind_of_term = static_cast<std::int8_t>(term.kind);
     planned.rule_of_scale = static_cast<std::int8_t>(scale_rule(term.kind));
     for (int input : term.inputs) {
-      if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "pairs of term and input");
+      if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "takes", "pairs of constraint and tensor");
       plan.readings[plan.reading_count++] = {input, weight_of(term, call.inputs[input])};
     }
   }
@@ -185,7 +185,7 @@ std::int64_t most_partials(const DeviceSize& device) {
 }
 
 Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
-  limit(call.inputs.size(), kMaxInputs, "tensors");
+  limit(call.inputs.size(), kMaxInputs, "compares", "tensors in a call");
   Plan plan{};
   plan.outcome = outcome;
   plan_terms(call, plan);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -97,8 +98,8 @@ void split_channels(const Call& call, const Images& images, Plan& plan) {
   }
   const bool split = per_channel || (rows && images.channels > kMostChannelsOfBlock);
   if (split && images.channels > kMaxRows) {
-    throw std::invalid_argument("windowed constraints of at most " + std::to_string(kMaxRows) +
-                                " channels one by one, got " + std::to_string(images.channels));
+    throw std::invalid_argument("it takes the channels of at most " + std::to_string(kMaxRows) + " one by one, got " +
+                                std::to_string(images.channels));
   }
   plan.items[images.item].channels = static_cast<int>(split ? images.channels : 1);
   plan.strips.sums = plan.window_count + (!squared ? 0 : rows && !split ? static_cast<int>(images.channels) : 1);
@@ -244,6 +245,15 @@ double time_of_row(const WindowKernel& kernel) {
   return (kernel.size == 0 ? 3.0 : 1.0) * (kernel.columns == 1 ? 0.45 : 0.25 * (2 + kernel.columns / 2.0));
 }
 
+// As "4x4, 8x8".
+std::string sizes_of_patches(const Plan& plan) {
+  std::set<int> sizes;
+  for (int w = 0; w < plan.window_count; ++w) sizes.insert(plan.windows[w].size);
+  std::string text;
+  for (int size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size) + "x" + std::to_string(size);
+  return text;
+}
+
 Strips choose(const Plan& plan, const Images& images, int largest_patch, const DeviceSize& device) {
   Strips best{};
   double least = std::numeric_limits<double>::infinity();
@@ -273,8 +283,8 @@ Strips choose(const Plan& plan, const Images& images, int largest_patch, const D
     best = strips;
   }
   if (best.warps > 0) return best;
-  throw std::invalid_argument("patches of " + std::to_string(largest_patch) + "x" + std::to_string(largest_patch) +
-                              " pixels need more shared memory than the device has");
+  throw std::invalid_argument("patches of " + sizes_of_patches(plan) + " pixels need more shared memory than the " +
+                              std::to_string(device.shared_bytes_of_block) + " bytes of a block");
 }
 
 // Makes an item the first one.

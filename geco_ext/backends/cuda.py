@@ -11,10 +11,9 @@ from torch import Tensor
 
 from geco_ext.backends.allocation import new_empty, new_loss
 from geco_ext.backends.cuda_architectures import refuses_capability
-from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import arguments, compiled_update, extension, program, refuses_call
 from geco_ext.backends.workspace import new_workspace, workspace_of_stream
-from geco_ext.terms import IMAGE, Made, Request, UpdateSettings, parse_terms
+from geco_ext.terms import IMAGE, Made, Request, UpdateSettings
 
 
 def unavailable() -> str | None:
@@ -152,18 +151,11 @@ def _workspace_words(index: int) -> int:
 
 
 def _refuses_work(request: Request) -> str | None:
-    return (
-        refuses_call(request)
-        or _beyond_the_tables(request)
-        or refuses_patches(request, _shared_bytes(request.block.device.index))
-    )
-
-
-@cache
-def _shared_bytes(index: int) -> int:
-    """Shared memory that a block of a device may ask for; older releases of PyTorch do not tell."""
-    least = 99 << 10  # of all devices with the compiled architectures
-    return getattr(torch.cuda.get_device_properties(index), "shared_memory_per_block_optin", least)
+    reason = refuses_call(request)
+    if reason is not None:
+        return reason
+    problem: str | None = _kernels().refuses(*arguments(request), current_stream(request.block)[0])
+    return problem
 
 
 @cache
@@ -194,22 +186,3 @@ def _does_not_run(index: int, problem: str) -> str:
     module = extension()[0]
     compiled = f"CUDA {module.cuda_version} for architectures {module.cuda_architectures}"
     return f"the kernels, compiled with {compiled}, do not run on cuda:{index} ({problem})"
-
-
-def _beyond_the_tables(request: Request) -> str | None:
-    """Why a call does not fit the tables that a kernel takes as its parameters, or None."""
-    limits = _kernels()
-    if len(request.predictions) > limits.MAX_INPUTS:
-        return f"it compares at most {limits.MAX_INPUTS} tensors in a call, got {len(request.predictions)}"
-    terms = parse_terms(request.terms)
-    if len(terms) > limits.MAX_TERMS:
-        return f"it takes at most {limits.MAX_TERMS} constraint terms, got {len(terms)}"
-    rows = program(request.terms, request.owners).constraints
-    if rows > limits.MAX_ROWS:
-        return f"it takes at most {limits.MAX_ROWS} constraints, got {rows}"
-    for prediction, target in zip(request.predictions, request.targets, strict=True):
-        if prediction.dim() > limits.MAX_DIMENSIONS and not (
-            prediction.is_contiguous() and (target is None or target.is_contiguous())
-        ):
-            return f"it takes strided tensors of at most {limits.MAX_DIMENSIONS} dimensions, got {prediction.dim()}"
-    return None

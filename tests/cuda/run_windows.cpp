@@ -1,5 +1,5 @@
 // Runs windowed constraints through the shim and compares them with their definition.
-// Usage: run_windows all | memory | h100 | limits | races [barrier|fence N]. Exits 1 at the first difference.
+// Usage: run_windows all | memory | h100 | races [barrier|fence N]. Exits 1 at the first difference.
 
 #include <functional>
 
@@ -254,23 +254,42 @@ void traffic() {
   }
 }
 
-// The largest patch that fits, for each type and width: one line each, for the Python side to compare its own rule
-// with.
-void limits() {
+void expect_refusal(const Problem& problem, bool& fits, std::int64_t patch) {
+  Outputs outputs(problem, new_block(1), Layout::kContiguous);
+  const geco::Call call = outputs.call(problem, nullptr);
+  const std::string reason = geco::cuda::refuses(call, 0);
+  if (reason.empty() && !fits) fail("larger than one that is refused");
+  fits = reason.empty();
+  if (fits) return;
+  const std::string size = std::to_string(patch), bytes = std::to_string(shim::settings.shared_bytes_of_block);
+  if (reason != "patches of " + size + "x" + size + " pixels need more shared memory than the " + bytes +
+                    " bytes of a block") {
+    fail(reason);
+  }
+  std::vector<double> workspace;
+  try {
+    geco::cuda::lagrangian(call, place(problem, workspace));
+    fail("it was launched");
+  } catch (const std::invalid_argument& error) {
+    if (error.what() != reason) fail(error.what());
+  }
+}
+
+// Patches of up to 32 pixels fit for every type and width, and none that fits is larger than one that does not. A call
+// that is refused is not launched, for the same reason.
+void refused_patches() {
   for (DataType type : kFloats) {
     for (std::int64_t width : {20, 40, 64, 65, 130, 1000}) {
-      std::int64_t largest = 0;
-      for (std::int64_t patch = 1; patch <= std::min<std::int64_t>(width, 100); ++patch) {
+      const std::int64_t most = std::min<std::int64_t>(width, 100);
+      bool fits = true;
+      for (std::int64_t patch = 1; patch <= most; ++patch) {
+        scenario = "refused patches, type " + name(type) + ", " + std::to_string(patch) + " of " + std::to_string(width);
         Problem problem = images({1, 1, 100, width}, type, type);
         add_windowed(problem, TermKind::kPatchCorrelation, patch);
-        Outputs outputs(problem, new_block(1), Layout::kContiguous);
-        try {
-          geco::cuda::plan_of(outputs.call(problem, nullptr), geco::cuda::Outcome::kSums, device_size());
-          largest = patch;
-        } catch (const std::invalid_argument&) {
-        }
+        expect_refusal(problem, fits, patch);
+        if (patch <= 32 && !fits) fail("it is refused");
       }
-      std::printf("%d %d %d\n", static_cast<int>(type), static_cast<int>(width), static_cast<int>(largest));
+      if (width == 1000 && fits) fail("it is not refused");
     }
   }
 }
@@ -306,9 +325,6 @@ int main(int count, char** arguments) {
       (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
     }
     races(count > 3);
-  } else if (what == "limits") {
-    limits();
-    return 0;
   } else if (what == "h100") {
     shim::settings.multiprocessors = 132;
     shim::settings.l2_bytes = 50 << 20;
@@ -320,6 +336,7 @@ int main(int count, char** arguments) {
     kernels_of_one_size(all);
     kernels_of_two_sizes();
     if (all) dark_beside_bright();
+    if (all) refused_patches();
     sizes_and_strides();
     one_channel();
     one_example_is_not_finite();

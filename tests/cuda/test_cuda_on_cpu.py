@@ -14,12 +14,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import torch
-
-from geco_ext.backends.cuda_strips import refuses_patches
-from geco_ext.backends.native import extension
-from geco_ext.state import new_block
-from geco_ext.terms import IMAGE, Request
 
 ROOT = Path(__file__).parents[2]
 KERNELS = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), *sorted((ROOT / "csrc/cuda").glob("*.cpp"))]
@@ -156,24 +150,6 @@ def test_devices_are_left_as_they_were_found(plain, tmp_path):
     compiler(compiled(source, tmp_path), *kernels, "-o", tmp_path / "run_device")
     result = run(tmp_path / "run_device")
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.mark.skipif(extension()[1] is not None, reason="needs the compiled extension")
-def test_python_knows_which_patches_the_kernels_take(plain):
-    """Never more than they take, and nearly all of those."""
-    dtypes = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    for line in run(plain["run_windows"], "limits").stdout.splitlines():
-        dtype, width, largest = map(int, line.split())
-        taken = [size for size in range(1, min(width, 100) + 1) if takes_patches(dtypes[dtype], width, size)]
-        assert largest - 2 <= max(taken) <= largest, line
-        assert largest >= min(width, 32)
-
-
-def takes_patches(dtype: torch.dtype, width: int, size: int) -> bool:
-    images = [torch.empty(1, 1, 100, width, dtype=dtype, device="meta")]
-    terms = f"patch_ncc patch_size={size} eps=1e-05"
-    request = Request(images, images, None, new_block(1), terms, (IMAGE,), [None, None], 1, 100 * width, None)
-    return refuses_patches(request, 227 << 10) is None
 
 
 @pytest.mark.sanitize
