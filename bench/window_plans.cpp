@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/plan.h"
 
 using geco::TermKind;

@@ -1,7 +1,7 @@
 #include "cuda/device.h"
-#include "cuda/model_kernels.h"
-#include "cuda/model_math.cuh"
-#include "cuda/model_walk.cuh"
+#include "cuda/device_math.cuh"
+#include "cuda/example_grid.cuh"
+#include "cuda/models.h"
 #include "math/coupling.h"
 
 namespace geco::cuda {
@@ -75,7 +75,7 @@ void launch(const CouplingBackwardCall& call, const Walk& walk, void* stream) {
 
 }  // namespace
 
-void affine_coupling(const CouplingCall& call, const ModelPlace& place) {
+void compute(const CouplingCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const Walk walk = walk_of(call, {call.x, call.log_scale, call.shift, call.y}, {}, true, place);
@@ -83,7 +83,7 @@ void affine_coupling(const CouplingCall& call, const ModelPlace& place) {
   check_model_launch("affine_coupling", call, walk);
 }
 
-void affine_coupling_backward(const CouplingBackwardCall& call, const ModelPlace& place) {
+void compute(const CouplingBackwardCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale, call.of_shift};

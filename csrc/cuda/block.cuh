@@ -4,8 +4,8 @@
 #include "cuda/launch.h"
 #include "cuda/plan.h"
 #include "cuda/threads.h"
+#include "math/elementwise.h"
 #include "math/multiplier.h"
-#include "math/terms.h"
 
 namespace geco::cuda {
 

@@ -1,7 +1,7 @@
 #include "cuda/device.h"
-#include "cuda/model_kernels.h"
-#include "cuda/model_math.cuh"
-#include "cuda/model_walk.cuh"
+#include "cuda/device_math.cuh"
+#include "cuda/example_grid.cuh"
+#include "cuda/models.h"
 #include "math/gaussian.h"
 
 namespace geco::cuda {
@@ -101,7 +101,7 @@ void launch(const GaussianBackwardCall& call, const Walk& walk, void* stream) {
 
 }  // namespace
 
-void gaussian_rsample_kl(const GaussianCall& call, const ModelPlace& place) {
+void compute(const GaussianCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.q_mean, call.q_log_std, call.p_mean, call.p_log_std, call.noise, call.z};
@@ -110,7 +110,7 @@ void gaussian_rsample_kl(const GaussianCall& call, const ModelPlace& place) {
   check_model_launch("gaussian_rsample_kl", call, walk);
 }
 
-void gaussian_rsample_kl_backward(const GaussianBackwardCall& call, const ModelPlace& place) {
+void compute(const GaussianBackwardCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.grad_z, call.q_mean,    call.q_log_std,    call.p_mean,    call.p_log_std,

@@ -1,7 +1,7 @@
 #include "cuda/device.h"
-#include "cuda/model_kernels.h"
-#include "cuda/model_math.cuh"
-#include "cuda/model_walk.cuh"
+#include "cuda/device_math.cuh"
+#include "cuda/example_grid.cuh"
+#include "cuda/models.h"
 #include "math/lstm.h"
 
 namespace geco::cuda {
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void lstm_gates(const GatesCall& call, const ModelPlace& place) {
+void compute(const GatesCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const Walk walk = walk_of(call, {call.cell, call.hidden, call.new_cell}, {call.gates}, false, place);
@@ -77,7 +77,7 @@ void lstm_gates(const GatesCall& call, const ModelPlace& place) {
   check_model_launch("lstm_gates", call, walk);
 }
 
-void lstm_gates_backward(const GatesBackwardCall& call, const ModelPlace& place) {
+void compute(const GatesBackwardCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.grad_hidden, call.grad_cell, call.cell, call.of_cell};

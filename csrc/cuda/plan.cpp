@@ -4,9 +4,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/threads.h"
-#include "cuda/tile_plan.h"
 #include "cuda/window_plan.h"
 
 namespace geco::cuda {
@@ -147,7 +146,8 @@ void plan_terms(const Call& call, Plan& plan) {
     planned.kind_of_term = static_cast<std::int8_t>(term.kind);
     planned.rule_of_scale = static_cast<std::int8_t>(scale_rule(term.kind));
     for (int input : term.inputs) {
-      if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "takes", "pairs of constraint and tensor");
+      if (plan.reading_count == kMaxReadings)
+        limit(kMaxReadings + 1, kMaxReadings, "takes", "pairs of constraint and tensor");
       plan.readings[plan.reading_count++] = {input, weight_of(term, call.inputs[input])};
     }
   }

@@ -3,10 +3,9 @@
 
 #include <cstdint>
 
-#include "call.h"
-#include "cuda/lagrangian.h"
+#include "contract.h"
+#include "cuda/step.h"
 #include "cuda/window_kernels.h"
-#include "lines.h"
 
 namespace geco::cuda {
 

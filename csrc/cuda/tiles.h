@@ -16,10 +16,6 @@
 
 namespace geco::cuda {
 
-GECO_HD constexpr int size_of(DataType type) {
-  return type == DataType::kFloat64 || type == DataType::kInt64 ? 8 : type == DataType::kFloat32 ? 4 : 2;
-}
-
 // Dimension 0 is the innermost.
 GECO_HD const Dimension& dimension_of(const Item& item, int d) {
   return d == 0 ? item.inner : item.outer[item.outer_dimensions - d];

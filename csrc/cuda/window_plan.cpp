@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/window_memory.h"
 
 namespace geco::cuda {

@@ -376,6 +376,6 @@ int main(int count, char** arguments) {
     std::printf("usage: run_lagrangian pixels | windows | overrun | race\n");
     return 2;
   }
-  std::printf("%s: %ld calls\n", geco::cpu::run_table().name, calls);
+  std::printf("%s: %ld calls\n", geco::cpu::kernels().instruction_set, calls);
   return 0;
 }

@@ -3,7 +3,7 @@
 // memory holds here.
 #pragma once
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/plan.h"
 #include "cuda/squared_error_tiles.cuh"
 #include "problem.h"

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "arrays.h"
-#include "cuda/lagrangian.h"
 #include "cuda/launch.h"
+#include "cuda/step.h"
 
 using arrays::Array;
 using arrays::Layout;
@@ -164,7 +164,7 @@ struct Outputs {
 inline Place place(const Problem&, std::vector<double>& workspace) {
   workspace.assign(static_cast<std::size_t>(geco::cuda::workspace_words(0)), kNaN);
   std::fill_n(workspace.begin(), geco::cuda::kTicketWords, 0.0);
-  return {0, nullptr, workspace.data()};
+  return {0, nullptr, [address = workspace.data()] { return address; }};
 }
 
 // As the next launch needs them.

@@ -262,8 +262,8 @@ void expect_refusal(const Problem& problem, bool& fits, std::int64_t patch) {
   fits = reason.empty();
   if (fits) return;
   const std::string size = std::to_string(patch), bytes = std::to_string(shim::settings.shared_bytes_of_block);
-  if (reason != "patches of " + size + "x" + size + " pixels need more shared memory than the " + bytes +
-                    " bytes of a block") {
+  if (reason !=
+      "patches of " + size + "x" + size + " pixels need more shared memory than the " + bytes + " bytes of a block") {
     fail(reason);
   }
   std::vector<double> workspace;
@@ -283,7 +283,8 @@ void refused_patches() {
       const std::int64_t most = std::min<std::int64_t>(width, 100);
       bool fits = true;
       for (std::int64_t patch = 1; patch <= most; ++patch) {
-        scenario = "refused patches, type " + name(type) + ", " + std::to_string(patch) + " of " + std::to_string(width);
+        scenario =
+            "refused patches, type " + name(type) + ", " + std::to_string(patch) + " of " + std::to_string(width);
         Problem problem = images({1, 1, 100, width}, type, type);
         add_windowed(problem, TermKind::kPatchCorrelation, patch);
         expect_refusal(problem, fits, patch);

@@ -18,14 +18,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 KERNELS = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), *sorted((ROOT / "csrc/cuda").glob("*.cpp"))]
 HOST = [  # what does not depend on the threads of a block
-    ROOT / "csrc/call.cpp",
-    ROOT / "csrc/lines.cpp",
-    *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if "_avx" not in path.stem),
+    ROOT / "csrc/contract.cpp",
+    *sorted((ROOT / "csrc/cpu").rglob("*.cpp")),
 ]
-BINDINGS = [
-    ROOT / f"csrc/{name}.cpp"
-    for name in ("bindings", "model_bindings", "cuda_model_bindings", "model_operands", "python_tensor")
-]
+BINDINGS = sorted((ROOT / "csrc/bindings").glob("*.cpp"))
 # Those that sanitizers run, and how many barriers a thread of their longest kernel passes.
 BARRIERS = {"run_lagrangian": 6, "run_windows": 6, "run_models": 3}
 PROGRAMS = [ROOT / f"tests/cuda/{name}.cpp" for name in BARRIERS]
@@ -82,7 +78,7 @@ def linked(
 def host_objects(programs: dict[str, Path]) -> list[Path]:
     """What other programs than these can be linked with, whatever threads their blocks have."""
     folder = next(iter(programs.values())).parent
-    return [path for path in folder.glob("*.o") if path.name.startswith(("cpu_", "csrc_"))]
+    return [path for path in folder.glob("*.o") if path.name.startswith(("cpu_", "csrc_", "isa_"))]
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -125,7 +121,7 @@ def test_the_kernels_compute_what_they_should(plain, program):
 
 def test_groups_of_several_warps_beside_each_other(plain, tmp_path):
     """Model kernels whose blocks do several examples with two warps each: four warps to a block."""
-    kernels = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cu"]
+    kernels = [*MODEL_KERNELS, ROOT / "csrc/cuda/example_grid.cu"]
     programs = linked(tmp_path, host_objects(plain), kernels, [ROOT / "tests/cuda/run_models.cpp"], threads=128)
     result = run(programs["run_models"], "memory")
     assert result.returncode == 0, result.stdout + result.stderr

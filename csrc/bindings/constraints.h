@@ -1,0 +1,76 @@
+// The constraint vector of a criterion as Python describes it, and a call of the loss made of it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "bindings/tensor.h"
+#include "contract.h"
+
+namespace geco::python {
+
+// What a criterion computes, read once: its terms in the order of their rows (_C.Program).
+class ConstraintVector {
+ public:
+  void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
+           ScaleRule scale, const Patches& patches) {
+    if (scale != scale_rule(kind)) throw py::value_error("that is not the scale rule of this kind of constraint");
+    Term term;
+    term.kind = kind;
+    term.first_row = constraints_;
+    term.rows = rows;
+    term.inputs = std::move(inputs);
+    term.mean = mean;
+    term.from_logits = from_logits;
+    term.log_gradient = log_gradient;
+    term.patches = patches;
+    constraints_ += rows;
+    terms_.push_back(std::move(term));
+  }
+
+  // Lists of tensors or None; `gradients` has one more than the others, that of kl.
+  Call call(const py::list& predictions, const py::list& targets, const py::list& gradients, py::handle kl,
+            py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle loss) const {
+    const std::size_t count = predictions.size();
+    if (targets.size() != count || gradients.size() != count + 1) throw py::value_error("lists of unequal lengths");
+    Call call;
+    describe(call, state);
+    call.inputs.reserve(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      call.inputs.push_back({tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i])});
+    }
+    call.kl = tensor_from(kl);
+    call.kl_gradient = tensor_from(gradients[count]);
+    call.batch = batch;
+    call.image_elements = image_elements;
+    if (!loss.is_none()) {
+      call.loss = address_of(loss);
+      call.loss_is_double = type_from(loss) == DataType::kFloat64;
+    }
+    return call;
+  }
+
+  // Whether its terms can read these images.
+  bool fits(const Tensor& images) const {
+    for (const Term& term : terms_) {
+      if (term.rows > 1 && (images.rank < 2 || images.sizes[1] != term.rows)) return false;
+      if (!is_windowed(term.kind)) continue;
+      if (images.rank != 4 || std::min(images.sizes[2], images.sizes[3]) < term.patches.size) return false;
+    }
+    return true;
+  }
+
+  void describe(Call& call, py::handle state) const {
+    call.terms = &terms_;
+    call.state = State{doubles_of(state), constraints_};
+  }
+
+ private:
+  std::vector<Term> terms_;
+  int constraints_ = 0;
+};
+
+}  // namespace geco::python
