@@ -19,26 +19,28 @@ double elements_per_example(const Input& input) {
 
 }  // namespace
 
-double compared_elements(const Call& call, const Term& term) {
-  switch (element_rule(term.kind)) {
+double compared_elements(const LossCall& call, const Constraint& constraint) {
+  switch (element_rule(constraint.kind)) {
     case ElementRule::kOfInputs: {
       double elements = 0;
-      for (int i : term.inputs) elements += elements_per_example(call.inputs[i]);
-      return elements / term.rows;
+      for (int i : constraint.inputs) elements += elements_per_example(call.inputs[i]);
+      return elements / constraint.rows;
     }
     case ElementRule::kOfImage: return static_cast<double>(call.image_elements);
     case ElementRule::kOfPositions: {
-      const std::int64_t* sizes = call.inputs[term.inputs[0]].prediction.sizes;
-      return 2.0 * static_cast<double>(positions(sizes[2], term.patches) * positions(sizes[3], term.patches));
+      const std::int64_t* sizes = call.inputs[constraint.inputs[0]].prediction.sizes;
+      return 2.0 *
+             static_cast<double>(positions(sizes[2], constraint.patches) * positions(sizes[3], constraint.patches));
     }
     case ElementRule::kNone: break;
   }
   return 0;
 }
 
-double squared_error_weight(const Term& term, const Input& input) {
-  if (!term.mean) return 1.0;
-  return static_cast<double>(term.rows) / (static_cast<double>(term.inputs.size()) * elements_per_example(input));
+double squared_error_weight(const Constraint& constraint, const Input& input) {
+  if (!constraint.mean) return 1.0;
+  return static_cast<double>(constraint.rows) /
+         (static_cast<double>(constraint.inputs.size()) * elements_per_example(input));
 }
 
 std::int64_t numbers_of_patch(const Patches& patches, const Input& images) {

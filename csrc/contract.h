@@ -49,8 +49,8 @@ struct Patches {
 };
 
 // One constraint, or one for each channel, of the constraint vector.
-struct Term {
-  TermKind kind = TermKind::kScalar;
+struct Constraint {
+  ConstraintKind kind = ConstraintKind::kScalar;
   int first_row = 0, rows = 1;  // its rows of the constraint vector; rows > 1: one per channel
   std::vector<int> inputs;      // several: a mean over feature maps
   bool mean = true;             // squared error: mean or sum over the elements of an example
@@ -59,8 +59,8 @@ struct Term {
   Patches patches;              // windowed constraints; they read one input, the images
 };
 
-struct Call {
-  const std::vector<Term>* terms = nullptr;
+struct LossCall {
+  const std::vector<Constraint>* constraints = nullptr;
   std::vector<Input> inputs;
   Tensor kl, kl_gradient;  // kl: absent, 0-d or [B]
   State state{};
@@ -72,11 +72,11 @@ struct Call {
   int threads = 1;
 };
 
-// D of lambda* = D / (2 s): how many numbers of an example a row of the term compares.
-double compared_elements(const Call& call, const Term& term);
+// D of lambda* = D / (2 s): how many numbers of an example a row of the constraint compares.
+double compared_elements(const LossCall& call, const Constraint& constraint);
 
-// Weight of one squared difference of this input in the term's constraint, before the mean over the batch.
-double squared_error_weight(const Term& term, const Input& input);
+// Weight of one squared difference of this input in the constraint, before the mean over the batch.
+double squared_error_weight(const Constraint& constraint, const Input& input);
 
 // Positions of a patch along a side of an image.
 inline std::int64_t positions(std::int64_t extent, const Patches& patches) {

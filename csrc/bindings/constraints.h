@@ -12,31 +12,31 @@
 
 namespace geco::python {
 
-// What a criterion computes, read once: its terms in the order of their rows (_C.Program).
+// What a criterion computes, read once: its constraints in the order of their rows (_C.Program).
 class ConstraintVector {
  public:
-  void add(TermKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
+  void add(ConstraintKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
            ScaleRule scale, const Patches& patches) {
     if (scale != scale_rule(kind)) throw py::value_error("that is not the scale rule of this kind of constraint");
-    Term term;
-    term.kind = kind;
-    term.first_row = constraints_;
-    term.rows = rows;
-    term.inputs = std::move(inputs);
-    term.mean = mean;
-    term.from_logits = from_logits;
-    term.log_gradient = log_gradient;
-    term.patches = patches;
-    constraints_ += rows;
-    terms_.push_back(std::move(term));
+    Constraint constraint;
+    constraint.kind = kind;
+    constraint.first_row = rows_;
+    constraint.rows = rows;
+    constraint.inputs = std::move(inputs);
+    constraint.mean = mean;
+    constraint.from_logits = from_logits;
+    constraint.log_gradient = log_gradient;
+    constraint.patches = patches;
+    rows_ += rows;
+    constraints_.push_back(std::move(constraint));
   }
 
   // Lists of tensors or None; `gradients` has one more than the others, that of kl.
-  Call call(const py::list& predictions, const py::list& targets, const py::list& gradients, py::handle kl,
-            py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle loss) const {
+  LossCall call(const py::list& predictions, const py::list& targets, const py::list& gradients, py::handle kl,
+                py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle loss) const {
     const std::size_t count = predictions.size();
     if (targets.size() != count || gradients.size() != count + 1) throw py::value_error("lists of unequal lengths");
-    Call call;
+    LossCall call;
     describe(call, state);
     call.inputs.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
@@ -53,24 +53,24 @@ class ConstraintVector {
     return call;
   }
 
-  // Whether its terms can read these images.
+  // Whether its constraints can read these images.
   bool fits(const Tensor& images) const {
-    for (const Term& term : terms_) {
-      if (term.rows > 1 && (images.rank < 2 || images.sizes[1] != term.rows)) return false;
-      if (!is_windowed(term.kind)) continue;
-      if (images.rank != 4 || std::min(images.sizes[2], images.sizes[3]) < term.patches.size) return false;
+    for (const Constraint& constraint : constraints_) {
+      if (constraint.rows > 1 && (images.rank < 2 || images.sizes[1] != constraint.rows)) return false;
+      if (!is_windowed(constraint.kind)) continue;
+      if (images.rank != 4 || std::min(images.sizes[2], images.sizes[3]) < constraint.patches.size) return false;
     }
     return true;
   }
 
-  void describe(Call& call, py::handle state) const {
-    call.terms = &terms_;
-    call.state = State{doubles_of(state), constraints_};
+  void describe(LossCall& call, py::handle state) const {
+    call.constraints = &constraints_;
+    call.state = State{doubles_of(state), rows_};
   }
 
  private:
-  std::vector<Term> terms_;
-  int constraints_ = 0;
+  std::vector<Constraint> constraints_;
+  int rows_ = 0;
 };
 
 }  // namespace geco::python

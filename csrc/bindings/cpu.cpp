@@ -21,15 +21,15 @@ struct Cpu {
 
   explicit Cpu(int with_threads = 1) : threads(with_threads) {}
 
-  void lagrangian(Call& call) const {
+  void lagrangian(LossCall& call) const {
     call.threads = threads;
     cpu::lagrangian(call);
   }
-  void constraint_sums(Call& call, double* sums) const {
+  void constraint_sums(LossCall& call, double* sums) const {
     call.threads = threads;
     cpu::constraint_sums(call, sums);
   }
-  void update_from_sums(const Call& call, const double* sums, int world_size, double* gradient_factor) const {
+  void update_from_sums(const LossCall& call, const double* sums, int world_size, double* gradient_factor) const {
     cpu::update_from_sums(call, sums, world_size, gradient_factor);
   }
   void scale_gradients(const Tensor* gradients, const Tensor* outputs, int count, const Tensor& factor) const {

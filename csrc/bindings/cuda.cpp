@@ -32,9 +32,9 @@ struct Cuda {
     place.workspace = [address = doubles_of(workspace)] { return address; };
   }
 
-  void lagrangian(const Call& call) const { cuda::lagrangian(call, place); }
-  void constraint_sums(const Call& call, double* sums) const { cuda::constraint_sums(call, place, sums); }
-  void update_from_sums(const Call& call, const double* sums, int world_size, double* gradient_factor) const {
+  void lagrangian(const LossCall& call) const { cuda::lagrangian(call, place); }
+  void constraint_sums(const LossCall& call, double* sums) const { cuda::constraint_sums(call, place, sums); }
+  void update_from_sums(const LossCall& call, const double* sums, int world_size, double* gradient_factor) const {
     cuda::update_from_sums(call, place, sums, world_size, gradient_factor);
   }
   void scale_gradients(const Tensor* gradients, const Tensor* outputs, int count, const Tensor& factor) const {
@@ -64,7 +64,8 @@ py::object refuses(const ConstraintVector& constraints, const py::list& predicti
                    const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
                    std::int64_t image_elements, int device) {
   try {
-    const Call call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
+    const LossCall call =
+        constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
     return text_or_none(cuda::refuses(call, device));
   } catch (const py::builtin_exception& error) {  // a type or a rank that tensor_from does not know
     return text_or_none(error.what());

@@ -65,7 +65,7 @@ py::object usual_image_step(const ConstraintVector& constraints, const Multiplie
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
   if (backend_is_asked_for()) return py::none();
   if (!are_plain_and_with(state, {x_hat, x, kl})) return py::none();
-  Call call;
+  LossCall call;
   Input image{tensor_from(x_hat), tensor_from(x), {}};
   call.kl = tensor_from(kl);
   const Tensor& prediction = image.prediction;

@@ -18,16 +18,16 @@ struct Arguments {};
 
 template <class Device, class... Where>
 void bind_lagrangian(py::module_& module, Arguments<Where...>) {
-  module.def("lagrangian",
-             [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
-                const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
-                std::int64_t image_elements, py::handle loss, const MultiplierUpdate* update, Where... where) {
-               Call call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
-               call.update = update;
-               const Device device(where...);
-               py::gil_scoped_release release;
-               device.lagrangian(call);
-             });
+  module.def(
+      "lagrangian", [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
+                       const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                       std::int64_t image_elements, py::handle loss, const MultiplierUpdate* update, Where... where) {
+        LossCall call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
+        call.update = update;
+        const Device device(where...);
+        py::gil_scoped_release release;
+        device.lagrangian(call);
+      });
 }
 
 template <class Device, class... Where>
@@ -35,7 +35,7 @@ void bind_constraint_sums(py::module_& module, Arguments<Where...>) {
   module.def("constraint_sums", [](const ConstraintVector& constraints, const py::list& predictions,
                                    const py::list& targets, const py::list& gradients, py::handle kl, py::handle state,
                                    std::int64_t batch, std::int64_t image_elements, py::handle sums, Where... where) {
-    Call call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
+    LossCall call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
     double* const values = doubles_of(sums);
     const Device device(where...);
     py::gil_scoped_release release;
@@ -45,19 +45,19 @@ void bind_constraint_sums(py::module_& module, Arguments<Where...>) {
 
 template <class Device, class... Where>
 void bind_update_from_sums(py::module_& module, Arguments<Where...>) {
-  module.def("update_from_sums",
-             [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
-                const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
-                std::int64_t image_elements, py::handle sums, int world_size, py::handle loss,
-                py::handle gradient_factor, const MultiplierUpdate& update, Where... where) {
-               Call call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
-               call.update = &update;
-               const double* const values = doubles_of(sums);
-               double* const factor = doubles_of(gradient_factor);
-               const Device device(where...);
-               py::gil_scoped_release release;
-               device.update_from_sums(call, values, world_size, factor);
-             });
+  module.def(
+      "update_from_sums", [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
+                             const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                             std::int64_t image_elements, py::handle sums, int world_size, py::handle loss,
+                             py::handle gradient_factor, const MultiplierUpdate& update, Where... where) {
+        LossCall call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
+        call.update = &update;
+        const double* const values = doubles_of(sums);
+        double* const factor = doubles_of(gradient_factor);
+        const Device device(where...);
+        py::gil_scoped_release release;
+        device.update_from_sums(call, values, world_size, factor);
+      });
 }
 
 template <class Device, class... Where>

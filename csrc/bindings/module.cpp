@@ -26,7 +26,7 @@ void add_tables(py::module_& module) {
   module.attr("scale_rules") = py::tuple(py::cast(scale_rules));
   py::list described;
   for (std::size_t i = 0; i < kinds.size(); ++i) {
-    const auto kind = static_cast<TermKind>(i);
+    const auto kind = static_cast<ConstraintKind>(i);
     const ScaleRule rule = scale_rule(kind);
     py::dict description;
     description["name"] = kinds[i];
@@ -69,7 +69,7 @@ PYBIND11_MODULE(_C, module) {
       .def("add", [](ConstraintVector& constraints, int kind, int rows, std::vector<int> inputs, bool mean,
                      bool from_logits, bool log_gradient, int scale, std::int64_t patch_size, std::int64_t stride,
                      double eps, bool per_channel) {
-        constraints.add(static_cast<TermKind>(kind), rows, std::move(inputs), mean, from_logits, log_gradient,
+        constraints.add(static_cast<ConstraintKind>(kind), rows, std::move(inputs), mean, from_logits, log_gradient,
                         static_cast<ScaleRule>(scale), {patch_size, stride, eps, per_channel});
       });
 

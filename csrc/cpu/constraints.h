@@ -7,12 +7,12 @@
 
 namespace geco::cpu {
 
-// The squared-error terms that read one input: they share its pass, their coefficients add up.
-class SquaredErrorTerms {
+// The squared-error constraints that read one input: they share its pass, their coefficients add up.
+class SquaredErrors {
  public:
-  SquaredErrorTerms(const Call& call, int input);
+  SquaredErrors(const LossCall& call, int input);
 
-  int channels() const { return channels_; }  // that are summed apart; 0: no term reads the input
+  int channels() const { return channels_; }  // that are summed apart; 0: no constraint reads the input
 
   // Of the squared differences of each channel in the gradient.
   std::vector<double> coefficients() const;
@@ -21,19 +21,19 @@ class SquaredErrorTerms {
   void add(const std::vector<double>& sums, double* c_hat) const;
 
  private:
-  const Call& call_;
+  const LossCall& call_;
   const Input& input_;
-  std::vector<const Term*> terms_;
+  std::vector<const Constraint*> constraints_;
   int channels_ = 0;
 };
 
-// The constraint sums and gradients of one kind of term; `c_hat` holds the L averages. Images that windowed terms read
-// have their squared errors measured in the same sweep, by `windows`.
-void squared_errors(const Call& call, double* c_hat);
-void windows(const Call& call, double* c_hat);
-bool has_windows(const Call& call, int input);
-void class_probability(const Call& call, const Term& term, double* c_hat);
-void scalar(const Call& call, const Term& term, double* c_hat);
+// The constraint sums and gradients of one kind of constraint; `c_hat` holds the L averages. Images that windowed
+// constraints read have their squared errors measured in the same sweep, by `patch_constraints`.
+void squared_errors(const LossCall& call, double* c_hat);
+void patch_constraints(const LossCall& call, double* c_hat);
+bool has_patches(const LossCall& call, int input);
+void class_probability(const LossCall& call, const Constraint& constraint, double* c_hat);
+void scalar(const LossCall& call, const Constraint& constraint, double* c_hat);
 
 // The mean over a vector of one number per example, or a single number; its gradient is the same for each.
 double mean_of_examples(const Tensor& values, const Tensor& gradient, double multiplier);

@@ -107,47 +107,48 @@ std::vector<double> squared_error_sums(const Input& input, const std::vector<dou
 
 }  // namespace
 
-SquaredErrorTerms::SquaredErrorTerms(const Call& call, int input) : call_(call), input_(call.inputs[input]) {
-  for (const Term& term : *call.terms) {
-    const bool reads = std::find(term.inputs.begin(), term.inputs.end(), input) != term.inputs.end();
-    if (term.kind != TermKind::kSquaredError || !reads) continue;
-    terms_.push_back(&term);
-    channels_ = std::max(channels_, term.rows);
+SquaredErrors::SquaredErrors(const LossCall& call, int input) : call_(call), input_(call.inputs[input]) {
+  for (const Constraint& constraint : *call.constraints) {
+    const bool reads = std::find(constraint.inputs.begin(), constraint.inputs.end(), input) != constraint.inputs.end();
+    if (constraint.kind != ConstraintKind::kSquaredError || !reads) continue;
+    constraints_.push_back(&constraint);
+    channels_ = std::max(channels_, constraint.rows);
   }
 }
 
-std::vector<double> SquaredErrorTerms::coefficients() const {
+std::vector<double> SquaredErrors::coefficients() const {
   std::vector<double> coefficients(static_cast<std::size_t>(channels_), 0.0);
-  for (const Term* term : terms_) {
-    const double weight = squared_error_weight(*term, input_), elements = compared_elements(call_, *term);
+  for (const Constraint* constraint : constraints_) {
+    const double weight = squared_error_weight(*constraint, input_), elements = compared_elements(call_, *constraint);
     for (int c = 0; c < channels_; ++c) {
-      const int row = term->first_row + (term->rows > 1 ? c : 0);
-      const double multiplier = std::exp(log_multiplier(scale_rule(term->kind), call_.state, row, elements));
+      const int row = constraint->first_row + (constraint->rows > 1 ? c : 0);
+      const double multiplier = std::exp(log_multiplier(scale_rule(constraint->kind), call_.state, row, elements));
       coefficients[c] += squared_error_coefficient(multiplier, weight, static_cast<double>(call_.batch));
     }
   }
   return coefficients;
 }
 
-void SquaredErrorTerms::add(const std::vector<double>& sums, double* c_hat) const {
-  for (const Term* term : terms_) {
-    const double weight = squared_error_weight(*term, input_);
+void SquaredErrors::add(const std::vector<double>& sums, double* c_hat) const {
+  for (const Constraint* constraint : constraints_) {
+    const double weight = squared_error_weight(*constraint, input_);
     for (int c = 0; c < channels_; ++c) {
-      c_hat[term->first_row + (term->rows > 1 ? c : 0)] += weight * sums[c] / static_cast<double>(call_.batch);
+      c_hat[constraint->first_row + (constraint->rows > 1 ? c : 0)] +=
+          weight * sums[c] / static_cast<double>(call_.batch);
     }
   }
 }
 
-void squared_errors(const Call& call, double* c_hat) {
+void squared_errors(const LossCall& call, double* c_hat) {
   for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
-    const SquaredErrorTerms terms(call, i);
-    if (terms.channels() == 0 || has_windows(call, i)) continue;
-    terms.add(squared_error_sums(call.inputs[i], terms.coefficients(), call.threads), c_hat);
+    const SquaredErrors constraints(call, i);
+    if (constraints.channels() == 0 || has_patches(call, i)) continue;
+    constraints.add(squared_error_sums(call.inputs[i], constraints.coefficients(), call.threads), c_hat);
   }
-  for (const Term& term : *call.terms) {
-    if (term.kind != TermKind::kSquaredError) continue;
-    for (int row = term.first_row; row < term.first_row + term.rows; ++row) {
-      c_hat[row] = constraint_value(scale_rule(term.kind), c_hat[row], call.state.at(Row::kKappa, row));
+  for (const Constraint& constraint : *call.constraints) {
+    if (constraint.kind != ConstraintKind::kSquaredError) continue;
+    for (int row = constraint.first_row; row < constraint.first_row + constraint.rows; ++row) {
+      c_hat[row] = constraint_value(scale_rule(constraint.kind), c_hat[row], call.state.at(Row::kKappa, row));
     }
   }
 }
@@ -164,21 +165,21 @@ double mean_of_examples(const Tensor& values, const Tensor& gradient, double mul
   return sum / static_cast<double>(count);
 }
 
-void scalar(const Call& call, const Term& term, double* c_hat) {
-  const Input& input = call.inputs[term.inputs[0]];
-  const ScaleRule rule = scale_rule(term.kind);
-  const double log_lambda = log_multiplier(rule, call.state, term.first_row, compared_elements(call, term));
+void scalar(const LossCall& call, const Constraint& constraint, double* c_hat) {
+  const Input& input = call.inputs[constraint.inputs[0]];
+  const ScaleRule rule = scale_rule(constraint.kind);
+  const double log_lambda = log_multiplier(rule, call.state, constraint.first_row, compared_elements(call, constraint));
   const double mean = mean_of_examples(input.prediction, input.gradient, std::exp(log_lambda));
-  c_hat[term.first_row] = constraint_value(rule, mean, call.state.at(Row::kKappa, term.first_row));
+  c_hat[constraint.first_row] = constraint_value(rule, mean, call.state.at(Row::kKappa, constraint.first_row));
 }
 
 // CLA: C = kappa - c(x_hat)[label]. A label out of range makes the constraint NaN.
-void class_probability(const Call& call, const Term& term, double* c_hat) {
-  const Input& input = call.inputs[term.inputs[0]];
-  const int row = term.first_row;
+void class_probability(const LossCall& call, const Constraint& constraint, double* c_hat) {
+  const Input& input = call.inputs[constraint.inputs[0]];
+  const int row = constraint.first_row;
   const double batch = static_cast<double>(call.batch), kappa = call.state.at(Row::kKappa, row);
-  const ScaleRule rule = scale_rule(term.kind);
-  const double multiplier = std::exp(log_multiplier(rule, call.state, row, compared_elements(call, term)));
+  const ScaleRule rule = scale_rule(constraint.kind);
+  const double multiplier = std::exp(log_multiplier(rule, call.state, row, compared_elements(call, constraint)));
   const std::int64_t classes = input.prediction.sizes[1];
   std::vector<double> p(static_cast<std::size_t>(classes));
   double sum = 0;
@@ -187,7 +188,7 @@ void class_probability(const Call& call, const Term& term, double* c_hat) {
     for (std::int64_t j = 0; j < classes; ++j) {
       p[j] = read_element(input.prediction, b * input.prediction.strides[0] + j * input.prediction.strides[1]);
     }
-    if (term.from_logits) {
+    if (constraint.from_logits) {
       const double largest = *std::max_element(p.begin(), p.end());
       double total = 0;
       for (double& value : p) total += value = std::exp(value - largest);
@@ -198,7 +199,8 @@ void class_probability(const Call& call, const Term& term, double* c_hat) {
     if (!input.gradient) continue;
     for (std::int64_t j = 0; j < classes; ++j) {
       const bool is_label = j == label;
-      const double derivative = class_derivative(term.from_logits, term.log_gradient, p_label, p[j], is_label);
+      const double derivative =
+          class_derivative(constraint.from_logits, constraint.log_gradient, p_label, p[j], is_label);
       write_element(input.gradient, b * input.gradient.strides[0] + j * input.gradient.strides[1],
                     sign_of_measured(rule) * multiplier * derivative / batch);
     }

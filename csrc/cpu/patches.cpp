@@ -1,5 +1,5 @@
-// The windowed terms of a call, and the squared errors of the same images: tiles shared out among threads, every term
-// done on a tile while it is in the cache.
+// The windowed constraints of a call, and the squared errors of the same images: tiles shared out among threads, every
+// constraint done on a tile while it is in the cache.
 
 #include <algorithm>
 #include <cmath>
@@ -45,39 +45,39 @@ constexpr std::int64_t kMostScratch = std::int64_t{3} << 19;
 // Bytes of images and gradient of a tile that several sweeps go over: half of a second-level cache.
 constexpr std::int64_t kTileBytes = std::int64_t{1} << 20;
 
-// All terms of one geometry: they share their statistics.
+// All constraints of one geometry: they share their statistics.
 struct Pass {
   WindowGeometry geometry;
   bool per_channel;
-  std::vector<const Term*> terms;
+  std::vector<const Constraint*> constraints;
   std::vector<WindowRule> rules;
 
   Pass(const Patches& patches, std::int64_t stride)
       : geometry(patches.size, stride), per_channel(patches.per_channel) {}
 };
 
-std::vector<std::unique_ptr<Pass>> passes_of(const Call& call, int input) {
+std::vector<std::unique_ptr<Pass>> passes_of(const LossCall& call, int input) {
   std::vector<std::unique_ptr<Pass>> passes;
   const std::int64_t* sizes = call.inputs[input].prediction.sizes;
-  for (const Term& term : *call.terms) {
-    if (!is_windowed(term.kind) || term.inputs[0] != input) continue;
-    const Patches& patches = term.patches;
+  for (const Constraint& constraint : *call.constraints) {
+    if (!is_windowed(constraint.kind) || constraint.inputs[0] != input) continue;
+    const Patches& patches = constraint.patches;
     const std::int64_t stride = std::min(patches.stride, std::max(sizes[2], sizes[3]));  // beyond: one position
     const auto same = [&patches, stride](const std::unique_ptr<Pass>& pass) {
       return pass->geometry.patch == patches.size && pass->geometry.stride == stride &&
-             pass->per_channel == patches.per_channel && pass->terms.size() < kMostRules;
+             pass->per_channel == patches.per_channel && pass->constraints.size() < kMostRules;
     };
     auto found = std::find_if(passes.begin(), passes.end(), same);
     if (found == passes.end()) found = passes.insert(found, std::make_unique<Pass>(patches, stride));
-    (*found)->terms.push_back(&term);
-    const double multiplier =
-        std::exp(log_multiplier(scale_rule(term.kind), call.state, term.first_row, compared_elements(call, term)));
-    const double sign = sign_of_measured(scale_rule(term.kind));
+    (*found)->constraints.push_back(&constraint);
+    const double multiplier = std::exp(log_multiplier(scale_rule(constraint.kind), call.state, constraint.first_row,
+                                                      compared_elements(call, constraint)));
+    const double sign = sign_of_measured(scale_rule(constraint.kind));
     const double weight = patch_weight(patches, call.inputs[input]) / static_cast<double>(call.batch);
     const double numbers = static_cast<double>(numbers_of_patch(patches, call.inputs[input]));
     // A single number correlates with any other: no gradient, where rounding would leave some.
-    const bool constant = term.kind == TermKind::kPatchCorrelation && numbers == 1;
-    (*found)->rules.push_back({term.kind, patches.eps, constant ? 0.0 : sign * multiplier * weight / numbers});
+    const bool constant = constraint.kind == ConstraintKind::kPatchCorrelation && numbers == 1;
+    (*found)->rules.push_back({constraint.kind, patches.eps, constant ? 0.0 : sign * multiplier * weight / numbers});
   }
   return passes;
 }
@@ -122,10 +122,10 @@ double reference_of(const Tensor& images, std::int64_t example, std::int64_t cha
   }
 }
 
-// The windowed terms and squared errors of one input.
+// The windowed constraints and squared errors of one input.
 class ImageSweep {
  public:
-  ImageSweep(const Call& call, int input)
+  ImageSweep(const LossCall& call, int input)
       : call_(call),
         images_(call.inputs[input]),
         squared_errors_(call, input),
@@ -239,7 +239,7 @@ class ImageSweep {
   void add_up(const std::vector<double>& sums, double* c_hat) const {
     std::vector<double> squared_errors(static_cast<std::size_t>(channels_), 0.0);
     for (const auto& pass : passes_) {
-      for (const Term* term : pass->terms) c_hat[term->first_row] = 0;
+      for (const Constraint* constraint : pass->constraints) c_hat[constraint->first_row] = 0;
     }
     const double* next = sums.data();
     const auto sum_of_blocks = [&] {
@@ -250,16 +250,16 @@ class ImageSweep {
     for (std::int64_t tile = 0; tile < call_.batch * strips_; ++tile) {
       for (const auto& pass : passes_) {
         for (std::int64_t group = 0; group < groups_of(*pass); ++group) {
-          for (const Term* term : pass->terms) c_hat[term->first_row] += sum_of_blocks();
+          for (const Constraint* constraint : pass->constraints) c_hat[constraint->first_row] += sum_of_blocks();
         }
       }
       for (double& sum : squared_errors) sum += sum_of_blocks();
     }
     for (const auto& pass : passes_) {
-      for (const Term* term : pass->terms) {
-        double& c = c_hat[term->first_row];
-        c *= patch_weight(term->patches, images_) / static_cast<double>(call_.batch);
-        c = constraint_value(scale_rule(term->kind), c, call_.state.at(Row::kKappa, term->first_row));
+      for (const Constraint* constraint : pass->constraints) {
+        double& c = c_hat[constraint->first_row];
+        c *= patch_weight(constraint->patches, images_) / static_cast<double>(call_.batch);
+        c = constraint_value(scale_rule(constraint->kind), c, call_.state.at(Row::kKappa, constraint->first_row));
       }
     }
     if (squared_errors_.channels() == 1) {
@@ -268,9 +268,9 @@ class ImageSweep {
     if (squared_errors_.channels() > 0) squared_errors_.add(squared_errors, c_hat);
   }
 
-  const Call& call_;
+  const LossCall& call_;
   const Input& images_;
-  const SquaredErrorTerms squared_errors_;
+  const SquaredErrors squared_errors_;
   std::vector<double> coefficients_;  // of each channel; empty: no squared error
   const std::vector<std::unique_ptr<Pass>> passes_;
   const std::int64_t channels_, height_, width_, blocks_;
@@ -281,14 +281,15 @@ class ImageSweep {
 
 }  // namespace
 
-bool has_windows(const Call& call, int input) {
-  return std::any_of(call.terms->begin(), call.terms->end(),
-                     [input](const Term& term) { return is_windowed(term.kind) && term.inputs[0] == input; });
+bool has_patches(const LossCall& call, int input) {
+  return std::any_of(call.constraints->begin(), call.constraints->end(), [input](const Constraint& constraint) {
+    return is_windowed(constraint.kind) && constraint.inputs[0] == input;
+  });
 }
 
-void windows(const Call& call, double* c_hat) {
+void patch_constraints(const LossCall& call, double* c_hat) {
   for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
-    if (has_windows(call, i)) ImageSweep(call, i).run(c_hat);
+    if (has_patches(call, i)) ImageSweep(call, i).run(c_hat);
   }
 }
 

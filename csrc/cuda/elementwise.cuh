@@ -34,11 +34,12 @@ __device__ __forceinline__ double probability(const Item& item, double score, do
 __device__ __noinline__ inline double class_probability(const Plan& plan, const Item& item, const Share& share,
                                                         const Shared& shared) {
   __syncthreads();
-  constexpr ScaleRule kRule = scale_rule(TermKind::kClassProbability);
+  constexpr ScaleRule kRule = scale_rule(ConstraintKind::kClassProbability);
   double kappa = 0;
-  for (int t = 0; t < plan.term_count; ++t) {
-    const PlannedTerm& term = plan.terms[t];
-    if (plan.readings[term.first_reading].item == share.item) kappa = plan.state.at(Row::kKappa, term.first_row);
+  for (int t = 0; t < plan.constraint_count; ++t) {
+    const PlannedConstraint& constraint = plan.constraints[t];
+    if (plan.weighted_inputs[constraint.first_input].item == share.item)
+      kappa = plan.state.at(Row::kKappa, constraint.first_row);
   }
   const std::int64_t classes = item.inner.size;
   double sum = 0;
@@ -79,11 +80,11 @@ __device__ __forceinline__ void elementwise(const Plan& plan, const Share& share
   if (plan.item_count > 0) {
     const Item& item = plan.items[share.item];
     if (threadIdx.x == 0) shared.coefficient = item.gradient ? coefficient_of(plan, share) : 0.0;
-    switch (item.work) {
-      case Work::kSquaredError: sum = squared_error<mixed_types>(item, share, shared); break;
-      case Work::kClassProbability: sum = class_probability(plan, item, share, shared); break;
-      case Work::kMean: sum = mean(item, share, shared); break;
-      case Work::kWindows: break;  // not here
+    switch (item.operation) {
+      case Operation::kSquaredError: sum = squared_error<mixed_types>(item, share, shared); break;
+      case Operation::kClassProbability: sum = class_probability(plan, item, share, shared); break;
+      case Operation::kMean: sum = mean(item, share, shared); break;
+      case Operation::kWindows: break;  // not here
     }
   }
   sum = block_sum(sum, shared.of_warps);

@@ -11,7 +11,8 @@
 namespace geco::cuda {
 namespace {
 
-// Where lines lie apart, at most one of so many elements may be left over by vectors: it is read in a second pass.
+// Where inner loops lie apart, at most one of so many elements may be left over by vectors: it is read in a second
+// pass.
 constexpr std::int64_t kElementsToAnEdge = 16;
 
 // To base 2, rounded up.
@@ -31,7 +32,7 @@ std::int64_t elements_off_grid(const Tensor& tensor, int width) {
   return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(tensor.data)) / size_of(tensor.type) % width;
 }
 
-// One line but for its ends, or lines that are equally far apart; all operands equally far off the grid.
+// One inner loop but for its ends, or several that are equally far apart; all operands equally far off the grid.
 void plan_vectors(const Input& input, Item& item) {
   if (is_wide(input.prediction.type) != is_wide(input.target.type)) return;
   if (item.inner.prediction != 1 || item.inner.target != 1 || item.inner.gradient != 1) return;

@@ -10,10 +10,10 @@ namespace geco::cuda {
 namespace {
 
 constexpr std::int64_t kLargeExample = 8 * kThreads;  // vectors
-constexpr std::int64_t kVectorsOfShare = 4;           // of a thread, at least
+constexpr std::int64_t kVectorsOfBlock = 4;           // of a thread, at least
 // Blocks of a multiprocessor. From the first number on, examples that leave sums have one block each.
 constexpr std::int64_t kEnoughBlocks = 4;
-constexpr std::int64_t kBlocksOfShares = 8;
+constexpr std::int64_t kBlocksWithSums = 8;
 constexpr std::int64_t kMostBlocks = 32;
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
@@ -24,21 +24,21 @@ bool vectors_fit(const Strided& operand, int size, int width) {
 }
 
 // Each of them has a ticket.
-std::int64_t most_examples_with_shares(std::int64_t multiprocessors) {
+std::int64_t most_examples_of_several_blocks(std::int64_t multiprocessors) {
   return std::min(kEnoughBlocks * multiprocessors, kTickets);
 }
 
 // Where several blocks leave sums of an example.
-std::int64_t shares_with_sums(const Walk& walk, std::int64_t multiprocessors) {
-  if (walk.vectors < kLargeExample || walk.batch >= most_examples_with_shares(multiprocessors)) return 1;
-  return std::min(ceil_div(walk.vectors, kVectorsOfShare * kThreads),
-                  ceil_div(kBlocksOfShares * multiprocessors, walk.batch));
+std::int64_t blocks_with_sums(const ExampleGrid& grid, std::int64_t multiprocessors) {
+  if (grid.vectors < kLargeExample || grid.batch >= most_examples_of_several_blocks(multiprocessors)) return 1;
+  return std::min(ceil_div(grid.vectors, kVectorsOfBlock * kThreads),
+                  ceil_div(kBlocksWithSums * multiprocessors, grid.batch));
 }
 
 }  // namespace
 
-Walk walk_of(const ModelCall& call, std::initializer_list<Strided> operands, std::initializer_list<Strided> gates,
-             bool leaves_sums, const Place& place) {
+ExampleGrid example_grid(const ModelCall& call, std::initializer_list<Strided> operands,
+                         std::initializer_list<Strided> gates, bool leaves_sums, const Place& place) {
   const Extent& extent = call.extent;
   const std::int64_t numbers = extent.rows * extent.inner;
   const int size = size_of(call.type), widest = 16 / size;
@@ -51,42 +51,42 @@ Walk walk_of(const ModelCall& call, std::initializer_list<Strided> operands, std
   for (const Strided& operand : gates) aligned = aligned && vectors_fit(operand, size, widest);
   const std::int64_t row = one_row ? numbers : extent.inner;
 
-  Walk walk{};
-  walk.width = aligned && extent.inner % widest == 0 ? widest : 1;
-  walk.batch = extent.batch;
-  walk.vectors = numbers / walk.width;
-  walk.row_vectors = row / walk.width;
-  walk.row_numbers = row;
-  walk.group = 1;
-  while (walk.group < walk.vectors && walk.group < kThreads) walk.group *= 2;
+  ExampleGrid grid{};
+  grid.width = aligned && extent.inner % widest == 0 ? widest : 1;
+  grid.batch = extent.batch;
+  grid.vectors = numbers / grid.width;
+  grid.row_vectors = row / grid.width;
+  grid.row_numbers = row;
+  grid.group = 1;
+  while (grid.group < grid.vectors && grid.group < kThreads) grid.group *= 2;
 
   const std::int64_t processors = multiprocessors(place.device);
-  const std::int64_t blocks = ceil_div(walk.batch, kThreads / walk.group);
+  const std::int64_t blocks = ceil_div(grid.batch, kThreads / grid.group);
   if (leaves_sums) {
-    walk.shares = static_cast<int>(shares_with_sums(walk, processors));
+    grid.blocks_of_example = static_cast<int>(blocks_with_sums(grid, processors));
   } else {
     const std::int64_t most = std::max<std::int64_t>(kMostBlocks * processors / std::max<std::int64_t>(blocks, 1), 1);
-    walk.shares = static_cast<int>(std::clamp<std::int64_t>(ceil_div(walk.vectors, walk.group), 1, most));
+    grid.blocks_of_example = static_cast<int>(std::clamp<std::int64_t>(ceil_div(grid.vectors, grid.group), 1, most));
   }
-  walk.blocks = static_cast<int>(blocks) * walk.shares;
-  if (leaves_sums && walk.shares > 1) {
+  grid.blocks = static_cast<int>(blocks) * grid.blocks_of_example;
+  if (leaves_sums && grid.blocks_of_example > 1) {
     double* const workspace = place.workspace();
-    walk.partials = numbers_of(workspace);
-    walk.tickets = tickets_of(workspace);
+    grid.partials = numbers_of(workspace);
+    grid.tickets = tickets_of(workspace);
   }
-  return walk;
+  return grid;
 }
 
-std::int64_t most_numbers_of_walk(std::int64_t multiprocessors) {
-  return kBlocksOfShares * multiprocessors + most_examples_with_shares(multiprocessors);
+std::int64_t most_partials_of_examples(std::int64_t multiprocessors) {
+  return kBlocksWithSums * multiprocessors + most_examples_of_several_blocks(multiprocessors);
 }
 
-void check_model_launch(const char* kernel, const ModelCall& call, const Walk& walk) {
+void check_model_launch(const char* kernel, const ModelCall& call, const ExampleGrid& grid) {
   const cudaError_t status = cudaGetLastError();
   if (status == cudaSuccess) return;
   const auto text = [](std::int64_t number) { return std::to_string(number); };
   const std::string what = "CUDA kernel " + std::string(kernel) + " on " + text(call.extent.batch) + " examples of " +
-                           text(call.extent.rows * call.extent.inner) + " numbers (" + text(walk.blocks) +
+                           text(call.extent.rows * call.extent.inner) + " numbers (" + text(grid.blocks) +
                            " blocks of " + text(kThreads) + " threads)";
   check(status, what.c_str());
 }

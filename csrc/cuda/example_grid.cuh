@@ -1,4 +1,4 @@
-// What all model kernels do: walk over the vectors of examples, and add up over an example in a fixed order.
+// What all model kernels do: go over the vectors of examples, and add up over an example in a fixed order.
 #pragma once
 
 #include "cuda/example_grid.h"
@@ -71,43 +71,43 @@ __device__ __forceinline__ void write(const Strided& operand, const Position& at
 
 // One of the four parts of a row.
 template <class N>
-__device__ __forceinline__ Strided gate(const Strided& gates, const Walk& walk, int k) {
+__device__ __forceinline__ Strided gate(const Strided& gates, const ExampleGrid& grid, int k) {
   auto* first = static_cast<typename N::Stored*>(gates.data);
-  return {first + k * walk.row_numbers, gates.batch_stride, gates.row_stride};
+  return {first + k * grid.row_numbers, gates.batch_stride, gates.row_stride};
 }
 
 // The example of a thread; beyond the last one, none.
-__device__ __forceinline__ std::int64_t example_of(const Walk& walk) {
-  const std::int64_t first = blockIdx.x / static_cast<unsigned>(walk.shares);
-  return first * (kThreads / walk.group) + threadIdx.x / static_cast<unsigned>(walk.group);
+__device__ __forceinline__ std::int64_t example_of(const ExampleGrid& grid) {
+  const std::int64_t first = blockIdx.x / static_cast<unsigned>(grid.blocks_of_example);
+  return first * (kThreads / grid.group) + threadIdx.x / static_cast<unsigned>(grid.group);
 }
 
-__device__ __forceinline__ int share_of(const Walk& walk) {
-  return static_cast<int>(blockIdx.x % static_cast<unsigned>(walk.shares));
+__device__ __forceinline__ int block_of_example(const ExampleGrid& grid) {
+  return static_cast<int>(blockIdx.x % static_cast<unsigned>(grid.blocks_of_example));
 }
 
 // A gradient that each example has one of, zero where there is none.
 template <class Compute>
 __device__ __forceinline__ Compute number_of_example(const PerExample& gradients, std::int64_t example,
-                                                     const Walk& walk) {
-  if (!gradients.data || example >= walk.batch) return 0;
+                                                     const ExampleGrid& grid) {
+  if (!gradients.data || example >= grid.batch) return 0;
   return element<Compute>(gradients.data, example * gradients.stride);
 }
 
 // Calls `visit` with the position of each vector of this thread.
 template <class N, class Visit>
-__device__ __forceinline__ void for_each_vector(const Walk& walk, std::int64_t example, Visit visit) {
-  if (example >= walk.batch) return;
-  const std::int64_t step = static_cast<std::int64_t>(walk.shares) * walk.group;
-  const std::int64_t first = static_cast<std::int64_t>(share_of(walk)) * walk.group +
-                             static_cast<int>(threadIdx.x % static_cast<unsigned>(walk.group));
-  const bool one_row = walk.row_vectors == walk.vectors, narrow = walk.vectors <= 0xffffffff;
-  for (std::int64_t v = first; v < walk.vectors; v += step) {
+__device__ __forceinline__ void for_each_vector(const ExampleGrid& grid, std::int64_t example, Visit visit) {
+  if (example >= grid.batch) return;
+  const std::int64_t step = static_cast<std::int64_t>(grid.blocks_of_example) * grid.group;
+  const std::int64_t first = static_cast<std::int64_t>(block_of_example(grid)) * grid.group +
+                             static_cast<int>(threadIdx.x % static_cast<unsigned>(grid.group));
+  const bool one_row = grid.row_vectors == grid.vectors, narrow = grid.vectors <= 0xffffffff;
+  for (std::int64_t v = first; v < grid.vectors; v += step) {
     std::int64_t row = 0;
     if (!one_row) {  // 32 bits divide much faster
-      row = narrow ? static_cast<unsigned>(v) / static_cast<unsigned>(walk.row_vectors) : v / walk.row_vectors;
+      row = narrow ? static_cast<unsigned>(v) / static_cast<unsigned>(grid.row_vectors) : v / grid.row_vectors;
     }
-    visit(Position{example, row, (v - row * walk.row_vectors) * N::kWidth});
+    visit(Position{example, row, (v - row * grid.row_vectors) * N::kWidth});
   }
 }
 
@@ -118,20 +118,20 @@ struct SharedSums {
 
 // Writes the sum over an example of what its threads have found. All threads of a block come here.
 template <class Compute>
-__device__ __forceinline__ void write_sum(double value, const PerExample& sums, const Walk& walk, std::int64_t example,
-                                          SharedSums& shared) {
-  double total = group_sum(value, walk.group, shared.of_warps);
-  if (walk.shares > 1) {  // one example to a block
-    double* partials = walk.partials + example * walk.shares;
-    if (threadIdx.x == 0) partials[share_of(walk)] = total;
-    if (!is_last_block(walk.tickets + example, static_cast<unsigned>(walk.shares), shared.is_last)) return;
-    double of_shares = 0;
-    for (int share = static_cast<int>(threadIdx.x); share < walk.shares; share += kThreads) {
-      of_shares += __ldcg(partials + share);
+__device__ __forceinline__ void write_sum(double value, const PerExample& sums, const ExampleGrid& grid,
+                                          std::int64_t example, SharedSums& shared) {
+  double total = group_sum(value, grid.group, shared.of_warps);
+  if (grid.blocks_of_example > 1) {  // one example to a block
+    double* partials = grid.partials + example * grid.blocks_of_example;
+    if (threadIdx.x == 0) partials[block_of_example(grid)] = total;
+    if (!is_last_block(grid.tickets + example, static_cast<unsigned>(grid.blocks_of_example), shared.is_last)) return;
+    double of_blocks = 0;
+    for (int block = static_cast<int>(threadIdx.x); block < grid.blocks_of_example; block += kThreads) {
+      of_blocks += __ldcg(partials + block);
     }
-    total = group_sum(of_shares, walk.group, shared.of_warps);
+    total = group_sum(of_blocks, grid.group, shared.of_warps);
   }
-  if (threadIdx.x % static_cast<unsigned>(walk.group) == 0 && example < walk.batch) {
+  if (threadIdx.x % static_cast<unsigned>(grid.group) == 0 && example < grid.batch) {
     GECO_STORED(sizeof(Compute));
     static_cast<Compute*>(sums.data)[example * sums.stride] = static_cast<Compute>(total);
   }

@@ -46,53 +46,55 @@ __device__ inline double sum_of_windows(const Plan& plan, Shared& shared, const 
 }
 
 __device__ inline double squared_error_beside_windows(const Plan& plan, Shared& shared, const Item& item,
-                                                      const PlannedTerm& term, int row) {
+                                                      const PlannedConstraint& constraint, int row) {
   const int first = plan.window_count, count = plan.strips.sums - first;
-  const int channel = row - term.first_row;
-  if (term.rows == 1) return sum_of_windows(plan, shared, item, first, count);
+  const int channel = row - constraint.first_row;
+  if (constraint.rows == 1) return sum_of_windows(plan, shared, item, first, count);
   if (item.channels == 1) return shared.sums()[item.first_sum + first + channel];
   return shared.sums()[item.first_sum + channel * plan.strips.sums + first];
 }
 
-__device__ inline double windowed_constraint(const Plan& plan, Shared& shared, const PlannedTerm& term, int row) {
-  const Reading& reading = plan.readings[term.first_reading];
-  const Item& item = plan.items[reading.item];
+__device__ inline double windowed_constraint(const Plan& plan, Shared& shared, const PlannedConstraint& constraint,
+                                             int row) {
+  const WeightedInput& input = plan.weighted_inputs[constraint.first_input];
+  const Item& item = plan.items[input.item];
   int window = 0;
-  while (&plan.terms[plan.windows[window].term] != &term) ++window;
-  const double mean = sum_of_windows(plan, shared, item, window, 1) * reading.weight / item.divisor;
-  return constraint_value(term.scale(), mean, plan.state.at(Row::kKappa, row));
+  while (&plan.constraints[plan.windows[window].constraint] != &constraint) ++window;
+  const double mean = sum_of_windows(plan, shared, item, window, 1) * input.weight / item.divisor;
+  return constraint_value(constraint.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
 // C_hat of a row from the sums of the items it reads (Table 1 of "Taming VAEs").
-__device__ inline double constraint_of(const Plan& plan, Shared& shared, const PlannedTerm& term, int row) {
+__device__ inline double constraint_of(const Plan& plan, Shared& shared, const PlannedConstraint& constraint, int row) {
   double c = 0;
-  if (term.kind() == TermKind::kSquaredError) {
-    for (int r = term.first_reading; r < term.first_reading + term.readings; ++r) {
-      const Item& item = plan.items[plan.readings[r].item];
-      if (item.work == Work::kWindows) {
-        c += squared_error_beside_windows(plan, shared, item, term, row) * plan.readings[r].weight / item.divisor;
+  if (constraint.kind() == ConstraintKind::kSquaredError) {
+    for (int r = constraint.first_input; r < constraint.first_input + constraint.inputs; ++r) {
+      const Item& item = plan.items[plan.weighted_inputs[r].item];
+      if (item.operation == Operation::kWindows) {
+        c += squared_error_beside_windows(plan, shared, item, constraint, row) * plan.weighted_inputs[r].weight /
+             item.divisor;
         continue;
       }
-      const double weight = plan.readings[r].weight;
-      if (term.rows > 1) {
-        c += weight * shared.sums()[item.first_sum + row - term.first_row] / item.divisor;
+      const double weight = plan.weighted_inputs[r].weight;
+      if (constraint.rows > 1) {
+        c += weight * shared.sums()[item.first_sum + row - constraint.first_row] / item.divisor;
       } else {
         for (int channel = 0; channel < item.channels; ++channel) {
           c += weight * shared.sums()[item.first_sum + channel] / item.divisor;
         }
       }
     }
-    return constraint_value(term.scale(), c, plan.state.at(Row::kKappa, row));
+    return constraint_value(constraint.scale(), c, plan.state.at(Row::kKappa, row));
   }
-  const Item& item = plan.items[plan.readings[term.first_reading].item];
-  if (item.work == Work::kWindows) return windowed_constraint(plan, shared, term, row);
+  const Item& item = plan.items[plan.weighted_inputs[constraint.first_input].item];
+  if (item.operation == Operation::kWindows) return windowed_constraint(plan, shared, constraint, row);
   return shared.sums()[item.first_sum] / item.divisor;  // of a class probability: its constraint of each example
 }
 
-__device__ __forceinline__ const PlannedTerm& term_of_row(const Plan& plan, int row) {
-  int t = plan.term_count - 1;
-  while (t > 0 && row < plan.terms[t].first_row) --t;
-  return plan.terms[t];
+__device__ __forceinline__ const PlannedConstraint& constraint_of_row(const Plan& plan, int row) {
+  int t = plan.constraint_count - 1;
+  while (t > 0 && row < plan.constraints[t].first_row) --t;
+  return plan.constraints[t];
 }
 
 __device__ __forceinline__ void write_loss(const Plan& plan, double loss) {
@@ -117,10 +119,10 @@ __device__ inline void update_and_write_loss(const Plan& plan, Shared& shared, d
     progress = call_progress(plan.update, plan.state, finite, examples);
   }
   for (int row = static_cast<int>(threadIdx.x); row < constraints; row += kThreads) {
-    const PlannedTerm& term = term_of_row(plan, row);
-    penalty[row] = trains ? advance_constraint(plan.update, progress, plan.state, row, term.scale(), term.elements,
-                                               c_hat[row], examples)
-                          : multiplier_of(plan, term, row) * c_hat[row];
+    const PlannedConstraint& constraint = constraint_of_row(plan, row);
+    penalty[row] = trains ? advance_constraint(plan.update, progress, plan.state, row, constraint.scale(),
+                                               constraint.elements, c_hat[row], examples)
+                          : multiplier_of(plan, constraint, row) * c_hat[row];
   }
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -144,7 +146,7 @@ __device__ inline void reduce_and_update(const Plan& plan, Shared& shared) {
   add_partials(plan, shared);
   double* c_hat = shared.c_hat(plan);
   for (int row = static_cast<int>(threadIdx.x); row < plan.state.constraints; row += kThreads) {
-    c_hat[row] = constraint_of(plan, shared, term_of_row(plan, row), row);
+    c_hat[row] = constraint_of(plan, shared, constraint_of_row(plan, row), row);
   }
   const double kl =
       plan.kl_item < 0 ? 0.0 : shared.sums()[plan.items[plan.kl_item].first_sum] / plan.items[plan.kl_item].divisor;

@@ -52,7 +52,7 @@ DeviceSize size_of_device(int device) {
 }
 
 // For messages: the tensor that takes the time.
-const Tensor& largest_input(const Call& call) {
+const Tensor& largest_input(const LossCall& call) {
   const Tensor* largest = &call.kl;
   for (const Input& input : call.inputs) {
     if (!*largest || input.prediction.elements() > largest->elements()) largest = &input.prediction;
@@ -71,7 +71,7 @@ void launch_windowed_lagrangian(const Plan& plan, const Place& place) {
   }
 }
 
-void launch_lagrangian(const Call& call, const Place& place, Outcome outcome, double* sums) {
+void launch_lagrangian(const LossCall& call, const Place& place, Outcome outcome, double* sums) {
   const DeviceGuard guard(place.device);
   Plan plan = plan_of(call, outcome, size_of_device(place.device));
   double* const workspace = place.workspace();
@@ -90,10 +90,10 @@ void launch_lagrangian(const Call& call, const Place& place, Outcome outcome, do
 
 std::int64_t workspace_words(int device) {
   const std::int64_t numbers = most_partials(size_of_device(device)) + kMaxItems + kMaxRows;
-  return kTicketWords + std::max(numbers, most_numbers_of_walk(multiprocessors(device)));
+  return kTicketWords + std::max(numbers, most_partials_of_examples(multiprocessors(device)));
 }
 
-std::string refuses(const Call& call, int device) {
+std::string refuses(const LossCall& call, int device) {
   try {
     plan_of(call, Outcome::kTraining, size_of_device(device));
   } catch (const std::invalid_argument& error) {
@@ -102,15 +102,15 @@ std::string refuses(const Call& call, int device) {
   return "";
 }
 
-void lagrangian(const Call& call, const Place& place) {
+void lagrangian(const LossCall& call, const Place& place) {
   launch_lagrangian(call, place, call.update ? Outcome::kTraining : Outcome::kEvaluation, nullptr);
 }
 
-void constraint_sums(const Call& call, const Place& place, double* sums) {
+void constraint_sums(const LossCall& call, const Place& place, double* sums) {
   launch_lagrangian(call, place, Outcome::kSums, sums);
 }
 
-void update_from_sums(const Call& call, const Place& place, const double* sums, int world_size,
+void update_from_sums(const LossCall& call, const Place& place, const double* sums, int world_size,
                       double* gradient_factor) {
   const DeviceGuard guard(place.device);
   const Plan plan = plan_of_update(call, size_of_device(place.device));

@@ -12,7 +12,7 @@ namespace geco::cuda {
 
 // A call beyond these does not fit the tables that a kernel takes as its parameters.
 constexpr int kMaxInputs = 12;
-constexpr int kMaxTerms = 12;
+constexpr int kMaxConstraints = 12;
 constexpr int kMaxRows = 1024;
 constexpr int kMaxDimensions = 4;  // of an input, after neighbouring ones are merged; the channels' not counted
 
@@ -21,14 +21,14 @@ std::int64_t workspace_words(int device);
 
 // Why a device cannot serve a call (it does not fit the tables of a kernel, or a block's memory), or nothing. Plans the
 // call, launches nothing.
-std::string refuses(const Call& call, int device);
+std::string refuses(const LossCall& call, int device);
 
 // Loss and gradients; with call.update the state moves too (training), without it is only read (evaluation).
-void lagrangian(const Call& call, const Place& place);
+void lagrangian(const LossCall& call, const Place& place);
 
 // The two halves of a training step for several processes, see cpu/lagrangian.h.
-void constraint_sums(const Call& call, const Place& place, double* sums);
-void update_from_sums(const Call& call, const Place& place, const double* sums, int world_size,
+void constraint_sums(const LossCall& call, const Place& place, double* sums);
+void update_from_sums(const LossCall& call, const Place& place, const double* sums, int world_size,
                       double* gradient_factor);
 
 // gradients[i] *= factor in place, or rounded into outputs[i]. `factor` is on the device; where it is one, buffers that

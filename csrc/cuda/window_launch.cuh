@@ -17,7 +17,7 @@ template <class March>
 __global__ void __launch_bounds__(kThreads, 1) windowed_lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
   const Share share = share_of(plan, static_cast<int>(blockIdx.x));
-  if (plan.items[share.item].work == Work::kWindows) {
+  if (plan.items[share.item].operation == Operation::kWindows) {
     windows<March>(plan, share, shared);
   } else {
     linked_elementwise(plan, share, shared);

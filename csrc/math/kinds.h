@@ -33,7 +33,7 @@ namespace geco {
 #define GECO_ENUMERATOR(enumerator, ...) enumerator,
 enum class ScaleRule : int { GECO_SCALE_RULES(GECO_ENUMERATOR) };
 enum class ElementRule : int { GECO_ELEMENT_RULES(GECO_ENUMERATOR) };
-enum class TermKind : int { GECO_CONSTRAINT_KINDS(GECO_ENUMERATOR) };
+enum class ConstraintKind : int { GECO_CONSTRAINT_KINDS(GECO_ENUMERATOR) };
 #undef GECO_ENUMERATOR
 
 #define GECO_CASE(enumerator, name, sign) \
@@ -46,24 +46,24 @@ GECO_HD constexpr double sign_of_measured(ScaleRule rule) {
 #undef GECO_CASE
 
 #define GECO_CASE(enumerator, name, scale, windowed, elements) \
-  case TermKind::enumerator: return ScaleRule::scale;
-GECO_HD constexpr ScaleRule scale_rule(TermKind kind) {
+  case ConstraintKind::enumerator: return ScaleRule::scale;
+GECO_HD constexpr ScaleRule scale_rule(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
   return ScaleRule::kOwn;
 }
 #undef GECO_CASE
 
 #define GECO_CASE(enumerator, name, scale, windowed, elements) \
-  case TermKind::enumerator: return windowed;
-GECO_HD constexpr bool is_windowed(TermKind kind) {
+  case ConstraintKind::enumerator: return windowed;
+GECO_HD constexpr bool is_windowed(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
   return false;
 }
 #undef GECO_CASE
 
 #define GECO_CASE(enumerator, name, scale, windowed, elements) \
-  case TermKind::enumerator: return ElementRule::elements;
-GECO_HD constexpr ElementRule element_rule(TermKind kind) {
+  case ConstraintKind::enumerator: return ElementRule::elements;
+GECO_HD constexpr ElementRule element_rule(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
   return ElementRule::kNone;
 }

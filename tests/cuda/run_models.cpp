@@ -30,7 +30,6 @@ std::mt19937 random_numbers(1);
   std::exit(1);
 }
 
-
 double tolerance(DataType type) {
   switch (type) {
     case DataType::kFloat64: return 1e-13;
@@ -88,7 +87,7 @@ void expect(const char* what, const Array& got, std::int64_t i, double expected,
 template <class Launch>
 void launched(Launch launch, const Shape& shape, int reads, int writes) {
   static std::vector<double> workspace(static_cast<std::size_t>(
-      geco::cuda::kTicketWords + geco::cuda::most_numbers_of_walk(shim::settings.multiprocessors)));
+      geco::cuda::kTicketWords + geco::cuda::most_partials_of_examples(shim::settings.multiprocessors)));
   const geco::cuda::Place place{0, nullptr, [] { return workspace.data(); }};
   const long before = shim::launches;
   shim::loaded_bytes = shim::stored_bytes = 0;

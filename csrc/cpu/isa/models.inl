@@ -39,7 +39,7 @@ GECO_HD void along(std::int64_t begin, std::int64_t length, const Body& body) {
 }
 
 // The sum of what body(at, part) returns. A few of them are added in the vectors' own type and the rest in double: the
-// rounding of a sum of any length stays that of a few additions. Beyond a line all inputs are read as zeros, of which
+// rounding of a sum of any length stays that of a few additions. Beyond a row all inputs are read as zeros, of which
 // no kernel here makes anything but zero.
 template <class Real, class Body>
 GECO_HD Doubles sum_along(std::int64_t length, const Body& body) {

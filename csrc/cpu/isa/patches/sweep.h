@@ -56,7 +56,7 @@ struct Planes {
 };
 
 struct WindowRule {
-  TermKind kind;
+  ConstraintKind kind;
   double eps;
   double factor;  // of the derivative, see PatchRule
 };

@@ -159,14 +159,14 @@ class TileSweep {
     }
     Real* const out = scratch_.coefficients[0].begin(row / stride_);
     Real* const values = scratch_.values;
-    if (sweep_.rule_count == 1 && sweep_.rules[0].kind == TermKind::kPatchCorrelation) {
+    if (sweep_.rule_count == 1 && sweep_.rules[0].kind == ConstraintKind::kPatchCorrelation) {
       measure(parts, out, [this, values](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
         store<Real>(values + i, patch_correlation<VectorMath>(moments, rules_[0], coefficients));
       });
     } else {
       measure(parts, out, [this, values](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
         for (int r = 0; r < sweep_.rule_count; ++r) {
-          const bool correlates = sweep_.rules[r].kind == TermKind::kPatchCorrelation;
+          const bool correlates = sweep_.rules[r].kind == ConstraintKind::kPatchCorrelation;
           PatchCoefficients<V> of_rule;
           const V value = correlates ? patch_correlation<VectorMath>(moments, rules_[r], of_rule)
                                      : local_statistics<VectorMath>(moments, rules_[r], of_rule);
