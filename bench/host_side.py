@@ -141,8 +141,7 @@ def compiled(folder: Path, extension: Path) -> Path:
     import pybind11
 
     csrc = ROOT / "csrc"
-    cpu = [path for path in (csrc / "cpu").glob("*.cpp") if "_avx" not in path.stem]
-    sources = [*csrc.glob("*.cpp"), *(csrc / "cuda").glob("*.cpp"), *(csrc / "cuda").glob("*.cu"), *cpu]
+    sources = [path for path in csrc.rglob("*") if path.suffix in (".cpp", ".cu")]
     flags = ["-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-DGECO_CUDA"]
     flags += ['-DGECO_CUDA_TENSORS="is_cpu"', '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
     flags += ["-DSHIM_LEAVES_OUT_KERNELS", f"-I{csrc}", f"-I{ROOT / 'tests/cuda'}"]

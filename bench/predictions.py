@@ -17,7 +17,7 @@ import issue_model
 
 ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
-PLANNER = ["cuda/plan.cpp", "cuda/tile_plan.cpp", "cuda/window_plan.cpp", "call.cpp", "lines.cpp"]
+PLANNER = ["cuda/plan.cpp", "cuda/elementwise_plan.cpp", "cuda/window_plan.cpp", "contract.cpp"]
 CLOCK = 1.755e9  # of an H100, in Hz
 FILES = {(4, 0): "windows_of_4", (8, 0): "windows_of_8", (11, 0): "windows_of_11", (16, 0): "windows_of_16"}
 FILES |= {(8, 4): "windows_of_4_and_8"}

@@ -5,24 +5,25 @@
 #include <cstdio>
 #include <vector>
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/plan.h"
 
-using geco::TermKind;
+using geco::ConstraintKind;
 
 namespace {
 
 constexpr geco::cuda::DeviceSize kH100{132, 50 << 20, 228 << 10, 227 << 10};
 
-void print_plan(const char* name, std::int64_t batch, std::int64_t side, const std::vector<geco::Term>& windowed) {
+void print_plan(const char* name, std::int64_t batch, std::int64_t side,
+                const std::vector<geco::Constraint>& windowed) {
   geco::Tensor images;
   images.data = reinterpret_cast<void*>(4096);
   images.rank = 4;
   const std::int64_t sizes[] = {batch, 3, side, side}, strides[] = {3 * side * side, side * side, side, 1};
   std::copy(sizes, sizes + 4, images.sizes);
   std::copy(strides, strides + 4, images.strides);
-  geco::Call call;
-  call.terms = &windowed;
+  geco::LossCall call;
+  call.constraints = &windowed;
   call.inputs = {{images, images, images}};
   call.batch = batch;
   call.state.constraints = static_cast<int>(windowed.size());
@@ -42,8 +43,8 @@ void print_plan(const char* name, std::int64_t batch, std::int64_t side, const s
               static_cast<int>(passes * (pairs ? geco::cuda::ceil_div(rows + 1, 2) : rows)));
 }
 
-geco::Term term(TermKind kind, int row, int size, bool per_channel = false) {
-  geco::Term result;
+geco::Constraint constraint(ConstraintKind kind, int row, int size, bool per_channel = false) {
+  geco::Constraint result;
   result.kind = kind;
   result.first_row = row;
   result.inputs = {0};
@@ -54,11 +55,12 @@ geco::Term term(TermKind kind, int row, int size, bool per_channel = false) {
 }  // namespace
 
 int main() {
-  const TermKind kNcc = TermKind::kPatchCorrelation, kRe = TermKind::kSquaredError;
-  print_plan("RE + pNCC 8, 16x3x1024x1024", 16, 1024, {term(kRe, 0, 1), term(kNcc, 1, 8)});
-  print_plan("pNCC 11 per channel, 16x3x1024x1024", 16, 1024, {term(kNcc, 0, 11, true)});
-  print_plan("RE + pNCC 4, 16x3x1024x1024", 16, 1024, {term(kRe, 0, 1), term(kNcc, 1, 4)});
-  print_plan("RE + pNCC 16, 16x3x1024x1024", 16, 1024, {term(kRe, 0, 1), term(kNcc, 1, 16)});
+  const ConstraintKind kNcc = ConstraintKind::kPatchCorrelation, kRe = ConstraintKind::kSquaredError;
+  print_plan("RE + pNCC 8, 16x3x1024x1024", 16, 1024, {constraint(kRe, 0, 1), constraint(kNcc, 1, 8)});
+  print_plan("pNCC 11 per channel, 16x3x1024x1024", 16, 1024, {constraint(kNcc, 0, 11, true)});
+  print_plan("RE + pNCC 4, 16x3x1024x1024", 16, 1024, {constraint(kRe, 0, 1), constraint(kNcc, 1, 4)});
+  print_plan("RE + pNCC 16, 16x3x1024x1024", 16, 1024, {constraint(kRe, 0, 1), constraint(kNcc, 1, 16)});
   print_plan("RE + pNCC 4 + pNCC 8 + local statistics 8, 64x3x32x32", 64, 32,
-             {term(kRe, 0, 1), term(kNcc, 1, 4), term(kNcc, 2, 8), term(TermKind::kLocalStatistics, 3, 8)});
+             {constraint(kRe, 0, 1), constraint(kNcc, 1, 4), constraint(kNcc, 2, 8),
+              constraint(ConstraintKind::kLocalStatistics, 3, 8)});
 }

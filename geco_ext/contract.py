@@ -13,24 +13,24 @@ IMAGE = -1  # owner of the input that all constraints on the images themselves s
 
 
 class Kind(NamedTuple):
-    """What a kind of constraint measures. ``csrc/math/constraint.h`` has the same table, compared when it is loaded."""
+    """What a kind of constraint measures. ``csrc/math/kinds.h`` has the same table."""
 
     # C and its scale s: measured - kappa^2 with s = kappa^2, kappa - measured with s = 1 - kappa, or the measured
     # value itself with a scale of the constraint's own.
     scale_rule: Literal["kappa^2", "1-kappa", "own"]
-    # D of the natural multiplier lambda* = D / (2 s): the numbers of an example that are compared, those of an image,
-    # twice the positions of a patch; or the constraint brings lambda* itself.
-    elements: Literal["compared", "image", "positions", "own"]
+    # D of the natural multiplier lambda* = D / (2 s): numbers of an example of the constraint's inputs (per row), those
+    # of an image, two for each position of a patch; or the constraint brings lambda* itself.
+    elements: Literal["inputs", "image", "2 per position", "none"]
     is_windowed: bool = False
 
 
 # In the order of the kernels' enum.
 KINDS = {
-    "squared_error": Kind("kappa^2", "compared"),
+    "squared_error": Kind("kappa^2", "inputs"),
     "class_probability": Kind("1-kappa", "image"),
-    "scalar": Kind("own", "own"),
+    "scalar": Kind("own", "none"),
     "patch_ncc": Kind("1-kappa", "image", is_windowed=True),
-    "local_statistics": Kind("kappa^2", "positions", is_windowed=True),
+    "local_statistics": Kind("kappa^2", "2 per position", is_windowed=True),
 }
 
 

@@ -118,17 +118,18 @@ def test_compiled_steps_have_no_graph_break_from_it(better):
 
 @has_cpu
 def test_a_patch_beyond_the_cuda_kernels(monkeypatch):
-    """Too large for the shared memory of a block: the next backend serves."""
-    limits = types.SimpleNamespace(MAX_INPUTS=24, MAX_TERMS=24, MAX_ROWS=1024, MAX_DIMENSIONS=8)
+    """Too large for the shared memory of a block, as the kernels say: the next backend serves."""
+    problem = "patches of 150x150 pixels need more shared memory than the 101376 bytes of a block"
+    kernels = types.SimpleNamespace(refuses=lambda *call: problem)
     monkeypatch.setattr(cuda.BACKEND, "refuses_device", lambda device: None)
-    monkeypatch.setattr(cuda, "_extension", lambda: limits)
-    monkeypatch.setattr(cuda, "_shared_bytes", lambda index: 99 << 10)
+    monkeypatch.setattr(cuda.BACKEND, "kernels", kernels, raising=False)
+    monkeypatch.setattr(cuda.BACKEND, "place", lambda tensor: (0, 0))
     monkeypatch.setattr(dispatch, "unavailable", lambda name: None)
     monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
     monkeypatch.setitem(dispatch._PREFERENCE, "cpu", ("cuda", "reference"))
     image = torch.rand(1, 1, 200, 200)
     (message,) = said(lambda: gf.patch_ncc(image, image, kappa=0.5, patch_size=150, stride=50))
-    assert "'cuda' cannot serve it: patches of 150x150 pixels need more shared memory" in message
+    assert f"'cuda' cannot serve it: {problem}" in message
 
 
 FLOAT8 = getattr(torch, "float8_e4m3fn", None)

@@ -10,8 +10,8 @@ namespace geco::cpu {
 
 class ThreadScratch {
  public:
-  // At a multiple of 64 bytes. What it holds is left from before. At first that is zeros: vectors reach over what is
-  // in use, and numbers found there should not be the slow ones next to zero.
+  // At a multiple of 64 bytes. What it holds is left from before, zeros at first: vectors reach beyond the numbers in
+  // use, and denormals there would be slow.
   char* at_least(std::int64_t bytes) {
     if (bytes > bytes_) {
       release();

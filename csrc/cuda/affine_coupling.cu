@@ -1,7 +1,7 @@
 #include "cuda/device.h"
-#include "cuda/model_kernels.h"
-#include "cuda/model_math.cuh"
-#include "cuda/model_walk.cuh"
+#include "cuda/device_math.cuh"
+#include "cuda/example_grid.cuh"
+#include "cuda/models.h"
 #include "math/coupling.h"
 
 namespace geco::cuda {
@@ -9,12 +9,12 @@ namespace {
 
 template <class N, bool inverse>
 __global__ void __launch_bounds__(kThreads)
-    affine_coupling_kernel(const __grid_constant__ CouplingCall call, const __grid_constant__ Walk walk) {
+    affine_coupling_kernel(const __grid_constant__ CouplingCall call, const __grid_constant__ ExampleGrid grid) {
   GECO_DYNAMIC_SHARED(SharedSums, shared);
   using Compute = typename N::Compute;
-  const std::int64_t example = example_of(walk);
+  const std::int64_t example = example_of(grid);
   double total = 0;
-  for_each_vector<N>(walk, example, [&](const Position& at) {
+  for_each_vector<N>(grid, example, [&](const Position& at) {
     const typename N::Vector x = read<N>(call.x, at), log_scale = read<N>(call.log_scale, at);
     const typename N::Vector shift = read<N>(call.shift, at);
     typename N::Vector y;
@@ -29,17 +29,17 @@ __global__ void __launch_bounds__(kThreads)
     write<N>(call.y, at, y);
     total += static_cast<double>(log_det);
   });
-  write_sum<Compute>(total, call.log_det, walk, example, shared);
+  write_sum<Compute>(total, call.log_det, grid, example, shared);
 }
 
 template <class N, bool inverse>
 __global__ void __launch_bounds__(kThreads)
     affine_coupling_backward_kernel(const __grid_constant__ CouplingBackwardCall call,
-                                    const __grid_constant__ Walk walk) {
+                                    const __grid_constant__ ExampleGrid grid) {
   using Compute = typename N::Compute;
-  const std::int64_t example = example_of(walk);
-  const Compute of_log_det = number_of_example<Compute>(call.grad_log_det, example, walk);
-  for_each_vector<N>(walk, example, [&](const Position& at) {
+  const std::int64_t example = example_of(grid);
+  const Compute of_log_det = number_of_example<Compute>(call.grad_log_det, example, grid);
+  for_each_vector<N>(grid, example, [&](const Position& at) {
     const typename N::Vector value = read<N>(call.value, at), log_scale = read<N>(call.log_scale, at);
     const typename N::Vector of_y = read_if_any<N>(call.grad_y, at);
     typename N::Vector by_x, by_log_scale, by_shift;
@@ -58,38 +58,38 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool inverse>
-void launch(const CouplingCall& call, const Walk& walk, void* stream) {
-  with_numbers(call.type, walk.width, [&](auto numbers) {
+void launch(const CouplingCall& call, const ExampleGrid& grid, void* stream) {
+  with_numbers(call.type, grid.width, [&](auto numbers) {
     const auto kernel = affine_coupling_kernel<decltype(numbers), inverse>;
-    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), sizeof(SharedSums), stream, call, walk);
+    GECO_LAUNCH(kernel, static_cast<unsigned>(grid.blocks), sizeof(SharedSums), stream, call, grid);
   });
 }
 
 template <bool inverse>
-void launch(const CouplingBackwardCall& call, const Walk& walk, void* stream) {
-  with_numbers(call.type, walk.width, [&](auto numbers) {
+void launch(const CouplingBackwardCall& call, const ExampleGrid& grid, void* stream) {
+  with_numbers(call.type, grid.width, [&](auto numbers) {
     const auto kernel = affine_coupling_backward_kernel<decltype(numbers), inverse>;
-    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), std::size_t{0}, stream, call, walk);
+    GECO_LAUNCH(kernel, static_cast<unsigned>(grid.blocks), std::size_t{0}, stream, call, grid);
   });
 }
 
 }  // namespace
 
-void affine_coupling(const CouplingCall& call, const ModelPlace& place) {
+void compute(const CouplingCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
-  const Walk walk = walk_of(call, {call.x, call.log_scale, call.shift, call.y}, {}, true, place);
-  call.inverse ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
-  check_model_launch("affine_coupling", call, walk);
+  const ExampleGrid grid = example_grid(call, {call.x, call.log_scale, call.shift, call.y}, {}, true, place);
+  call.inverse ? launch<true>(call, grid, place.stream) : launch<false>(call, grid, place.stream);
+  check_model_launch("affine_coupling", call, grid);
 }
 
-void affine_coupling_backward(const CouplingBackwardCall& call, const ModelPlace& place) {
+void compute(const CouplingBackwardCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.grad_y, call.value, call.log_scale, call.of_x, call.of_log_scale, call.of_shift};
-  const Walk walk = walk_of(call, operands, {}, false, place);
-  call.inverse ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
-  check_model_launch("affine_coupling_backward", call, walk);
+  const ExampleGrid grid = example_grid(call, operands, {}, false, place);
+  call.inverse ? launch<true>(call, grid, place.stream) : launch<false>(call, grid, place.stream);
+  check_model_launch("affine_coupling_backward", call, grid);
 }
 
 }  // namespace geco::cuda

@@ -4,8 +4,8 @@
 #include "cuda/launch.h"
 #include "cuda/plan.h"
 #include "cuda/threads.h"
+#include "math/elementwise.h"
 #include "math/multiplier.h"
-#include "math/terms.h"
 
 namespace geco::cuda {
 
@@ -41,27 +41,27 @@ __device__ __forceinline__ Share share_of(const Plan& plan, int block) {
   return {i, channel, index - channel * item.blocks};
 }
 
-__device__ __forceinline__ int row_of(const PlannedTerm& term, int channel) {
-  return term.first_row + (term.rows > 1 ? channel : 0);
+__device__ __forceinline__ int row_of(const PlannedConstraint& constraint, int channel) {
+  return constraint.first_row + (constraint.rows > 1 ? channel : 0);
 }
 
-__device__ __forceinline__ double multiplier_of(const Plan& plan, const PlannedTerm& term, int row) {
-  return exp(log_multiplier(term.scale(), plan.state, row, term.elements));
+__device__ __forceinline__ double multiplier_of(const Plan& plan, const PlannedConstraint& constraint, int row) {
+  return exp(log_multiplier(constraint.scale(), plan.state, row, constraint.elements));
 }
 
-// What the derivative of this share's sum is multiplied by: the coefficients of all terms that read it add up.
+// What the derivative of this share's sum is multiplied by: the coefficients of all constraints that read it add up.
 __device__ inline double coefficient_of(const Plan& plan, const Share& share) {
   const double divisor = plan.items[share.item].divisor;
   if (share.item == plan.kl_item) return 1.0 / divisor;
   double coefficient = 0;
-  for (int t = 0; t < plan.term_count; ++t) {
-    const PlannedTerm& term = plan.terms[t];
-    for (int r = term.first_reading; r < term.first_reading + term.readings; ++r) {
-      if (plan.readings[r].item != share.item) continue;
-      if (is_windowed(term.kind())) continue;  // it has coefficients of its own
-      const double multiplier = multiplier_of(plan, term, row_of(term, share.channel));
-      coefficient += term.kind() == TermKind::kSquaredError
-                         ? squared_error_coefficient(multiplier, plan.readings[r].weight, divisor)
+  for (int t = 0; t < plan.constraint_count; ++t) {
+    const PlannedConstraint& constraint = plan.constraints[t];
+    for (int r = constraint.first_input; r < constraint.first_input + constraint.inputs; ++r) {
+      if (plan.weighted_inputs[r].item != share.item) continue;
+      if (is_windowed(constraint.kind())) continue;  // it has coefficients of its own
+      const double multiplier = multiplier_of(plan, constraint, row_of(constraint, share.channel));
+      coefficient += constraint.kind() == ConstraintKind::kSquaredError
+                         ? squared_error_coefficient(multiplier, plan.weighted_inputs[r].weight, divisor)
                          : multiplier / divisor;
     }
   }

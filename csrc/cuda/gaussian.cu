@@ -1,7 +1,7 @@
 #include "cuda/device.h"
-#include "cuda/model_kernels.h"
-#include "cuda/model_math.cuh"
-#include "cuda/model_walk.cuh"
+#include "cuda/device_math.cuh"
+#include "cuda/example_grid.cuh"
+#include "cuda/models.h"
 #include "math/gaussian.h"
 
 namespace geco::cuda {
@@ -33,12 +33,12 @@ struct Compared {
 
 template <class N, bool has_prior>
 __global__ void __launch_bounds__(kThreads)
-    gaussian_kernel(const __grid_constant__ GaussianCall call, const __grid_constant__ Walk walk) {
+    gaussian_kernel(const __grid_constant__ GaussianCall call, const __grid_constant__ ExampleGrid grid) {
   GECO_DYNAMIC_SHARED(SharedSums, shared);
   using Compute = typename N::Compute;
-  const std::int64_t example = example_of(walk);
+  const std::int64_t example = example_of(grid);
   double total = 0;
-  for_each_vector<N>(walk, example, [&](const Position& at) {
+  for_each_vector<N>(grid, example, [&](const Position& at) {
     const Compared<N, has_prior> compared(call, at);
     const typename N::Vector noise = read<N>(call.noise, at);
     typename N::Vector z;
@@ -53,16 +53,16 @@ __global__ void __launch_bounds__(kThreads)
     write<N>(call.z, at, z);
     total += static_cast<double>(kl);
   });
-  write_sum<Compute>(total, call.kl, walk, example, shared);
+  write_sum<Compute>(total, call.kl, grid, example, shared);
 }
 
 template <class N, bool has_prior>
-__global__ void __launch_bounds__(kThreads)
-    gaussian_backward_kernel(const __grid_constant__ GaussianBackwardCall call, const __grid_constant__ Walk walk) {
+__global__ void __launch_bounds__(kThreads) gaussian_backward_kernel(const __grid_constant__ GaussianBackwardCall call,
+                                                                     const __grid_constant__ ExampleGrid grid) {
   using Compute = typename N::Compute;
-  const std::int64_t example = example_of(walk);
-  const Compute of_kl = number_of_example<Compute>(call.grad_kl, example, walk);
-  for_each_vector<N>(walk, example, [&](const Position& at) {
+  const std::int64_t example = example_of(grid);
+  const Compute of_kl = number_of_example<Compute>(call.grad_kl, example, grid);
+  for_each_vector<N>(grid, example, [&](const Position& at) {
     const Compared<N, has_prior> compared(call, at);
     const typename N::Vector noise = read<N>(call.noise, at), of_z = read_if_any<N>(call.grad_z, at);
     typename N::Vector q_mean, q_log_std, p_mean, p_log_std;
@@ -84,40 +84,40 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool has_prior>
-void launch(const GaussianCall& call, const Walk& walk, void* stream) {
-  with_numbers(call.type, walk.width, [&](auto numbers) {
+void launch(const GaussianCall& call, const ExampleGrid& grid, void* stream) {
+  with_numbers(call.type, grid.width, [&](auto numbers) {
     const auto kernel = gaussian_kernel<decltype(numbers), has_prior>;
-    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), sizeof(SharedSums), stream, call, walk);
+    GECO_LAUNCH(kernel, static_cast<unsigned>(grid.blocks), sizeof(SharedSums), stream, call, grid);
   });
 }
 
 template <bool has_prior>
-void launch(const GaussianBackwardCall& call, const Walk& walk, void* stream) {
-  with_numbers(call.type, walk.width, [&](auto numbers) {
+void launch(const GaussianBackwardCall& call, const ExampleGrid& grid, void* stream) {
+  with_numbers(call.type, grid.width, [&](auto numbers) {
     const auto kernel = gaussian_backward_kernel<decltype(numbers), has_prior>;
-    GECO_LAUNCH(kernel, static_cast<unsigned>(walk.blocks), std::size_t{0}, stream, call, walk);
+    GECO_LAUNCH(kernel, static_cast<unsigned>(grid.blocks), std::size_t{0}, stream, call, grid);
   });
 }
 
 }  // namespace
 
-void gaussian_rsample_kl(const GaussianCall& call, const ModelPlace& place) {
+void compute(const GaussianCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.q_mean, call.q_log_std, call.p_mean, call.p_log_std, call.noise, call.z};
-  const Walk walk = walk_of(call, operands, {}, true, place);
-  call.p_mean ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
-  check_model_launch("gaussian_rsample_kl", call, walk);
+  const ExampleGrid grid = example_grid(call, operands, {}, true, place);
+  call.p_mean ? launch<true>(call, grid, place.stream) : launch<false>(call, grid, place.stream);
+  check_model_launch("gaussian_rsample_kl", call, grid);
 }
 
-void gaussian_rsample_kl_backward(const GaussianBackwardCall& call, const ModelPlace& place) {
+void compute(const GaussianBackwardCall& call, const Place& place) {
   if (call.extent.batch == 0) return;
   const DeviceGuard guard(place.device);
   const auto operands = {call.grad_z, call.q_mean,    call.q_log_std,    call.p_mean,    call.p_log_std,
                          call.noise,  call.of_q_mean, call.of_q_log_std, call.of_p_mean, call.of_p_log_std};
-  const Walk walk = walk_of(call, operands, {}, false, place);
-  call.p_mean ? launch<true>(call, walk, place.stream) : launch<false>(call, walk, place.stream);
-  check_model_launch("gaussian_rsample_kl_backward", call, walk);
+  const ExampleGrid grid = example_grid(call, operands, {}, false, place);
+  call.p_mean ? launch<true>(call, grid, place.stream) : launch<false>(call, grid, place.stream);
+  check_model_launch("gaussian_rsample_kl_backward", call, grid);
 }
 
 }  // namespace geco::cuda

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "call.h"
+#include "contract.h"
 #include "cuda/launch.h"
 #include "math/half.h"
 #if defined(__CUDACC__)

@@ -4,9 +4,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/threads.h"
-#include "cuda/tile_plan.h"
 #include "cuda/window_plan.h"
 
 namespace geco::cuda {
@@ -16,45 +15,45 @@ namespace {
 // in a microsecond.
 constexpr int kBlocksPerMultiprocessor = 4 * kResidentBlocks;
 
-bool reads(const Term& term, int input) {
-  return std::find(term.inputs.begin(), term.inputs.end(), input) != term.inputs.end();
+bool reads(const Constraint& constraint, int input) {
+  return std::find(constraint.inputs.begin(), constraint.inputs.end(), input) != constraint.inputs.end();
 }
 
-Item new_item(const Tensor& prediction, const Tensor& target, const Tensor& gradient, Work work) {
+Item new_item(const Tensor& prediction, const Tensor& target, const Tensor& gradient, Operation operation) {
   Item item{};
   item.prediction = prediction.data;
   item.target = target.data;
   item.gradient = gradient.data;
   item.prediction_type = static_cast<std::int8_t>(prediction.type);
   item.target_type = static_cast<std::int8_t>(target.type);
-  item.work = work;
+  item.operation = operation;
   item.channels = 1;
   item.vectors = 1;
   return item;
 }
 
 Item mean_item(const Tensor& values, const Tensor& gradient) {
-  Item item = new_item(values, Tensor{}, gradient, Work::kMean);
+  Item item = new_item(values, Tensor{}, gradient, Operation::kMean);
   item.elements = values.elements();
   item.inner = {item.elements, values.rank ? values.strides[0] : 0, 0, gradient.rank ? gradient.strides[0] : 0};
   item.divisor = static_cast<double>(item.elements);
   return item;
 }
 
-Item class_item(const Input& input, const Term& term, std::int64_t batch) {
-  Item item = new_item(input.prediction, input.target, input.gradient, Work::kClassProbability);
+Item class_item(const Input& input, const Constraint& constraint, std::int64_t batch) {
+  Item item = new_item(input.prediction, input.target, input.gradient, Operation::kClassProbability);
   item.outer_dimensions = 1;
   item.outer[0] = {batch, input.prediction.strides[0], input.target.strides[0], input.gradient.strides[0]};
   item.inner = {input.prediction.sizes[1], input.prediction.strides[1], 0, input.gradient.strides[1]};
   item.elements = batch;
   item.divisor = static_cast<double>(batch);
-  item.from_logits = term.from_logits;
-  item.log_gradient = term.log_gradient;
+  item.from_logits = constraint.from_logits;
+  item.log_gradient = constraint.log_gradient;
   return item;
 }
 
 Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch, const DeviceSize& device) {
-  Item item = new_item(input.prediction, input.target, input.gradient, Work::kSquaredError);
+  Item item = new_item(input.prediction, input.target, input.gradient, Operation::kSquaredError);
   lay_out(input, per_channel, item);
   plan_elements(input, item);
   item.divisor = static_cast<double>(batch);
@@ -69,7 +68,7 @@ Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& devi
     const auto bytes = [d](const Tensor& tensor) { return tensor.strides[d] * size_of(tensor.type); };
     return Dimension{input.prediction.sizes[d], bytes(input.prediction), bytes(input.target), bytes(input.gradient)};
   };
-  item.work = Work::kWindows;
+  item.operation = Operation::kWindows;
   item.channel = dimension(1);
   item.outer[0] = dimension(0);
   item.outer[1] = dimension(2);
@@ -84,7 +83,7 @@ void share_out(Plan& plan, const DeviceSize& device) {
   std::int64_t rounds = 0, tiles = 0;
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
-    if (item.work != Work::kSquaredError) continue;
+    if (item.operation != Operation::kSquaredError) continue;
     plan_round(item, 1);
     rounds += item.channels * rounds_of(item);
   }
@@ -93,7 +92,7 @@ void share_out(Plan& plan, const DeviceSize& device) {
   const std::int64_t most = kBlocksPerMultiprocessor * device.multiprocessors;
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
-    if (item.work != Work::kSquaredError) continue;
+    if (item.operation != Operation::kSquaredError) continue;
     plan_round(item, deep);
     tiles += item.channels * rounds_of(item);
   }
@@ -101,13 +100,13 @@ void share_out(Plan& plan, const DeviceSize& device) {
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
     std::int64_t blocks = 0;
-    switch (item.work) {
-      case Work::kSquaredError: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
-      case Work::kClassProbability: blocks = ceil_div(item.elements, kWarps); break;
-      case Work::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
-      case Work::kWindows: blocks = item.blocks; break;  // plan_windows knows
+    switch (item.operation) {
+      case Operation::kSquaredError: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
+      case Operation::kClassProbability: blocks = ceil_div(item.elements, kWarps); break;
+      case Operation::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
+      case Operation::kWindows: blocks = item.blocks; break;  // plan_windows knows
     }
-    if (item.work == Work::kClassProbability || item.work == Work::kMean) {
+    if (item.operation == Operation::kClassProbability || item.operation == Operation::kMean) {
       blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
     }
     item.first_block = plan.blocks;
@@ -115,40 +114,41 @@ void share_out(Plan& plan, const DeviceSize& device) {
     item.blocks = static_cast<int>(blocks);
     item.first_sum = plan.sums;
     plan.blocks += item.blocks * item.channels;
-    plan.sums += item.channels * (item.work == Work::kWindows ? plan.strips.sums : 1);
+    plan.sums += item.channels * (item.operation == Operation::kWindows ? plan.strips.sums : 1);
   }
   // Blocks with windows write several sums each, those of all others come before them.
   for (int i = 0; i < plan.item_count; ++i) {
-    if (plan.items[i].work == Work::kWindows) plan.items[i].first_partial = plan.blocks;
+    if (plan.items[i].operation == Operation::kWindows) plan.items[i].first_partial = plan.blocks;
   }
 }
 
-void limit(std::size_t count, int most, const char* what) {
+void limit(std::size_t count, int most, const char* takes, const char* what) {
   if (count <= static_cast<std::size_t>(most)) return;
-  throw std::invalid_argument("at most " + std::to_string(most) + " " + what + " in a call, got " +
+  throw std::invalid_argument("it " + std::string(takes) + " at most " + std::to_string(most) + " " + what + ", got " +
                               std::to_string(count));
 }
 
-double weight_of(const Term& term, const Input& input) {
-  if (term.kind == TermKind::kSquaredError) return squared_error_weight(term, input);
-  return is_windowed(term.kind) ? patch_weight(term.patches, input) : 1.0;
+double weight_of(const Constraint& constraint, const Input& input) {
+  if (constraint.kind == ConstraintKind::kSquaredError) return squared_error_weight(constraint, input);
+  return is_windowed(constraint.kind) ? patch_weight(constraint.patches, input) : 1.0;
 }
 
-void plan_terms(const Call& call, Plan& plan) {
-  limit(call.terms->size(), kMaxTerms, "constraint terms");
-  limit(static_cast<std::size_t>(call.state.constraints), kMaxRows, "constraints");
-  for (const Term& term : *call.terms) {
-    PlannedTerm& planned = plan.terms[plan.term_count++];
-    planned.elements = compared_elements(call, term);
-    planned.first_row = static_cast<std::int16_t>(term.first_row);
-    planned.rows = static_cast<std::int16_t>(term.rows);
-    planned.first_reading = static_cast<std::int8_t>(plan.reading_count);
-    planned.readings = static_cast<std::int8_t>(term.inputs.size());
-    planned.kind_of_term = static_cast<std::int8_t>(term.kind);
-    planned.rule_of_scale = static_cast<std::int8_t>(term.scale);
-    for (int input : term.inputs) {
-      if (plan.reading_count == kMaxReadings) limit(kMaxReadings + 1, kMaxReadings, "pairs of term and input");
-      plan.readings[plan.reading_count++] = {input, weight_of(term, call.inputs[input])};
+void plan_constraints(const LossCall& call, Plan& plan) {
+  limit(call.constraints->size(), kMaxConstraints, "takes", "constraint terms");
+  limit(static_cast<std::size_t>(call.state.constraints), kMaxRows, "takes", "constraints");
+  for (const Constraint& constraint : *call.constraints) {
+    PlannedConstraint& planned = plan.constraints[plan.constraint_count++];
+    planned.elements = compared_elements(call, constraint);
+    planned.first_row = static_cast<std::int16_t>(constraint.first_row);
+    planned.rows = static_cast<std::int16_t>(constraint.rows);
+    planned.first_input = static_cast<std::int8_t>(plan.weighted_input_count);
+    planned.inputs = static_cast<std::int8_t>(constraint.inputs.size());
+    planned.kind_number = static_cast<std::int8_t>(constraint.kind);
+    planned.scale_rule_number = static_cast<std::int8_t>(scale_rule(constraint.kind));
+    for (int input : constraint.inputs) {
+      if (plan.weighted_input_count == kMaxWeightedInputs)
+        limit(kMaxWeightedInputs + 1, kMaxWeightedInputs, "takes", "pairs of constraint and tensor");
+      plan.weighted_inputs[plan.weighted_input_count++] = {input, weight_of(constraint, call.inputs[input])};
     }
   }
   plan.state = call.state;
@@ -159,21 +159,21 @@ void plan_terms(const Call& call, Plan& plan) {
   if (call.update) plan.update = *call.update;
 }
 
-void plan_kl(const Call& call, Plan& plan) {
+void plan_kl(const LossCall& call, Plan& plan) {
   if (!call.kl) return;
   plan.kl_item = plan.item_count;
   plan.items[plan.item_count++] = mean_item(call.kl, call.kl_gradient);
 }
 
-// A term that reads an input: a windowed one, where there are several, or else a squared error.
-const Term& reader(const Call& call, int input, bool& per_channel) {
-  const Term* found = nullptr;
-  for (const Term& term : *call.terms) {
-    if (!reads(term, input)) continue;
-    if (found == nullptr || is_windowed(term.kind)) found = &term;
-    per_channel = per_channel || term.rows > 1;
+// A constraint that reads an input: a windowed one, where there are several, or else a squared error.
+const Constraint& reader(const LossCall& call, int input, bool& per_channel) {
+  const Constraint* found = nullptr;
+  for (const Constraint& constraint : *call.constraints) {
+    if (!reads(constraint, input)) continue;
+    if (found == nullptr || is_windowed(constraint.kind)) found = &constraint;
+    per_channel = per_channel || constraint.rows > 1;
   }
-  if (found == nullptr) throw std::invalid_argument("input " + std::to_string(input) + " belongs to no term");
+  if (found == nullptr) throw std::invalid_argument("input " + std::to_string(input) + " belongs to no constraint");
   return *found;
 }
 
@@ -184,20 +184,20 @@ std::int64_t most_partials(const DeviceSize& device) {
   return plain + most_window_partials(device);
 }
 
-Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
-  limit(call.inputs.size(), kMaxInputs, "tensors");
+Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device) {
+  limit(call.inputs.size(), kMaxInputs, "compares", "tensors in a call");
   Plan plan{};
   plan.outcome = outcome;
-  plan_terms(call, plan);
+  plan_constraints(call, plan);
   for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
     const Input& input = call.inputs[i];
     bool per_channel = false;
-    const Term& term = reader(call, i, per_channel);
+    const Constraint& constraint = reader(call, i, per_channel);
     Item& item = plan.items[plan.item_count++];
-    switch (term.kind) {
-      case TermKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
-      case TermKind::kClassProbability: item = class_item(input, term, call.batch); break;
-      case TermKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
+    switch (constraint.kind) {
+      case ConstraintKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
+      case ConstraintKind::kClassProbability: item = class_item(input, constraint, call.batch); break;
+      case ConstraintKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
       default: item = windows_item(input, call.batch, device);
     }
   }
@@ -208,10 +208,10 @@ Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device) {
   return plan;
 }
 
-Plan plan_of_update(const Call& call, const DeviceSize& device) {
+Plan plan_of_update(const LossCall& call, const DeviceSize& device) {
   Plan plan{};
   plan.outcome = Outcome::kTraining;
-  plan_terms(call, plan);
+  plan_constraints(call, plan);
   plan_kl(call, plan);
   share_out(plan, device);
   return plan;

@@ -3,14 +3,13 @@
 
 #include <cstdint>
 
-#include "call.h"
-#include "cuda/lagrangian.h"
+#include "contract.h"
+#include "cuda/step.h"
 #include "cuda/window_kernels.h"
-#include "lines.h"
 
 namespace geco::cuda {
 
-enum class Work : std::int8_t { kSquaredError, kClassProbability, kMean, kWindows };
+enum class Operation : std::int8_t { kSquaredError, kClassProbability, kMean, kWindows };
 
 // One input, or kl: its channels one after the other, each shared by `blocks` blocks.
 struct Item {
@@ -18,14 +17,14 @@ struct Item {
   const void* target;
   void* gradient;  // null: not wanted
 
-  // Squared error: the elements of a channel in memory order, as lines along the innermost dimension.
+  // Squared error: the loops over the elements of a channel in memory order (contract.h, LoopNest).
   // Class probability: `outer[0]` is the batch, `inner` the classes. Mean: `inner` alone.
   // Windows: `outer` are batch and rows, `inner` the columns; strides are in bytes.
   Dimension channel;
   Dimension outer[kMaxDimensions - 1];
   Dimension inner;
   std::int64_t elements;             // of a channel; examples for a class probability
-  std::int64_t vectorised_elements;  // in whole vectors, as many of each line, from `head` on
+  std::int64_t vectorised_elements;  // in whole vectors, as many of each inner loop, from `head` on
 
   double divisor;  // of the sum: the number of examples or, for a mean, of values
   int first_block, blocks, channels;
@@ -34,9 +33,9 @@ struct Item {
   std::uint16_t box;  // squared error without vectors, see tiles.h
   std::uint8_t unrolled : 4, unroll_bits : 4;
   std::int8_t vectors;  // of a thread in one round
-  std::int8_t head;     // elements of a line before its first vector
+  std::int8_t head;     // elements of an inner loop before its first vector
   std::int8_t outer_dimensions;
-  Work work;
+  Operation operation;
   std::int8_t prediction_type, target_type;
   bool stream;  // the gradient is larger than the caches
   bool from_logits, log_gradient;
@@ -45,28 +44,28 @@ struct Item {
   GECO_HD DataType type_of_target() const { return static_cast<DataType>(target_type); }
 };
 
-// A term reads an item: its rows grow by weight * sum / divisor.
-struct Reading {
+// An item that a constraint reads: its rows are sums of weight * sum / divisor.
+struct WeightedInput {
   int item;
   double weight;
 };
 
-struct PlannedTerm {
+struct PlannedConstraint {
   double elements;  // D of lambda* = D / (2 s)
   std::int16_t first_row, rows;
-  std::int8_t first_reading, readings;
-  std::int8_t kind_of_term, rule_of_scale;
+  std::int8_t first_input, inputs;
+  std::int8_t kind_number, scale_rule_number;
 
-  GECO_HD TermKind kind() const { return static_cast<TermKind>(kind_of_term); }
-  GECO_HD ScaleRule scale() const { return static_cast<ScaleRule>(rule_of_scale); }
+  GECO_HD ConstraintKind kind() const { return static_cast<ConstraintKind>(kind_number); }
+  GECO_HD ScaleRule scale() const { return static_cast<ScaleRule>(scale_rule_number); }
 };
 
-// A windowed term. Neighbouring ones with the same patches share their statistics.
+// A windowed constraint. Neighbouring ones with the same patches share their statistics.
 struct Window {
   double eps;
   int stride;
   std::int16_t size;
-  std::int8_t term;
+  std::int8_t constraint;
   bool per_channel : 1, shares_statistics : 1;  // with the window before it
 };
 
@@ -91,15 +90,15 @@ struct Strips {
 enum class Outcome : int { kEvaluation, kTraining, kSums };
 
 constexpr int kMaxItems = kMaxInputs + 1;  // and kl
-// Terms share one input at most, the image: it has a reading for each of its terms, every other input has one, and
-// where there are others, one term at least does not read the image.
-constexpr int kMaxReadings = kMaxInputs + kMaxTerms - 2;
+// Constraints share one input at most, the image: it counts once for each of its constraints, every other input once,
+// and where there are others, one constraint at least does not read the image.
+constexpr int kMaxWeightedInputs = kMaxInputs + kMaxConstraints - 2;
 
 struct Plan {
   Item items[kMaxItems];  // the first one with windows, if any has: kernels then find it at a constant address
-  PlannedTerm terms[kMaxTerms];
-  Reading readings[kMaxReadings];
-  Window windows[kMaxTerms];
+  PlannedConstraint constraints[kMaxConstraints];
+  WeightedInput weighted_inputs[kMaxWeightedInputs];
+  Window windows[kMaxConstraints];
   Strips strips;
   MultiplierUpdate update;
   State state;
@@ -109,7 +108,7 @@ struct Plan {
   double* sums_out;  // kSums: where the L + 1 sums go
   void* loss;
   Outcome outcome;
-  int item_count, term_count, reading_count, window_count;
+  int item_count, constraint_count, weighted_input_count, window_count;
   int kl_item;  // -1: none
   int blocks;
   int sums;  // over all channels of all items
@@ -125,10 +124,10 @@ struct DeviceSize {
 };
 
 // Throws std::invalid_argument for a call beyond the limits.
-Plan plan_of(const Call& call, Outcome outcome, const DeviceSize& device);
+Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device);
 
-// The part of a plan that needs no blocks: terms, state and kl.
-Plan plan_of_update(const Call& call, const DeviceSize& device);
+// The part of a plan that needs no blocks: constraints, state and kl.
+Plan plan_of_update(const LossCall& call, const DeviceSize& device);
 
 // A call needs at most this many partial sums beside one for each of its rows.
 std::int64_t most_partials(const DeviceSize& device);

@@ -7,15 +7,16 @@
 
 namespace geco::cuda {
 
-// How far the last vector's end in a line is from the first one of the next, where there is more than one line.
+// From the end of the vectors of an inner loop to the first one of the next, where there are several.
 __device__ __forceinline__ Offsets gap_of(const Item& item, std::int64_t length) {
   const Dimension& outer = item.outer[0];
   return {outer.prediction - length, outer.target - length, outer.gradient - length};
 }
 
-// Unit strides along a line. A block takes every item.blocks-th tile, so that all blocks together sweep the tensors
-// front to back. All loads of a tile come before their first use; the first ones before the coefficient is waited for.
-template <class P, class T, bool lines>
+// Unit strides in the inner loop. A block takes every item.blocks-th tile, so that all blocks together sweep the
+// tensors front to back. All loads of a tile come before their first use; the first ones before the coefficient is
+// waited for.
+template <class P, class T, bool several_loops>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
   using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
   constexpr int kWidth = width_of(sizeof(P)), kUnroll = unroll_of(sizeof(P), sizeof(T));
@@ -27,9 +28,9 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
   const std::int64_t vectors = item.vectorised_elements / kWidth;
   const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
   const std::int64_t length = elements_in_vectors(item);
-  const Offsets gap = lines ? gap_of(item, length) : Offsets{0, 0, 0};
-  const auto line_of = [&](std::int64_t v) {
-    return lines ? static_cast<unsigned>(v) / static_cast<unsigned>(length / kWidth) : 0u;
+  const Offsets gap = several_loops ? gap_of(item, length) : Offsets{0, 0, 0};
+  const auto loop_of = [&](std::int64_t v) {
+    return several_loops ? static_cast<unsigned>(v) / static_cast<unsigned>(length / kWidth) : 0u;
   };
   Vector<P, kWidth> prediction[kUnroll];
   Vector<T, kWidth> target[kUnroll];
@@ -43,9 +44,9 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
     for (int k = 0; k < kUnroll; ++k) {
       const std::int64_t v = first + k * kThreads + threadIdx.x;
       if (v >= end) continue;
-      const unsigned line = line_of(v);
-      prediction[k] = load<P, kWidth>(predictions + v * kWidth + line * gap.prediction);
-      target[k] = load_last<T, kWidth>(targets + v * kWidth + line * gap.target);
+      const unsigned loop = loop_of(v);
+      prediction[k] = load<P, kWidth>(predictions + v * kWidth + loop * gap.prediction);
+      target[k] = load_last<T, kWidth>(targets + v * kWidth + loop * gap.target);
     }
     if (!knows_coefficient) {
       __syncthreads();
@@ -65,7 +66,7 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
         gradient.values[e] = difference * coefficient;
         squares[k] += difference * difference;
       }
-      if (gradients) store(gradients + v * kWidth + line_of(v) * gap.gradient, gradient, item.stream);
+      if (gradients) store(gradients + v * kWidth + loop_of(v) * gap.gradient, gradient, item.stream);
     }
 #pragma unroll
     for (int step = 1; step < kUnroll; step *= 2) {
@@ -78,7 +79,7 @@ __device__ __forceinline__ double squared_error_vectors(const Item& item, const 
   return total;
 }
 
-// Vectors lie in one line, or in lines that are all equally far apart.
+// One inner loop, or several that are all equally far apart.
 template <class P, class T>
 __device__ __forceinline__ double squared_error_vectors(const Item& item, const Share& share, const Shared& shared) {
   return item.outer_dimensions == 0 ? squared_error_vectors<P, T, false>(item, share, shared)

@@ -188,26 +188,26 @@ __device__ __forceinline__ double squared_error_tiles(const Item& item, const Sh
   return total;
 }
 
-// The elements of each line before its first vector and after its last one.
+// The elements of each inner loop before its first vector and after its last one.
 __device__ __forceinline__ double squared_error_edges(const Item& item, const Share& share, const Shared& shared) {
   const DataType p = item.type_of_prediction(), t = item.type_of_target();
-  const Dimension lines = item.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : item.outer[0];
+  const Dimension loops = item.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : item.outer[0];
   const std::int64_t in_vectors = elements_in_vectors(item);
-  const unsigned of_line = static_cast<unsigned>(item.inner.size - in_vectors);
-  const unsigned edges = static_cast<unsigned>(lines.size) * of_line;
+  const unsigned of_loop = static_cast<unsigned>(item.inner.size - in_vectors);
+  const unsigned edges = static_cast<unsigned>(loops.size) * of_loop;
   const unsigned step = static_cast<unsigned>(item.blocks) * kThreads;
   double total = 0;
   for (unsigned i = static_cast<unsigned>(share.index) * kThreads + threadIdx.x; i < edges; i += step) {
-    const unsigned line = i / of_line, edge = i - line * of_line;
+    const unsigned loop = i / of_loop, edge = i - loop * of_loop;
     const std::int64_t position = edge < static_cast<unsigned>(item.head) ? edge : edge + in_vectors;
-    const auto at = [&](std::int64_t channel_stride, std::int64_t line_stride) {
-      return position + line * line_stride + share.channel * channel_stride;
+    const auto at = [&](std::int64_t channel_stride, std::int64_t loop_stride) {
+      return position + loop * loop_stride + share.channel * channel_stride;
     };
-    const double difference = read_element<double>(item.prediction, p, at(item.channel.prediction, lines.prediction)) -
-                              read_element<double>(item.target, t, at(item.channel.target, lines.target));
+    const double difference = read_element<double>(item.prediction, p, at(item.channel.prediction, loops.prediction)) -
+                              read_element<double>(item.target, t, at(item.channel.target, loops.target));
     total += difference * difference;
     if (!item.gradient) continue;
-    write_gradient(item.gradient, p, at(item.channel.gradient, lines.gradient), difference * shared.coefficient);
+    write_gradient(item.gradient, p, at(item.channel.gradient, loops.gradient), difference * shared.coefficient);
   }
   return total;
 }

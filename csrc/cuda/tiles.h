@@ -1,4 +1,4 @@
-// How blocks walk over elements that do not lie in vectors: strides of any kind, a base off the grid of 16 bytes.
+// How blocks go over elements that do not lie in vectors: strides of any kind, a base off the grid of 16 bytes.
 //
 // The threads of a block form a box, its sides powers of two, and have one element each; a tile is a few such boxes
 // next to each other along one dimension, whose elements a thread has in flight together. Tiles are numbered, innermost
@@ -15,10 +15,6 @@
 #include "cuda/threads.h"
 
 namespace geco::cuda {
-
-GECO_HD constexpr int size_of(DataType type) {
-  return type == DataType::kFloat64 || type == DataType::kInt64 ? 8 : type == DataType::kFloat32 ? 4 : 2;
-}
 
 // Dimension 0 is the innermost.
 GECO_HD const Dimension& dimension_of(const Item& item, int d) {
@@ -43,7 +39,7 @@ GECO_HD std::int64_t tiles_of(const Item& item) {
   return tiles;
 }
 
-// Where there are vectors instead: how many elements of a line lie in them.
+// Where there are vectors instead: how many elements of an inner loop lie in them.
 GECO_HD std::int64_t elements_in_vectors(const Item& item) {
   return (item.inner.size - item.head) & -static_cast<std::int64_t>(width_of(size_of(item.type_of_prediction())));
 }

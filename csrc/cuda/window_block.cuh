@@ -50,25 +50,25 @@ constexpr Real kLeastEps = std::numeric_limits<Real>::min();
 // The derivative of lambda C by the statistics of one patch, and what else its formula needs.
 template <class Real>
 __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, const Window& window) {
-  const PlannedTerm& term = plan.terms[window.term];
+  const PlannedConstraint& constraint = plan.constraints[window.constraint];
   // Kernels for any size weigh a pixel's sums of squares by its channels already.
   const double channels = plan.strips.kernel.size == 0 ? 1.0 : static_cast<double>(plan.strips.kernel.channels);
   const double numbers = static_cast<double>(window.size) * static_cast<double>(window.size) *
                          static_cast<double>(window.per_channel ? 1 : item.channel.size);
-  const double weight = plan.readings[term.first_reading].weight / (item.divisor * numbers);
-  const double derivative = multiplier_of(plan, term, term.first_row) * weight;
+  const double weight = plan.weighted_inputs[constraint.first_input].weight / (item.divisor * numbers);
+  const double derivative = multiplier_of(plan, constraint, constraint.first_row) * weight;
   // A single number correlates with any other: no gradient, where rounding would leave some.
-  const double of_correlation = numbers == 1 ? 0.0 : -derivative;
+  const bool constant = constraint.kind() == ConstraintKind::kPatchCorrelation && numbers == 1;
   const double size = static_cast<double>(window.size);
   return {static_cast<Real>(1.0 / (size * size * channels)), max(representable_eps<Real>(window.eps), kLeastEps<Real>),
-          0, static_cast<Real>(term.kind() == TermKind::kPatchCorrelation ? of_correlation : derivative)};
+          0, static_cast<Real>(constant ? 0.0 : sign_of_measured(constraint.scale()) * derivative)};
 }
 
 template <class Real>
 __device__ inline void prepare_windows(const Plan& plan, const Item& item, const Share& share,
                                        const WindowShared<Real>& shared) {
   for (int w = static_cast<int>(threadIdx.x); w < plan.window_count; w += kThreads) {
-    const bool correlation = plan.terms[plan.windows[w].term].kind() == TermKind::kPatchCorrelation;
+    const bool correlation = plan.constraints[plan.windows[w].constraint].kind() == ConstraintKind::kPatchCorrelation;
     shared.rules[w] = {rule_of<Real>(plan, item, plan.windows[w]), correlation};
   }
   for (int c = static_cast<int>(threadIdx.x); c < shared.squared_errors; c += kThreads) {

@@ -3,9 +3,9 @@
 
 #include <atomic>
 
-#include "cuda/beside_windows.cuh"
 #include "cuda/device.h"
-#include "cuda/finish.cuh"
+#include "cuda/linked.cuh"
+#include "cuda/reduce.h"
 #include "cuda/window_any_size.cuh"
 #include "cuda/window_march.cuh"
 #include "cuda/windowed_lagrangian.h"
@@ -17,12 +17,12 @@ template <class March>
 __global__ void __launch_bounds__(kThreads, 1) windowed_lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
   const Share share = share_of(plan, static_cast<int>(blockIdx.x));
-  if (plan.items[share.item].work == Work::kWindows) {
+  if (plan.items[share.item].operation == Operation::kWindows) {
     windows<March>(plan, share, shared);
   } else {
-    item_beside_windows(plan, share, shared);
+    linked_elementwise(plan, share, shared);
   }
-  if (is_last_block(plan, shared)) finish_beside_windows(plan, shared);
+  if (is_last_block(plan.ticket, gridDim.x, shared.is_last)) linked_reduce_and_update(plan, shared);
 }
 
 using WindowedKernel = void (*)(Plan);

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/window_memory.h"
 
 namespace geco::cuda {
@@ -37,30 +38,30 @@ ImageTypes types_of(DataType a, DataType b) {
 }
 
 // One channel is all channels.
-bool is_per_channel(const Call& call, const Term& term) {
-  return term.patches.per_channel && call.inputs[term.inputs[0]].prediction.sizes[1] > 1;
+bool is_per_channel(const LossCall& call, const Constraint& constraint) {
+  return constraint.patches.per_channel && call.inputs[constraint.inputs[0]].prediction.sizes[1] > 1;
 }
 
-std::tuple<bool, std::int64_t, std::int64_t> patches_of(const Call& call, const Term& term) {
-  return {is_per_channel(call, term), term.patches.size, term.patches.stride};
+std::tuple<bool, std::int64_t, std::int64_t> patches_of(const LossCall& call, const Constraint& constraint) {
+  return {is_per_channel(call, constraint), constraint.patches.size, constraint.patches.stride};
 }
 
 // Terms with the same patches next to each other.
-std::vector<int> windowed_terms(const Call& call) {
+std::vector<int> windowed_constraints(const LossCall& call) {
   std::vector<int> found;
-  for (int t = 0; t < static_cast<int>(call.terms->size()); ++t) {
-    if (is_windowed((*call.terms)[t].kind)) found.push_back(t);
+  for (int t = 0; t < static_cast<int>(call.constraints->size()); ++t) {
+    if (is_windowed((*call.constraints)[t].kind)) found.push_back(t);
   }
   std::stable_sort(found.begin(), found.end(), [&](int a, int b) {
-    return patches_of(call, (*call.terms)[a]) < patches_of(call, (*call.terms)[b]);
+    return patches_of(call, (*call.constraints)[a]) < patches_of(call, (*call.constraints)[b]);
   });
   return found;
 }
 
-Images images_of(const Call& call, const std::vector<int>& terms) {
-  const int item = (*call.terms)[terms[0]].inputs[0];
-  for (int t : terms) {
-    if ((*call.terms)[t].inputs[0] == item) continue;
+Images images_of(const LossCall& call, const std::vector<int>& constraints) {
+  const int item = (*call.constraints)[constraints[0]].inputs[0];
+  for (int t : constraints) {
+    if ((*call.constraints)[t].inputs[0] == item) continue;
     throw std::invalid_argument("windowed constraints of one call read the same images");
   }
   const Input& input = call.inputs[item];
@@ -68,37 +69,39 @@ Images images_of(const Call& call, const std::vector<int>& terms) {
   return {&input, item, p.sizes[0], p.sizes[1], p.sizes[2], p.sizes[3], 1, types_of(p.type, input.target.type)};
 }
 
-void list_windows(const Call& call, const Images& images, const std::vector<int>& terms, Plan& plan) {
+void list_windows(const LossCall& call, const Images& images, const std::vector<int>& constraints, Plan& plan) {
   const std::int64_t longest = std::max(images.height, images.width);
-  const Term* before = nullptr;
-  for (int t : terms) {
-    const Term& term = (*call.terms)[t];
+  const Constraint* before = nullptr;
+  for (int t : constraints) {
+    const Constraint& constraint = (*call.constraints)[t];
     Window& window = plan.windows[plan.window_count++];
-    window.eps = term.patches.eps;
-    window.size = static_cast<std::int16_t>(std::min<std::int64_t>(term.patches.size, kMostPatchSize));
-    window.stride = static_cast<int>(std::min(term.patches.stride, longest));  // beyond it there is one position only
-    window.term = static_cast<std::int8_t>(t);
-    window.per_channel = is_per_channel(call, term);
-    window.shares_statistics = before != nullptr && patches_of(call, *before) == patches_of(call, term);
-    before = &term;
+    window.eps = constraint.patches.eps;
+    window.size = static_cast<std::int16_t>(std::min<std::int64_t>(constraint.patches.size, kMostPatchSize));
+    window.stride =
+        static_cast<int>(std::min(constraint.patches.stride, longest));  // beyond it there is one position only
+    window.constraint = static_cast<std::int8_t>(t);
+    window.per_channel = is_per_channel(call, constraint);
+    window.shares_statistics = before != nullptr && patches_of(call, *before) == patches_of(call, constraint);
+    before = &constraint;
   }
 }
 
 // Where any constraint has a value for each channel, blocks work on one channel each (statistics over all channels,
 // should there be any, are then made once for each). Squared errors of few channels need no such split.
-void split_channels(const Call& call, const Images& images, Plan& plan) {
+void split_channels(const LossCall& call, const Images& images, Plan& plan) {
   bool per_channel = false, squared = false, rows = false;
   for (int w = 0; w < plan.window_count; ++w) per_channel = per_channel || plan.windows[w].per_channel;
-  for (const Term& term : *call.terms) {
-    const bool reads = std::find(term.inputs.begin(), term.inputs.end(), images.item) != term.inputs.end();
-    if (term.kind != TermKind::kSquaredError || !reads) continue;
+  for (const Constraint& constraint : *call.constraints) {
+    const bool reads =
+        std::find(constraint.inputs.begin(), constraint.inputs.end(), images.item) != constraint.inputs.end();
+    if (constraint.kind != ConstraintKind::kSquaredError || !reads) continue;
     squared = true;
-    rows = rows || term.rows > 1;
+    rows = rows || constraint.rows > 1;
   }
   const bool split = per_channel || (rows && images.channels > kMostChannelsOfBlock);
   if (split && images.channels > kMaxRows) {
-    throw std::invalid_argument("windowed constraints of at most " + std::to_string(kMaxRows) +
-                                " channels one by one, got " + std::to_string(images.channels));
+    throw std::invalid_argument("it takes the channels of at most " + std::to_string(kMaxRows) + " one by one, got " +
+                                std::to_string(images.channels));
   }
   plan.items[images.item].channels = static_cast<int>(split ? images.channels : 1);
   plan.strips.sums = plan.window_count + (!squared ? 0 : rows && !split ? static_cast<int>(images.channels) : 1);
@@ -244,6 +247,15 @@ double time_of_row(const WindowKernel& kernel) {
   return (kernel.size == 0 ? 3.0 : 1.0) * (kernel.columns == 1 ? 0.45 : 0.25 * (2 + kernel.columns / 2.0));
 }
 
+// As "4x4, 8x8".
+std::string sizes_of_patches(const Plan& plan) {
+  std::set<int> sizes;
+  for (int w = 0; w < plan.window_count; ++w) sizes.insert(plan.windows[w].size);
+  std::string text;
+  for (int size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size) + "x" + std::to_string(size);
+  return text;
+}
+
 Strips choose(const Plan& plan, const Images& images, int largest_patch, const DeviceSize& device) {
   Strips best{};
   double least = std::numeric_limits<double>::infinity();
@@ -274,25 +286,26 @@ Strips choose(const Plan& plan, const Images& images, int largest_patch, const D
     best = strips;
   }
   if (best.warps > 0) return best;
-  throw std::invalid_argument("patches of " + std::to_string(largest_patch) + "x" + std::to_string(largest_patch) +
-                              " pixels need more shared memory than the device has");
+  throw std::invalid_argument("patches of " + sizes_of_patches(plan) + " pixels need more shared memory than the " +
+                              std::to_string(device.shared_bytes_of_block) + " bytes of a block");
 }
 
 // Makes an item the first one.
 void move_to_front(int item, Plan& plan) {
   std::swap(plan.items[0], plan.items[item]);
   const auto moved = [item](int i) { return i == 0 ? item : i == item ? 0 : i; };
-  for (int r = 0; r < plan.reading_count; ++r) plan.readings[r].item = moved(plan.readings[r].item);
+  for (int r = 0; r < plan.weighted_input_count; ++r)
+    plan.weighted_inputs[r].item = moved(plan.weighted_inputs[r].item);
 }
 
 }  // namespace
 
-void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
-  const std::vector<int> terms = windowed_terms(call);
-  if (terms.empty()) return;
+void plan_windows(const LossCall& call, const DeviceSize& device, Plan& plan) {
+  const std::vector<int> constraints = windowed_constraints(call);
+  if (constraints.empty()) return;
   if (call.batch == 0) throw std::invalid_argument("windowed constraints of an empty batch");
-  Images images = images_of(call, terms);
-  list_windows(call, images, terms, plan);
+  Images images = images_of(call, constraints);
+  list_windows(call, images, constraints, plan);
   split_channels(call, images, plan);
 
   move_to_front(images.item, plan);
@@ -320,7 +333,7 @@ void plan_windows(const Call& call, const DeviceSize& device, Plan& plan) {
 
 std::int64_t most_window_partials(const DeviceSize& device) {
   const std::int64_t blocks = std::max<std::int64_t>(kMaxRows, kBlocksPerMultiprocessor * device.multiprocessors);
-  return blocks * (kMaxTerms + kMostChannelsOfBlock);
+  return blocks * (kMaxConstraints + kMostChannelsOfBlock);
 }
 
 }  // namespace geco::cuda

@@ -7,8 +7,8 @@
 
 namespace geco::cuda {
 
-// Does nothing without windowed terms. Throws std::invalid_argument where patches are too large for the device.
-void plan_windows(const Call& call, const DeviceSize& device, Plan& plan);
+// Does nothing without windowed constraints. Throws std::invalid_argument where patches are too large for the device.
+void plan_windows(const LossCall& call, const DeviceSize& device, Plan& plan);
 
 std::int64_t most_window_partials(const DeviceSize& device);
 

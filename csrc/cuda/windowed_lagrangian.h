@@ -1,14 +1,12 @@
 // The Lagrangian kernels for calls with windowed constraints.
 #pragma once
 
-#include "cuda/lagrangian.h"
 #include "cuda/plan.h"
+#include "cuda/step.h"
 
 namespace geco::cuda {
 
-void launch_windowed_lagrangian(const Plan& plan, const Place& place);
-
-// Those for patches of these sizes, each in a file of its own.
+// For patches of these sizes, each in a file of its own.
 void launch_windows_of_4(const Plan& plan, const Place& place);
 void launch_windows_of_8(const Plan& plan, const Place& place);
 void launch_windows_of_11(const Plan& plan, const Place& place);

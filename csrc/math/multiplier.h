@@ -4,16 +4,18 @@
 #include <cmath>
 #include <cstdint>
 
+#include "math/kinds.h"
 #include "math/macros.h"
 #include "math/state.h"
 
 namespace geco {
 
-// Where a constraint's scale s, the size of its tolerance, comes from.
-enum class ScaleRule : int { kKappaSquared, kOneMinusKappa, kOwn };
+// log(1 + C/s), C/s, or C itself: enumerator and name in Python.
+#define GECO_VIOLATIONS(X) X(kLog, "log") X(kRelative, "relative") X(kRaw, "raw")
 
-// log(1 + C/s), C/s, or C itself.
-enum class Violation : int { kLog, kRelative, kRaw };
+#define GECO_ENUMERATOR(enumerator, name) enumerator,
+enum class Violation : int { GECO_VIOLATIONS(GECO_ENUMERATOR) };
+#undef GECO_ENUMERATOR
 
 struct MultiplierUpdate {
   double alpha;
@@ -25,6 +27,12 @@ struct MultiplierUpdate {
 };
 
 constexpr double kSmallest = 1e-12;  // scales and shares of the tolerance below it count as it
+
+// The constraint C of a measured value (Table 1 of "Taming VAEs").
+GECO_HD double constraint_value(ScaleRule rule, double measured, double kappa) {
+  if (rule == ScaleRule::kKappaSquared) return measured - kappa * kappa;
+  return rule == ScaleRule::kOneMinusKappa ? kappa - measured : measured;
+}
 
 GECO_HD double constraint_scale(ScaleRule rule, const State& state, int l) {
   const double kappa = state.at(Row::kKappa, l);

@@ -1,6 +1,6 @@
 // The state of a criterion: one block of 8-byte words that lives where the tensors live.
 // Rows of L doubles come first, one column a constraint; the counters follow as 64-bit integers.
-// geco_ext/state.py is the Python side of this layout.
+// geco_ext/state.py is the Python side of this layout and compares it with geco_ext._C.state_rows and counters.
 #pragma once
 
 #include <cstdint>
@@ -9,22 +9,30 @@
 
 namespace geco {
 
-enum class Row : int {
-  kLogMultiplier,   // log lambda; NaN until an automatic start is resolved
-  kMovingAverage,   // C_ma
-  kViolation,       // v of the last update
-  kKappa,           // the tolerance
-  kAccumulated,     // sum of C_hat * examples over the micro-batches of this step
-  kLastConstraint,  // C_hat of the last finite call
-  kUpperBound,      // log bound in force at the last update
-  kLogLow,          // log bounds asked for; NaN: automatic
-  kLogHigh,
-  kScale,  // s and lambda* of constraints that bring their own
-  kNaturalMultiplier,
-  kCount,
-};
+//   enumerator, name in Python
+#define GECO_STATE_ROWS(X)                                                                                          \
+  X(kLogMultiplier, "log_multiplier")   /* log lambda; NaN until an automatic start is resolved                  */ \
+  X(kMovingAverage, "moving_average")   /* C_ma                                                                  */ \
+  X(kViolation, "violation")            /* v of the last update                                                  */ \
+  X(kKappa, "kappa")                    /* the tolerance                                                         */ \
+  X(kAccumulated, "accumulated")        /* sum of C_hat * examples over the micro-batches of this step           */ \
+  X(kLastConstraint, "last_constraint") /* C_hat of the last finite call                                         */ \
+  X(kUpperBound, "upper_bound")         /* log bound in force at the last update                                 */ \
+  X(kLogLow, "log_low")                 /* log bounds asked for; NaN: automatic                                  */ \
+  X(kLogHigh, "log_high")                                                                                           \
+  X(kScale, "scale") /* s and lambda* of constraints that bring their own                     */                    \
+  X(kNaturalMultiplier, "natural_multiplier")
 
-enum class Counter : int { kAccumulatedExamples, kMicroBatches, kSteps, kSkipped, kCount };
+#define GECO_STATE_COUNTERS(X)                    \
+  X(kAccumulatedExamples, "accumulated_examples") \
+  X(kMicroBatches, "micro_batches")               \
+  X(kSteps, "steps")                              \
+  X(kSkipped, "skipped")
+
+#define GECO_ENUMERATOR(enumerator, name) enumerator,
+enum class Row : int { GECO_STATE_ROWS(GECO_ENUMERATOR) kCount };
+enum class Counter : int { GECO_STATE_COUNTERS(GECO_ENUMERATOR) kCount };
+#undef GECO_ENUMERATOR
 
 struct State {
   double* words;

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from geco_ext.backends.allocation import new_empty, new_loss
 from geco_ext.backends.cuda_architectures import refuses_capability
-from geco_ext.backends.cuda_strips import refuses_patches
 from geco_ext.backends.native import Native, call_arguments, extension, multiplier_update
 from geco_ext.backends.workspace import new_workspace, workspace_of_stream
-from geco_ext.contract import LossCall, count_rows, parse_terms
+from geco_ext.contract import LossCall
 
 
 class Cuda(Native):
@@ -45,7 +44,8 @@ class Cuda(Native):
 
     def refuses(self, call: LossCall) -> str | None:
         """Why it cannot serve a call of the loss, or None."""
-        return super().refuses(call) or _refuses_work(call)
+        problem: str | None = super().refuses(call)
+        return problem or self.kernels.refuses(*call_arguments(call), self.place(call.block)[0])
 
     def place(self, tensor: Tensor) -> tuple[Any, ...]:
         """The device, and the current stream there as a raw handle."""
@@ -94,17 +94,6 @@ def _workspace_words(index: int) -> int:
     return words
 
 
-def _refuses_work(call: LossCall) -> str | None:
-    return _beyond_the_tables(call) or refuses_patches(call, _shared_bytes(call.block.device.index))
-
-
-@cache
-def _shared_bytes(index: int) -> int:
-    """Shared memory that a block of a device may ask for; older releases of PyTorch do not tell."""
-    least = 99 << 10  # of all devices with the compiled architectures
-    return getattr(torch.cuda.get_device_properties(index), "shared_memory_per_block_optin", least)
-
-
 @cache
 def _not_compiled_for(index: int) -> str | None:
     """Why the compiled code cannot run on a device, or None. Makes no context there, which takes its memory."""
@@ -133,25 +122,6 @@ def _does_not_run(index: int, problem: str) -> str:
     module = extension()[0]
     compiled = f"CUDA {module.cuda_version} for architectures {module.cuda_architectures}"
     return f"the kernels, compiled with {compiled}, do not run on cuda:{index} ({problem})"
-
-
-def _beyond_the_tables(call: LossCall) -> str | None:
-    """Why a call does not fit the tables that a kernel takes as its parameters, or None."""
-    limits = _extension()
-    if len(call.predictions) > limits.MAX_INPUTS:
-        return f"it compares at most {limits.MAX_INPUTS} tensors in a call, got {len(call.predictions)}"
-    terms = parse_terms(call.terms)
-    if len(terms) > limits.MAX_TERMS:
-        return f"it takes at most {limits.MAX_TERMS} constraint terms, got {len(terms)}"
-    rows = count_rows(call.terms)
-    if rows > limits.MAX_ROWS:
-        return f"it takes at most {limits.MAX_ROWS} constraints, got {rows}"
-    for prediction, target in zip(call.predictions, call.targets, strict=True):
-        if prediction.dim() > limits.MAX_DIMENSIONS and not (
-            prediction.is_contiguous() and (target is None or target.is_contiguous())
-        ):
-            return f"it takes strided tensors of at most {limits.MAX_DIMENSIONS} dimensions, got {prediction.dim()}"
-    return None
 
 
 BACKEND = Cuda()

@@ -17,7 +17,7 @@ class Exact {
     if (!tensor_) return;
     std::int64_t last = 0;
     for (int d = 0; d < tensor_.rank; ++d) last += (tensor_.sizes[d] - 1) * tensor_.strides[d];
-    bytes_ = static_cast<std::size_t>((last + 1) * geco::cpu::size_of(tensor_.type));
+    bytes_ = static_cast<std::size_t>((last + 1) * geco::size_of(tensor_.type));
     const std::size_t off = reinterpret_cast<std::uintptr_t>(tensor_.data) % 16;
     memory_.reset(new char[off + bytes_]);
     std::memcpy(memory_.get() + off, tensor_.data, bytes_);

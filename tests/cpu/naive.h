@@ -9,8 +9,8 @@
 namespace naive {
 
 using arrays::Array;
-using geco::Term;
-using geco::TermKind;
+using geco::Constraint;
+using geco::ConstraintKind;
 
 // One input: numbers in the order of their indices, and d loss / d prediction.
 struct Pair {
@@ -32,14 +32,15 @@ struct Pair {
 };
 
 // Table 1, RE and FRE. Returns the mean over the batch before the tolerance, of one channel or (-1) of all.
-inline double squared_error(std::vector<Pair>& pairs, const Term& term, std::int64_t channel, double multiplier) {
+inline double squared_error(std::vector<Pair>& pairs, const Constraint& constraint, std::int64_t channel,
+                            double multiplier) {
   double result = 0;
-  for (int input : term.inputs) {
+  for (int input : constraint.inputs) {
     Pair& pair = pairs[static_cast<std::size_t>(input)];
     const std::size_t per_example = pair.prediction.size() / static_cast<std::size_t>(pair.batch);
     const std::size_t per_channel = per_example / static_cast<std::size_t>(pair.channels);
     const double compared = static_cast<double>(channel < 0 ? per_example : per_channel);
-    const double weight = (term.mean ? 1.0 / (static_cast<double>(term.inputs.size()) * compared) : 1.0) /
+    const double weight = (constraint.mean ? 1.0 / (static_cast<double>(constraint.inputs.size()) * compared) : 1.0) /
                           static_cast<double>(pair.batch);
     for (std::size_t i = 0; i < pair.prediction.size(); ++i) {
       if (channel >= 0 && i % per_example / per_channel != static_cast<std::size_t>(channel)) continue;
@@ -52,8 +53,8 @@ inline double squared_error(std::vector<Pair>& pairs, const Term& term, std::int
 }
 
 // Table 1, pNCC and local statistics: patch by patch, number by number.
-inline double windowed(Pair& pair, const Term& term, double multiplier) {
-  const geco::Patches& patches = term.patches;
+inline double windowed(Pair& pair, const Constraint& constraint, double multiplier) {
+  const geco::Patches& patches = constraint.patches;
   const std::int64_t rows = geco::positions(pair.height, patches), columns = geco::positions(pair.width, patches);
   const std::int64_t groups = patches.per_channel ? pair.channels : 1, together = pair.channels / groups;
   const double numbers = static_cast<double>(together * patches.size * patches.size);
@@ -78,7 +79,7 @@ inline double windowed(Pair& pair, const Term& term, double multiplier) {
     const double d_hat = std::sqrt(var_hat + patches.eps), d = std::sqrt(var + patches.eps);
     const double correlation = (cov + patches.eps) / (d_hat * d);
     const double mean_gap = mean_hat - mean, deviation_gap = d_hat - d;
-    const bool correlates = term.kind == TermKind::kPatchCorrelation;
+    const bool correlates = constraint.kind == ConstraintKind::kPatchCorrelation;
     result += weight * (correlates ? correlation : (mean_gap * mean_gap + deviation_gap * deviation_gap) / 2);
     for (std::size_t i : patch) {
       const double from_hat = (pair.prediction[i] - mean_hat) / d_hat, from = (pair.target[i] - mean) / d;

@@ -16,17 +16,16 @@ using arrays::Array;
 using arrays::Exact;
 using arrays::Layout;
 using arrays::Sizes;
-using geco::Call;
+using geco::Constraint;
+using geco::ConstraintKind;
 using geco::Counter;
 using geco::DataType;
+using geco::LossCall;
 using geco::MultiplierUpdate;
 using geco::Patches;
 using geco::Row;
-using geco::ScaleRule;
 using geco::State;
 using geco::Tensor;
-using geco::Term;
-using geco::TermKind;
 
 constexpr DataType kFloats[] = {DataType::kFloat32, DataType::kFloat64, DataType::kFloat16, DataType::kBFloat16};
 constexpr Layout kLayouts[] = {Layout::kContiguous, Layout::kChannelsLast, Layout::kReversed, Layout::kShifted,
@@ -52,11 +51,11 @@ double multiplier_of(int row) { return 0.5 + 0.25 * row; }
 double kappa_of(int row) { return 0.2 + 0.05 * row; }
 
 struct Problem {
-  std::vector<Term> terms;
+  std::vector<Constraint> constraints;
   std::vector<Array> predictions, targets;
   Array kl;
   bool wants_gradients = true, expanded_target = false;
-  int constraints = 0;
+  int row_count = 0;
 
   void add_input(DataType of_prediction, DataType of_target, const Sizes& sizes, Layout layout = Layout::kContiguous,
                  Layout layout_of_target = Layout::kContiguous) {
@@ -64,24 +63,22 @@ struct Problem {
     targets.push_back(Array(of_target, sizes, layout_of_target).fill(random_numbers));
   }
 
-  Term& add_term(TermKind kind, std::vector<int> inputs = {0}, int rows = 1) {
-    Term term;
-    term.kind = kind;
-    term.first_row = constraints;
-    term.rows = rows;
-    term.inputs = std::move(inputs);
-    const bool similarity = kind == TermKind::kClassProbability || kind == TermKind::kPatchCorrelation;
-    term.scale = similarity ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared;
-    constraints += rows;
-    terms.push_back(std::move(term));
-    return terms.back();
+  Constraint& add_constraint(ConstraintKind kind, std::vector<int> inputs = {0}, int rows = 1) {
+    Constraint constraint;
+    constraint.kind = kind;
+    constraint.first_row = row_count;
+    constraint.rows = rows;
+    constraint.inputs = std::move(inputs);
+    row_count += rows;
+    constraints.push_back(std::move(constraint));
+    return constraints.back();
   }
 
   // Every windowed constraint of these patches.
   void add_windows(std::int64_t size, std::int64_t stride, double eps = 1e-3) {
-    add_term(TermKind::kPatchCorrelation).patches = {size, stride, eps, false};
-    add_term(TermKind::kPatchCorrelation).patches = {size, stride, eps, true};
-    add_term(TermKind::kLocalStatistics).patches = {size, stride, eps, false};
+    add_constraint(ConstraintKind::kPatchCorrelation).patches = {size, stride, eps, false};
+    add_constraint(ConstraintKind::kPatchCorrelation).patches = {size, stride, eps, true};
+    add_constraint(ConstraintKind::kLocalStatistics).patches = {size, stride, eps, false};
   }
 
   // Of arithmetic in the narrowest type that is stored: the gradients of half types are float32.
@@ -102,7 +99,7 @@ struct Memory {
   int words;
 
   explicit Memory(const Problem& problem)
-      : kl(problem.kl), words(static_cast<int>(Row::kCount) * problem.constraints + static_cast<int>(Counter::kCount)) {
+      : kl(problem.kl), words(static_cast<int>(Row::kCount) * problem.row_count + static_cast<int>(Counter::kCount)) {
     for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
       predictions.emplace_back(problem.predictions[i]);
       targets.emplace_back(problem.targets[i]);
@@ -110,8 +107,8 @@ struct Memory {
     }
     if (kl.tensor()) kl_gradient = Exact(Array(DataType::kFloat32, {problem.kl.elements()}));
     state.reset(new double[static_cast<std::size_t>(words)]());
-    const State rows{state.get(), problem.constraints};
-    for (int l = 0; l < problem.constraints; ++l) {
+    const State rows{state.get(), problem.row_count};
+    for (int l = 0; l < problem.row_count; ++l) {
       rows.at(Row::kLogMultiplier, l) = std::log(multiplier_of(l));
       rows.at(Row::kKappa, l) = kappa_of(l);
       rows.at(Row::kLogLow, l) = -10;
@@ -129,16 +126,16 @@ struct Memory {
     return Array(arrays::gradient_type(prediction.type()), Sizes(tensor.sizes, tensor.sizes + tensor.rank), layout);
   }
 
-  Call call(const Problem& problem, const MultiplierUpdate* update, int threads) {
-    Call call;
-    call.terms = &problem.terms;
+  LossCall call(const Problem& problem, const MultiplierUpdate* update, int threads) {
+    LossCall call;
+    call.constraints = &problem.constraints;
     for (std::size_t i = 0; i < predictions.size(); ++i) {
       call.inputs.push_back({predictions[i].tensor(), targets[i].tensor(), gradients[i].tensor()});
     }
     if (problem.expanded_target) call.inputs[0].target.strides[0] = 0;
     call.kl = kl.tensor();
     call.kl_gradient = kl_gradient.tensor();
-    call.state = {state.get(), problem.constraints};
+    call.state = {state.get(), problem.row_count};
     call.batch = problem.predictions[0].tensor().sizes[0];
     call.image_elements = problem.predictions[0].elements() / call.batch;
     call.update = update;
@@ -152,18 +149,18 @@ struct Memory {
 // The constraint vector; the gradients are left in the pairs.
 std::vector<double> expected_constraints(const Problem& problem, std::vector<naive::Pair>& pairs) {
   std::vector<double> result;
-  for (const Term& term : problem.terms) {
-    naive::Pair& pair = pairs[static_cast<std::size_t>(term.inputs[0])];
-    for (int row = term.first_row; row < term.first_row + term.rows; ++row) {
+  for (const Constraint& constraint : problem.constraints) {
+    naive::Pair& pair = pairs[static_cast<std::size_t>(constraint.inputs[0])];
+    for (int row = constraint.first_row; row < constraint.first_row + constraint.rows; ++row) {
       const double multiplier = multiplier_of(row), kappa = kappa_of(row);
-      if (term.kind == TermKind::kSquaredError) {
-        const int channel = term.rows > 1 ? row - term.first_row : -1;
-        result.push_back(naive::squared_error(pairs, term, channel, multiplier) - kappa * kappa);
-      } else if (term.kind == TermKind::kClassProbability) {
+      if (constraint.kind == ConstraintKind::kSquaredError) {
+        const int channel = constraint.rows > 1 ? row - constraint.first_row : -1;
+        result.push_back(naive::squared_error(pairs, constraint, channel, multiplier) - kappa * kappa);
+      } else if (constraint.kind == ConstraintKind::kClassProbability) {
         result.push_back(kappa - naive::class_probability(pair, multiplier));
       } else {
-        const double value = naive::windowed(pair, term, multiplier);
-        result.push_back(term.kind == TermKind::kPatchCorrelation ? kappa - value : value - kappa * kappa);
+        const double value = naive::windowed(pair, constraint, multiplier);
+        result.push_back(constraint.kind == ConstraintKind::kPatchCorrelation ? kappa - value : value - kappa * kappa);
       }
     }
   }
@@ -196,10 +193,10 @@ void check(Problem& problem) {
   }
   const double tolerance = problem.tolerance();
   const std::vector<double> constraints = expected_constraints(problem, pairs);
-  const State state{memory.state.get(), problem.constraints};
+  const State state{memory.state.get(), problem.row_count};
   double loss = 0, size = 1;
   for (std::int64_t i = 0; i < problem.kl.elements(); ++i) loss += problem.kl.get(i) / problem.kl.elements();
-  for (int l = 0; l < problem.constraints; ++l) {
+  for (int l = 0; l < problem.row_count; ++l) {
     const double constraint = constraints[static_cast<std::size_t>(l)];
     expect_close("constraint " + std::to_string(l), state.at(Row::kLastConstraint, l), constraint,
                  tolerance * std::max(1.0, std::fabs(constraint)));
@@ -228,7 +225,7 @@ std::string text(const Sizes& sizes) {
 
 // One call for each pair of types in each layout, and for each pair of layouts in float32.
 template <class AddTerms>
-void check_types_and_layouts(const Sizes& sizes, const AddTerms& add_terms) {
+void check_types_and_layouts(const Sizes& sizes, const AddTerms& add_constraints) {
   for (DataType p : kFloats) {
     for (DataType t : kFloats) {
       for (Layout of_prediction : kLayouts) {
@@ -242,7 +239,7 @@ void check_types_and_layouts(const Sizes& sizes, const AddTerms& add_terms) {
           problem.add_input(p, t, sizes, of_prediction, of_target);
           problem.wants_gradients = calls % 4 != 3;
           problem.expanded_target = calls % 5 == 4 && sizes[0] > 1;
-          add_terms(problem);
+          add_constraints(problem);
           check(problem);
         }
       }
@@ -254,8 +251,8 @@ void pixels() {
   for (const Sizes& sizes : {Sizes{2, 3, 12, 16}, Sizes{3, 3, 5, 7}, Sizes{1, 1, 1, 1}}) {
     check_types_and_layouts(sizes, [&sizes](Problem& problem) {
       const int channels = static_cast<int>(sizes[1]);
-      problem.add_term(TermKind::kSquaredError);
-      if (channels > 1) problem.add_term(TermKind::kSquaredError, {0}, channels);
+      problem.add_constraint(ConstraintKind::kSquaredError);
+      if (channels > 1) problem.add_constraint(ConstraintKind::kSquaredError, {0}, channels);
       problem.kl = Array(DataType::kFloat32, {sizes[0]}).fill(random_numbers);
     });
   }
@@ -264,7 +261,7 @@ void pixels() {
       scenario = "several threads, type " + std::to_string(static_cast<int>(type)) + " sizes" + text(sizes);
       Problem problem;
       problem.add_input(type, type, sizes);
-      problem.add_term(TermKind::kSquaredError);
+      problem.add_constraint(ConstraintKind::kSquaredError);
       check(problem);
     }
   }
@@ -275,8 +272,8 @@ void pixels() {
   problem.predictions.push_back(Array(DataType::kFloat32, {5, 7}).fill(random_numbers));
   problem.targets.emplace_back(DataType::kInt64, Sizes{5});
   for (std::int64_t i = 0; i < 5; ++i) problem.targets.back().set(i, static_cast<double>((3 * i) % 7));
-  problem.add_term(TermKind::kSquaredError, {0, 1});
-  problem.add_term(TermKind::kClassProbability, {2});
+  problem.add_constraint(ConstraintKind::kSquaredError, {0, 1});
+  problem.add_constraint(ConstraintKind::kClassProbability, {2});
   check(problem);
 }
 
@@ -303,7 +300,7 @@ void scaled_gradients() {
 void windows() {
   for (const Sizes& sizes : {Sizes{2, 3, 11, 13}, Sizes{1, 1, 9, 37}}) {
     check_types_and_layouts(sizes, [](Problem& problem) {
-      problem.add_term(TermKind::kSquaredError);
+      problem.add_constraint(ConstraintKind::kSquaredError);
       problem.add_windows(3, 1);
       problem.add_windows(5, 2);
     });
@@ -324,11 +321,11 @@ void windows() {
       Problem problem;
       problem.add_input(type, type, geometry.sizes);
       problem.add_windows(geometry.patch, geometry.stride);
-      if (geometry.sizes[2] < 100) problem.add_term(TermKind::kSquaredError);
+      if (geometry.sizes[2] < 100) problem.add_constraint(ConstraintKind::kSquaredError);
       check(problem);
     }
   }
-  scenario = "many terms of one geometry";
+  scenario = "many constraints of one geometry";
   Problem problem;
   problem.add_input(DataType::kFloat32, DataType::kFloat32, {2, 2, 12, 15});
   for (double eps : {1e-4, 1e-3, 1e-2, 1e-1, 1.0}) problem.add_windows(4, 1, eps);
@@ -338,7 +335,7 @@ void windows() {
 Problem large() {
   Problem problem;
   problem.add_input(DataType::kFloat32, DataType::kFloat32, {2, 3, 97, 131});
-  problem.add_term(TermKind::kSquaredError);
+  problem.add_constraint(ConstraintKind::kSquaredError);
   return problem;
 }
 
@@ -346,7 +343,7 @@ Problem large() {
 void overrun() {
   const Problem problem = large();
   Memory memory(problem);
-  Call call = memory.call(problem, nullptr, 1);
+  LossCall call = memory.call(problem, nullptr, 1);
   for (Tensor* tensor : {&call.inputs[0].prediction, &call.inputs[0].target, &call.inputs[0].gradient}) {
     ++tensor->sizes[0];
   }
@@ -357,7 +354,7 @@ void overrun() {
 void race() {
   const Problem problem = large();
   Memory memory(problem);
-  Call call = memory.call(problem, nullptr, kThreads);
+  LossCall call = memory.call(problem, nullptr, kThreads);
   call.inputs[0].gradient.strides[1] = 131;
   geco::cpu::lagrangian(call);
 }
@@ -379,6 +376,6 @@ int main(int count, char** arguments) {
     std::printf("usage: run_lagrangian pixels | windows | overrun | race\n");
     return 2;
   }
-  std::printf("%s: %ld calls\n", geco::cpu::run_table().name, calls);
+  std::printf("%s: %ld calls\n", geco::cpu::kernels().instruction_set, calls);
   return 0;
 }

@@ -9,8 +9,8 @@
 #include <random>
 #include <vector>
 
-#include "cpu/model_kernels.h"
-#include "cpu/run.h"
+#include "cpu/isa/kernels.h"
+#include "cpu/models.h"
 #include "math/coupling.h"
 #include "math/gaussian.h"
 #include "math/half.h"
@@ -41,7 +41,7 @@ class Operand {
   Operand(DataType type, const Extent& extent, std::int64_t parts, std::int64_t gap)
       : type_(type), row_(parts * extent.inner + gap), example_(extent.rows * row_) {
     const std::int64_t used = extent.batch * example_ - gap;
-    bytes_ = static_cast<std::size_t>(used * geco::cpu::size_of(type));
+    bytes_ = static_cast<std::size_t>(used * geco::size_of(type));
     memory_.reset(new char[bytes_]);
     static std::mt19937 random(5);
     std::normal_distribution<float> normal(0.0f, 0.5f);  // what half types can hold of exponentials
@@ -162,8 +162,8 @@ void gaussian(const Problem& problem, bool with_prior) {
       backward.of_p_mean = out[k][3].strided();
       backward.of_p_log_std = out[k][4].strided();
     }
-    geco::cpu::gaussian_rsample_kl(forward, threads);
-    geco::cpu::gaussian_rsample_kl_backward(backward, threads);
+    geco::cpu::compute(forward, threads);
+    geco::cpu::compute(backward, threads);
     calls += 2;
   }
   std::vector<double> sums(static_cast<std::size_t>(problem.extent.batch));
@@ -206,8 +206,8 @@ void gates(const Problem& problem) {
     backward.grad_hidden = grad_hidden.strided();  // that of the cell is absent
     backward.of_gates = of_gates.back().strided();
     backward.of_cell = out[k][2].strided();
-    geco::cpu::lstm_gates(forward, threads);
-    geco::cpu::lstm_gates_backward(backward, threads);
+    geco::cpu::compute(forward, threads);
+    geco::cpu::compute(backward, threads);
     calls += 2;
   }
   const std::int64_t apart = problem.extent.inner;
@@ -253,8 +253,8 @@ void coupling(const Problem& problem) {
     backward.of_x = out[k][1].strided();
     backward.of_log_scale = out[k][2].strided();
     if (inverse) backward.of_shift = out[k][3].strided();
-    geco::cpu::affine_coupling(forward, threads);
-    geco::cpu::affine_coupling_backward(backward, threads);
+    geco::cpu::compute(forward, threads);
+    geco::cpu::compute(backward, threads);
     calls += 2;
   }
   each(problem.extent, [&](std::int64_t e, std::int64_t r, std::int64_t i) {
@@ -289,6 +289,6 @@ int main() {
       }
     }
   }
-  std::printf("%s: %ld calls\n", geco::cpu::run_table().name, calls);
+  std::printf("%s: %ld calls\n", geco::cpu::kernels().instruction_set, calls);
   return 0;
 }

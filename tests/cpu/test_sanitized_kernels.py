@@ -18,7 +18,8 @@ SCENARIOS = ["pixels", "windows"]
 
 ROOT = Path(__file__).parents[2]
 IS_X86_64 = platform.machine() in ("x86_64", "AMD64")
-KERNELS = [*sorted((ROOT / "csrc/cpu").glob("*.cpp")), ROOT / "csrc/call.cpp", ROOT / "csrc/lines.cpp"]
+KERNELS = [*sorted((ROOT / "csrc/cpu").rglob("*.cpp")), ROOT / "csrc/contract.cpp"]
+OF_EACH_SET = ROOT / "csrc/cpu/isa/kernels.cpp"  # compiled for every instruction set
 FLAGS = ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", "-DGECO_STD_THREADS"]
 INCLUDES = [f"-I{ROOT / folder}" for folder in ("csrc", "tests/cpu", "tests/cuda")]
 
@@ -40,10 +41,9 @@ def succeed(*command):
     assert result.returncode == 0, result.stderr
 
 
-def compile_file(source, folder, flags):
-    _, _, instruction_set = source.stem.rpartition("_")
-    wide = INSTRUCTION_SETS.get(instruction_set, [])
-    compiled = folder / f"{source.stem}.o"
+def compile_file(source, folder, flags, instruction_set=None):
+    wide = [f"-DGECO_INSTRUCTION_SET={instruction_set}", *INSTRUCTION_SETS[instruction_set]] if instruction_set else []
+    compiled = folder / f"{source.stem}{instruction_set or ''}.o"
     succeed("g++", *FLAGS, *flags, *wide, *INCLUDES, "-c", source, "-o", compiled)
     return compiled
 
@@ -65,12 +65,13 @@ def programs(sanitizer, tmp_path_factory):
     """The folder that has both, built with the sanitizer."""
     folder = tmp_path_factory.mktemp(sanitizer)
     flags = [*SANITIZERS[sanitizer], *(["-DGECO_X86_64"] if IS_X86_64 else [])]
-    kernels = [path for path in KERNELS if IS_X86_64 or path.stem.rpartition("_")[2] not in INSTRUCTION_SETS]
+    mains = [ROOT / "tests/cpu" / f"{name}.cpp" for name in ("run_lagrangian", "run_models")]
+    sources = [(source, folder, flags) for source in [*mains, *KERNELS]]
+    sources += [(OF_EACH_SET, folder, flags, name) for name in (INSTRUCTION_SETS if IS_X86_64 else [])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        mains = [ROOT / "tests/cpu" / f"{name}.cpp" for name in ("run_lagrangian", "run_models")]
-        compiled = list(pool.map(lambda source: compile_file(source, folder, flags), [*kernels, *mains]))
-    shared = compiled[: len(kernels)]
-    for main in compiled[len(kernels) :]:
+        compiled = list(pool.map(lambda arguments: compile_file(*arguments), sources))
+    shared = compiled[len(mains) :]
+    for main in compiled[: len(mains)]:
         succeed("g++", *FLAGS, *flags, *shared, main, "-o", folder / main.stem)
     return folder
 

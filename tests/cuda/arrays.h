@@ -6,9 +6,10 @@
 #include <random>
 #include <vector>
 
-#include "call.h"
-#include "cpu/lagrangian.h"
-#include "cpu/run.h"
+#include "contract.h"
+#include "cpu/constraints.h"
+#include "cpu/isa/kernels.h"
+#include "cpu/step.h"
 #include "math/half.h"
 
 namespace arrays {
@@ -50,7 +51,7 @@ class Array {
     shift_ = layout == Layout::kShifted ? 1 : shift;
     std::int64_t last = shift_;  // memory ends with it, where AddressSanitizer watches
     for (int d = 0; d < tensor_.rank; ++d) last += (tensor_.sizes[d] - 1) * tensor_.strides[d];
-    memory_.resize(static_cast<std::size_t>((last + 1) * geco::cpu::size_of(type)));
+    memory_.resize(static_cast<std::size_t>((last + 1) * geco::size_of(type)));
     present_ = true;
   }
 
@@ -65,7 +66,7 @@ class Array {
     if (!present_) return Tensor{};
     Tensor result = tensor_;
     auto* start = const_cast<unsigned char*>(memory_.data());  // a multiple of 16 bytes, as all that new returns
-    result.data = start + shift_ * geco::cpu::size_of(tensor_.type);
+    result.data = start + shift_ * geco::size_of(tensor_.type);
     return result;
   }
 

@@ -3,7 +3,7 @@
 // memory holds here.
 #pragma once
 
-#include "cuda/layout.h"
+#include "cuda/elementwise_plan.h"
 #include "cuda/plan.h"
 #include "cuda/squared_error_tiles.cuh"
 #include "problem.h"
@@ -24,24 +24,24 @@ inline std::string name(const Operand& operand) {
 // Sum of squares and gradient of each channel or of all, by definition.
 inline Outputs by_definition(const Problem& problem, const std::vector<double>& block) {
   Outputs expected(problem, block, Layout::kContiguous);
-  const Term& term = problem.terms[0];
-  const Call call = expected.call(problem, nullptr);
+  const Constraint& constraint = problem.constraints[0];
+  const LossCall call = expected.call(problem, nullptr);
   const Array &prediction = problem.predictions[0], &target = problem.targets[0];
-  const double weight = geco::squared_error_weight(term, call.inputs[0]);
+  const double weight = geco::squared_error_weight(constraint, call.inputs[0]);
   const Tensor tensor = prediction.tensor();
   std::int64_t of_channel = 1;
   for (int d = 2; d < tensor.rank; ++d) of_channel *= tensor.sizes[d];
   std::fill(expected.sums.begin(), expected.sums.end(), 0.0);
   for (std::int64_t i = 0; i < prediction.elements(); ++i) {
-    const int row = term.rows > 1 ? static_cast<int>(i / of_channel % tensor.sizes[1]) : 0;
+    const int row = constraint.rows > 1 ? static_cast<int>(i / of_channel % tensor.sizes[1]) : 0;
     const double difference = prediction.get(i) - target.get(i);
-    const double multiplier =
-        std::exp(geco::log_multiplier(term.scale, call.state, row, geco::compared_elements(call, term)));
+    const double multiplier = std::exp(geco::log_multiplier(geco::scale_rule(constraint.kind), call.state, row,
+                                                            geco::compared_elements(call, constraint)));
     expected.sums[static_cast<std::size_t>(row)] += weight * difference * difference;
     if (!problem.wants_gradients) continue;
     expected.gradients[0].set(i, 2 * multiplier * weight / static_cast<double>(problem.batch) * difference);
   }
-  for (int row = 0; row < term.rows; ++row) {
+  for (int row = 0; row < constraint.rows; ++row) {
     const double kappa = call.state.at(Row::kKappa, row);
     expected.sums[static_cast<std::size_t>(row)] -= static_cast<double>(problem.batch) * kappa * kappa;
   }
@@ -60,10 +60,10 @@ inline void compare(const arrays::Sizes& sizes, const Operand& p, const Operand&
   problem.image_elements = 1;
   for (std::size_t d = 1; d < sizes.size(); ++d) problem.image_elements *= sizes[d];
   problem.input(Array(p.type, sizes, p.layout, p.shift), Array(t.type, sizes, t.layout, t.shift));
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, per_channel ? static_cast<int>(sizes[1]) : 1);
+  problem.add(ConstraintKind::kSquaredError, {0}, per_channel ? static_cast<int>(sizes[1]) : 1);
   problem.fill();
   problem.wants_gradients = wants_gradients;
-  const std::vector<double> block = new_block(problem.constraints);
+  const std::vector<double> block = new_block(problem.row_count);
   const Outputs expected = by_definition(problem, block);
   Outputs got(problem, block, g.layout, g.shift), again = got;
   std::vector<double> workspace;
@@ -183,12 +183,12 @@ inline Input nowhere(const arrays::Sizes& sizes, Layout of_prediction, Layout of
 
 inline geco::cuda::Plan plan_of(const Input& input, int rows = 1) {
   Problem problem;
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, rows);
-  std::vector<double> block = new_block(problem.constraints);
-  Call call;
-  call.terms = &problem.terms;
+  problem.add(ConstraintKind::kSquaredError, {0}, rows);
+  std::vector<double> block = new_block(problem.row_count);
+  LossCall call;
+  call.constraints = &problem.constraints;
   call.inputs = {input};
-  call.state = State{block.data(), problem.constraints};
+  call.state = State{block.data(), problem.row_count};
   call.batch = input.prediction.sizes[0];
   return geco::cuda::plan_of(call, geco::cuda::Outcome::kSums, {132, 50 << 20, 228 << 10, 227 << 10});
 }

@@ -7,22 +7,21 @@
 #include <string>
 
 #include "arrays.h"
-#include "cuda/lagrangian.h"
 #include "cuda/launch.h"
+#include "cuda/step.h"
 
 using arrays::Array;
 using arrays::Layout;
-using geco::Call;
+using geco::Constraint;
+using geco::ConstraintKind;
 using geco::Counter;
 using geco::DataType;
 using geco::Input;
+using geco::LossCall;
 using geco::MultiplierUpdate;
 using geco::Row;
-using geco::ScaleRule;
 using geco::State;
 using geco::Tensor;
-using geco::Term;
-using geco::TermKind;
 using geco::Violation;
 using geco::cuda::Place;
 
@@ -75,25 +74,23 @@ inline std::vector<double> new_block(int constraints) {
 
 // What a criterion compares, and one backend's outputs.
 struct Problem {
-  std::vector<Term> terms;
+  std::vector<Constraint> constraints;
   std::vector<Array> predictions, targets;
   Array kl;
   std::int64_t batch = 0, image_elements = 0;
   bool wants_gradients = true;
-  int constraints = 0;
+  int row_count = 0;
 
-  void add(TermKind kind, ScaleRule scale, std::vector<int> inputs, int rows = 1, bool mean = true,
-           bool from_logits = true) {
-    Term term;
-    term.kind = kind;
-    term.first_row = constraints;
-    term.rows = rows;
-    term.inputs = std::move(inputs);
-    term.mean = mean;
-    term.from_logits = from_logits;
-    term.scale = scale;
-    constraints += rows;
-    terms.push_back(std::move(term));
+  void add(ConstraintKind kind, std::vector<int> inputs, int rows = 1, bool mean = true, bool from_logits = true) {
+    Constraint constraint;
+    constraint.kind = kind;
+    constraint.first_row = row_count;
+    constraint.rows = rows;
+    constraint.inputs = std::move(inputs);
+    constraint.mean = mean;
+    constraint.from_logits = from_logits;
+    row_count += rows;
+    constraints.push_back(std::move(constraint));
   }
 
   // Returns the number of the new input.
@@ -130,7 +127,7 @@ struct Outputs {
   double loss = 0, factor = 0;
 
   Outputs(const Problem& problem, std::vector<double> state, Layout layout, std::int64_t shift = 0)
-      : block(std::move(state)), sums(static_cast<std::size_t>(problem.constraints) + 1) {
+      : block(std::move(state)), sums(static_cast<std::size_t>(problem.row_count) + 1) {
     if (!problem.wants_gradients) return;
     for (const Array& prediction : problem.predictions) {
       const Tensor tensor = prediction.tensor();
@@ -144,16 +141,16 @@ struct Outputs {
     }
   }
 
-  Call call(const Problem& problem, const MultiplierUpdate* update) {
-    Call call;
-    call.terms = &problem.terms;
+  LossCall call(const Problem& problem, const MultiplierUpdate* update) {
+    LossCall call;
+    call.constraints = &problem.constraints;
     for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
       const Tensor gradient = problem.wants_gradients ? gradients[i].tensor() : Tensor{};
       call.inputs.push_back({problem.predictions[i].tensor(), problem.targets[i].tensor(), gradient});
     }
     call.kl = problem.kl.tensor();
     call.kl_gradient = kl_gradient.tensor();
-    call.state = State{block.data(), problem.constraints};
+    call.state = State{block.data(), problem.row_count};
     call.batch = problem.batch;
     call.image_elements = problem.image_elements;
     call.update = update;
@@ -167,7 +164,7 @@ struct Outputs {
 inline Place place(const Problem&, std::vector<double>& workspace) {
   workspace.assign(static_cast<std::size_t>(geco::cuda::workspace_words(0)), kNaN);
   std::fill_n(workspace.begin(), geco::cuda::kTicketWords, 0.0);
-  return {0, nullptr, workspace.data()};
+  return {0, nullptr, [address = workspace.data()] { return address; }};
 }
 
 // As the next launch needs them.

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cuda/device.h"
-#include "cuda/lagrangian.h"
+#include "cuda/step.h"
 
 using geco::cuda::DeviceGuard;
 

@@ -17,7 +17,7 @@ void compare_call(const Problem& problem, const MultiplierUpdate* update, std::v
   if (shim::launches != before + 1) fail("expected one launch");
   expect_zero_tickets(workspace);
   geco::cuda::lagrangian(again.call(problem, update), here);
-  expect_same(got, expected, problem.constraints, problem.tolerance());
+  expect_same(got, expected, problem.row_count, problem.tolerance());
   if (std::memcmp(&got.loss, &again.loss, 8) != 0 ||
       std::memcmp(got.block.data(), again.block.data(), got.block.size() * 8) != 0) {
     fail("two runs differ");
@@ -46,14 +46,14 @@ void reconstruction_errors() {
               problem.batch = sizes[0];
               problem.image_elements = sizes[1] * sizes[2] * sizes[3];
               const int image = problem.input(Array(p, sizes, of_prediction), Array(t, sizes, of_target));
-              problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, rows);
-              if (rows > 1 && plain) {  // two terms share the pass
-                problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 1, false);
+              problem.add(ConstraintKind::kSquaredError, {image}, rows);
+              if (rows > 1 && plain) {  // two constraints share the pass
+                problem.add(ConstraintKind::kSquaredError, {image}, 1, false);
               }
               problem.fill();
               problem.wants_gradients = (rows + static_cast<int>(of_target)) % 4 != 0;
               const MultiplierUpdate update = update_rule();
-              std::vector<double> block = new_block(problem.constraints);
+              std::vector<double> block = new_block(problem.row_count);
               const bool dense = of_prediction == Layout::kChannelsLast || of_prediction == Layout::kReversed;
               compare_call(problem, &update, block, dense ? of_prediction : Layout::kContiguous);
             }
@@ -73,7 +73,7 @@ void large_images() {
       problem.batch = 4;
       problem.image_elements = 64 * width;
       const int image = problem.input(Array(p, {4, 1, 64, width}), Array(p, {4, 1, 64, width}));
-      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image});
+      problem.add(ConstraintKind::kSquaredError, {image});
       problem.fill();
       const MultiplierUpdate update = update_rule();
       std::vector<double> block = new_block(1);
@@ -82,7 +82,7 @@ void large_images() {
   }
 }
 
-// Every kind of term in one call.
+// Every kind of constraint in one call.
 Problem everything(DataType type, bool kl_of_examples) {
   Problem problem;
   problem.batch = 5;
@@ -94,24 +94,24 @@ Problem everything(DataType type, bool kl_of_examples) {
   const int probabilities = problem.input(Array(type, {5, 3}, Layout::kReversed), Array(DataType::kInt64, {5}));
   const int scalars = problem.input(Array(type, {5}), Array());
   const int scalar = problem.input(Array(type, {}), Array());
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 3);
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {features, map});
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {logits});
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {probabilities}, 1, true, false);
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalar});
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {image}, 1, false);
+  problem.add(ConstraintKind::kSquaredError, {image}, 3);
+  problem.add(ConstraintKind::kSquaredError, {features, map});
+  problem.add(ConstraintKind::kClassProbability, {logits});
+  problem.add(ConstraintKind::kClassProbability, {probabilities}, 1, true, false);
+  problem.add(ConstraintKind::kScalar, {scalars});
+  problem.add(ConstraintKind::kScalar, {scalar});
+  problem.add(ConstraintKind::kSquaredError, {image}, 1, false);
   problem.kl = kl_of_examples ? Array(DataType::kFloat32, {5}) : Array(type, {});
   problem.fill();
   return problem;
 }
 
-void all_terms() {
+void all_constraints() {
   for (DataType type : kFloats) {
     for (bool kl_of_examples : {false, true}) {
-      scenario = "all terms of type " + std::to_string(static_cast<int>(type));
+      scenario = "all constraints of type " + std::to_string(static_cast<int>(type));
       Problem problem = everything(type, kl_of_examples);
-      std::vector<double> block = new_block(problem.constraints);
+      std::vector<double> block = new_block(problem.row_count);
       const MultiplierUpdate update = update_rule();
       compare_call(problem, &update, block);
       const std::vector<double> before = block;
@@ -132,12 +132,12 @@ void many_examples(std::int64_t batch) {
   const arrays::Sizes sizes{problem.batch};
   const int classes = problem.input(Array(DataType::kFloat32, {problem.batch, 3}), Array(DataType::kInt64, sizes));
   const int scalars = problem.input(Array(DataType::kFloat32, sizes), Array());
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {classes}, 1, true, false);
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
+  problem.add(ConstraintKind::kClassProbability, {classes}, 1, true, false);
+  problem.add(ConstraintKind::kScalar, {scalars});
   problem.kl = Array(DataType::kFloat32, sizes);
   problem.fill();
   const MultiplierUpdate update = update_rule();
-  std::vector<double> block = new_block(problem.constraints);
+  std::vector<double> block = new_block(problem.row_count);
   compare_call(problem, &update, block);
 }
 
@@ -147,7 +147,7 @@ void many_steps() {
     for (std::int64_t accumulation_steps : {1, 3}) {
       const MultiplierUpdate update = update_rule(violation, accumulation_steps);
       Problem problem = everything(DataType::kFloat32, true);
-      std::vector<double> block = new_block(problem.constraints);
+      std::vector<double> block = new_block(problem.row_count);
       for (int step = 0; step < 24; ++step) {
         scenario = "step " + std::to_string(step) + " of violation " + std::to_string(static_cast<int>(violation));
         problem.fill();
@@ -165,7 +165,7 @@ void several_processes() {
   scenario = "several processes";
   Problem problem = everything(DataType::kFloat32, true);
   const MultiplierUpdate update = update_rule();
-  std::vector<double> block = new_block(problem.constraints);
+  std::vector<double> block = new_block(problem.row_count);
   for (int step = 0; step < 6; ++step) {
     problem.fill();
     if (step == 3) problem.kl.set(0, kInfinity);
@@ -180,7 +180,7 @@ void several_processes() {
     geco::cpu::update_from_sums(expected.call(problem, &update), expected.sums.data(), 3, &expected.factor);
     geco::cuda::update_from_sums(got.call(problem, &update), here, got.sums.data(), 3, &got.factor);
     expect_close("gradient factor", got.factor, expected.factor, 1e-15);
-    expect_same(got, expected, problem.constraints, problem.tolerance());
+    expect_same(got, expected, problem.row_count, problem.tolerance());
     block = expected.block;
   }
 }
@@ -226,7 +226,7 @@ void races(bool broken) {
   scenario = "races";
   Problem problem = everything(DataType::kFloat32, true);
   const MultiplierUpdate update = update_rule();
-  Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);
+  Outputs outputs(problem, new_block(problem.row_count), Layout::kContiguous);
   std::vector<double> workspace;
   const Place here = place(problem, workspace);
   geco::cuda::lagrangian(outputs.call(problem, &update), here);
@@ -245,10 +245,10 @@ void large_device() {
   odd_sizes::compare({4, 3, 256, 340}, dense, dense, dense);
   odd_sizes::compare({4, 3, 128, 340}, channels_last, dense, channels_last);
   odd_sizes::compare({2, 3, 129, 135}, dense, {DataType::kFloat32, Layout::kCropped}, dense, true);
-  scenario = "all terms on a large device";
+  scenario = "all constraints on a large device";
   const MultiplierUpdate update = update_rule();
   const Problem problem = everything(DataType::kFloat32, true);
-  std::vector<double> block = new_block(problem.constraints);
+  std::vector<double> block = new_block(problem.row_count);
   compare_call(problem, &update, block);
   scaled_gradients(20001);
 }
@@ -269,7 +269,7 @@ int main(int count, char** arguments) {
     const std::int64_t many = what == "all" ? 70001 : 3001;
     reconstruction_errors();
     large_images();
-    all_terms();
+    all_constraints();
     many_examples(many);
     if (what == "all") many_steps();
     several_processes();

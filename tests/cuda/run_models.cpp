@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "arrays.h"
-#include "cuda/model_kernels.h"
-#include "cuda/model_walk.h"
+#include "cuda/example_grid.h"
+#include "cuda/models.h"
 #include "cuda/threads.h"
 #include "cuda/workspace.h"
 #include "shim.h"
@@ -29,8 +29,6 @@ std::mt19937 random_numbers(1);
   std::printf("%s: %s\n", scenario.c_str(), what.c_str());
   std::exit(1);
 }
-
-int size_of(DataType type) { return type == DataType::kFloat64 ? 8 : type == DataType::kFloat32 ? 4 : 2; }
 
 double tolerance(DataType type) {
   switch (type) {
@@ -89,8 +87,8 @@ void expect(const char* what, const Array& got, std::int64_t i, double expected,
 template <class Launch>
 void launched(Launch launch, const Shape& shape, int reads, int writes) {
   static std::vector<double> workspace(static_cast<std::size_t>(
-      geco::cuda::kTicketWords + geco::cuda::most_numbers_of_walk(shim::settings.multiprocessors)));
-  const geco::cuda::ModelPlace place{0, nullptr, [] { return workspace.data(); }};
+      geco::cuda::kTicketWords + geco::cuda::most_partials_of_examples(shim::settings.multiprocessors)));
+  const geco::cuda::Place place{0, nullptr, [] { return workspace.data(); }};
   const long before = shim::launches;
   shim::loaded_bytes = shim::stored_bytes = 0;
   launch(place);
@@ -129,8 +127,8 @@ void gaussian(const Shape& shape, bool has_prior) {
   backward.grad_kl = per_example(of_kl);
   backward.of_q_mean = strided(by[0]);
   backward.of_q_log_std = strided(by[1]);
-  launched([&](const auto& place) { geco::cuda::gaussian_rsample_kl(forward, place); }, shape, has_prior ? 5 : 3, 1);
-  launched([&](const auto& place) { geco::cuda::gaussian_rsample_kl_backward(backward, place); }, shape, 0, 0);
+  launched([&](const auto& place) { geco::cuda::compute(forward, place); }, shape, has_prior ? 5 : 3, 1);
+  launched([&](const auto& place) { geco::cuda::compute(backward, place); }, shape, 0, 0);
 
   for (std::int64_t b = 0; b < shape.batch; ++b) {
     double sum = 0;
@@ -168,8 +166,8 @@ void gates(const Shape& shape) {
   backward.grad_cell = strided(of_cell);
   backward.of_gates = strided(by_gates);
   backward.of_cell = strided(by_cell);
-  launched([&](const auto& place) { geco::cuda::lstm_gates(forward, place); }, shape, 5, 2);
-  launched([&](const auto& place) { geco::cuda::lstm_gates_backward(backward, place); }, shape, 7, 5);
+  launched([&](const auto& place) { geco::cuda::compute(forward, place); }, shape, 5, 2);
+  launched([&](const auto& place) { geco::cuda::compute(backward, place); }, shape, 7, 5);
 
   for (std::int64_t n = 0; n < shape.elements(); ++n) {
     const std::int64_t first = n / shape.inner * 4 * shape.inner + n % shape.inner;
@@ -205,8 +203,8 @@ void coupling(const Shape& shape, bool inverse) {
   backward.of_x = strided(by_x);
   backward.of_log_scale = strided(by_log_scale);
   if (inverse) backward.of_shift = strided(by_shift);
-  launched([&](const auto& place) { geco::cuda::affine_coupling(forward, place); }, shape, 3, 1);
-  launched([&](const auto& place) { geco::cuda::affine_coupling_backward(backward, place); }, shape, 0, 0);
+  launched([&](const auto& place) { geco::cuda::compute(forward, place); }, shape, 3, 1);
+  launched([&](const auto& place) { geco::cuda::compute(backward, place); }, shape, 0, 0);
 
   for (std::int64_t b = 0; b < shape.batch; ++b) {
     double sum = 0, magnitude = 1;

@@ -1,5 +1,5 @@
 // Runs windowed constraints through the shim and compares them with their definition.
-// Usage: run_windows all | memory | h100 | limits | races [barrier|fence N]. Exits 1 at the first difference.
+// Usage: run_windows all | memory | h100 | races [barrier|fence N]. Exits 1 at the first difference.
 
 #include <functional>
 
@@ -52,8 +52,8 @@ void types_and_layouts() {
           scenario = "types " + name(p) + name(t) + " layout " + name(layout) + " width " + std::to_string(width);
           Problem problem =
               images({2, 2, 6, width}, p, t, layout, layout == Layout::kWider ? Layout::kShifted : layout);
-          add_windowed(problem, TermKind::kPatchCorrelation, 3);
-          problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0});
+          add_windowed(problem, ConstraintKind::kPatchCorrelation, 3);
+          problem.add(ConstraintKind::kSquaredError, {0});
           const bool is_double = p == DataType::kFloat64;
           const Tolerance mixed{1e-7, is_double ? 1e-9 : 1e-5};
           const bool dense = layout == Layout::kChannelsLast || layout == Layout::kReversed;
@@ -68,8 +68,8 @@ void types_and_layouts() {
 void one_channel() {
   scenario = "one channel";
   Problem problem = images({2, 1, 16, 16});
-  add_windowed(problem, TermKind::kLocalStatistics, 8);
-  add_windowed(problem, TermKind::kPatchCorrelation, 4, 1, true);
+  add_windowed(problem, ConstraintKind::kLocalStatistics, 8);
+  add_windowed(problem, ConstraintKind::kPatchCorrelation, 4, 1, true);
   expect_kernel(problem, 8, 4);
   compare_sums(problem);
 }
@@ -86,7 +86,7 @@ void one_example_is_not_finite() {
         Problem problem = images({3, 1, 16, 16});
         Array& image = in_target ? problem.targets[0] : problem.predictions[0];
         image.set(256 + 7 * 16 + column, column % 2 ? kNaN : std::numeric_limits<double>::infinity());
-        add_windowed(problem, TermKind::kPatchCorrelation, size);
+        add_windowed(problem, ConstraintKind::kPatchCorrelation, size);
         Outputs got(problem, new_block(1), Layout::kContiguous);
         std::vector<double> workspace;
         geco::cuda::constraint_sums(got.call(problem, nullptr), place(problem, workspace), got.sums.data());
@@ -99,30 +99,30 @@ void one_example_is_not_finite() {
   }
 }
 
-// Every kind of term in one call: windows of several sizes, joint and per channel, beside all others.
+// Every kind of constraint in one call: windows of several sizes, joint and per channel, beside all others.
 Problem everything(DataType type, bool per_channel, std::int64_t channels = 3) {
   Problem problem = images({3, channels, 10, 12}, type);
   const int features = problem.input(Array(type, {3, 40}), Array(type, {3, 40}));
   const int logits = problem.input(Array(type, {3, 7}), Array(DataType::kInt64, {3}));
   const int scalars = problem.input(Array(type, {3}), Array());
-  add_windowed(problem, TermKind::kPatchCorrelation, 4);
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, static_cast<int>(channels));
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {features});
-  add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
-  problem.add(TermKind::kClassProbability, ScaleRule::kOneMinusKappa, {logits});
-  add_windowed(problem, TermKind::kLocalStatistics, 4, 1, false, 1e-2);
-  problem.add(TermKind::kScalar, ScaleRule::kOwn, {scalars});
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 1, false);
-  if (per_channel) add_windowed(problem, TermKind::kPatchCorrelation, 5, 1, true);
+  add_windowed(problem, ConstraintKind::kPatchCorrelation, 4);
+  problem.add(ConstraintKind::kSquaredError, {0}, static_cast<int>(channels));
+  problem.add(ConstraintKind::kSquaredError, {features});
+  add_windowed(problem, ConstraintKind::kLocalStatistics, 3, 2);
+  problem.add(ConstraintKind::kClassProbability, {logits});
+  add_windowed(problem, ConstraintKind::kLocalStatistics, 4, 1, false, 1e-2);
+  problem.add(ConstraintKind::kScalar, {scalars});
+  problem.add(ConstraintKind::kSquaredError, {0}, 1, false);
+  if (per_channel) add_windowed(problem, ConstraintKind::kPatchCorrelation, 5, 1, true);
   problem.kl = Array(DataType::kFloat32, {3});
   problem.fill();
   return problem;
 }
 
-void all_terms() {
+void all_constraints() {
   for (DataType type : {DataType::kFloat32, DataType::kFloat64, DataType::kBFloat16}) {
     for (bool per_channel : {false, true}) {
-      scenario = "all terms of type " + name(type) + (per_channel ? " some per channel" : "");
+      scenario = "all constraints of type " + name(type) + (per_channel ? " some per channel" : "");
       Problem problem = everything(type, per_channel, type == DataType::kBFloat16 ? 9 : 3);
       compare_sums(problem, {1e-6, 1e-5});
       problem.wants_gradients = false;
@@ -134,7 +134,7 @@ void all_terms() {
 // Training moves the state by what the sums are, evaluation does not, and a pixel that is no number skips the step.
 void steps() {
   Problem problem = everything(DataType::kFloat32, true);
-  std::vector<double> block = new_block(problem.constraints);
+  std::vector<double> block = new_block(problem.row_count);
   for (int step = 0; step < 4; ++step) {
     scenario = "step " + std::to_string(step);
     problem.fill();
@@ -150,7 +150,7 @@ void steps() {
     geco::cpu::update_from_sums(expected.call(problem, &update), expected.sums.data(), 1, &expected.factor);
     expect_close("loss", got.loss, expected.loss, 1e-5);
     if (step == 0) expect_close("loss in evaluation", looked.loss, got.loss, 1e-12);  // the average is C_hat itself
-    const std::size_t rows = static_cast<std::size_t>(static_cast<int>(Row::kCount) * problem.constraints);
+    const std::size_t rows = static_cast<std::size_t>(static_cast<int>(Row::kCount) * problem.row_count);
     for (std::size_t i = 0; i < rows; ++i) {
       expect_close("state word " + std::to_string(i), got.block[i], expected.block[i], 1e-5);
     }
@@ -170,7 +170,7 @@ void set_pixels(Array& array, const std::function<double(std::int64_t)>& value) 
 void hard_images() {
   const arrays::Sizes sizes{1, 1, 24, 40};
   const auto compare = [&](const char* what, const Problem& filled, const Tolerance& tolerance) {
-    for (TermKind kind : {TermKind::kPatchCorrelation, TermKind::kLocalStatistics}) {
+    for (ConstraintKind kind : {ConstraintKind::kPatchCorrelation, ConstraintKind::kLocalStatistics}) {
       scenario = std::string(what) + " kind " + std::to_string(static_cast<int>(kind));
       Problem problem = filled;
       add_windowed(problem, kind, 8, 1, false, 1e-5);
@@ -204,7 +204,7 @@ void equal_images() {
     Problem problem = images({1, 3, 12, 14});
     if (value != 0.3) set_pixels(problem.predictions[0], [&](std::int64_t) { return value; });
     problem.targets[0] = problem.predictions[0];
-    add_windowed(problem, TermKind::kPatchCorrelation, 3, 1, false, 1e-5);
+    add_windowed(problem, ConstraintKind::kPatchCorrelation, 3, 1, false, 1e-5);
     Outputs got(problem, new_block(1), Layout::kContiguous);
     std::vector<double> workspace;
     geco::cuda::constraint_sums(got.call(problem, nullptr), place(problem, workspace), got.sums.data());
@@ -221,12 +221,12 @@ void traffic() {
       scenario = "traffic of width " + std::to_string(width) + (windows ? " with windows" : "");
       const std::int64_t channels = 3, height = 40, patch = 8;
       Problem problem = images({1, channels, height, width});
-      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0});
-      if (windows) add_windowed(problem, TermKind::kPatchCorrelation, patch);
-      Outputs got(problem, new_block(problem.constraints), Layout::kContiguous);
+      problem.add(ConstraintKind::kSquaredError, {0});
+      if (windows) add_windowed(problem, ConstraintKind::kPatchCorrelation, patch);
+      Outputs got(problem, new_block(problem.row_count), Layout::kContiguous);
       std::vector<double> workspace;
       const Place here = place(problem, workspace);
-      const Call call = got.call(problem, nullptr);
+      const LossCall call = got.call(problem, nullptr);
       shim::loaded_bytes = shim::stored_bytes = 0;
       geco::cuda::constraint_sums(call, here, got.sums.data());
 
@@ -254,23 +254,43 @@ void traffic() {
   }
 }
 
-// The largest patch that fits, for each type and width: one line each, for the Python side to compare its own rule
-// with.
-void limits() {
+void expect_refusal(const Problem& problem, bool& fits, std::int64_t patch) {
+  Outputs outputs(problem, new_block(1), Layout::kContiguous);
+  const geco::LossCall call = outputs.call(problem, nullptr);
+  const std::string reason = geco::cuda::refuses(call, 0);
+  if (reason.empty() && !fits) fail("larger than one that is refused");
+  fits = reason.empty();
+  if (fits) return;
+  const std::string size = std::to_string(patch), bytes = std::to_string(shim::settings.shared_bytes_of_block);
+  if (reason !=
+      "patches of " + size + "x" + size + " pixels need more shared memory than the " + bytes + " bytes of a block") {
+    fail(reason);
+  }
+  std::vector<double> workspace;
+  try {
+    geco::cuda::lagrangian(call, place(problem, workspace));
+    fail("it was launched");
+  } catch (const std::invalid_argument& error) {
+    if (error.what() != reason) fail(error.what());
+  }
+}
+
+// Patches of up to 32 pixels fit for every type and width, and none that fits is larger than one that does not. A call
+// that is refused is not launched, for the same reason.
+void refused_patches() {
   for (DataType type : kFloats) {
     for (std::int64_t width : {20, 40, 64, 65, 130, 1000}) {
-      std::int64_t largest = 0;
-      for (std::int64_t patch = 1; patch <= std::min<std::int64_t>(width, 100); ++patch) {
+      const std::int64_t most = std::min<std::int64_t>(width, 100);
+      bool fits = true;
+      for (std::int64_t patch = 1; patch <= most; ++patch) {
+        scenario =
+            "refused patches, type " + name(type) + ", " + std::to_string(patch) + " of " + std::to_string(width);
         Problem problem = images({1, 1, 100, width}, type, type);
-        add_windowed(problem, TermKind::kPatchCorrelation, patch);
-        Outputs outputs(problem, new_block(1), Layout::kContiguous);
-        try {
-          geco::cuda::plan_of(outputs.call(problem, nullptr), geco::cuda::Outcome::kSums, device_size());
-          largest = patch;
-        } catch (const std::invalid_argument&) {
-        }
+        add_windowed(problem, ConstraintKind::kPatchCorrelation, patch);
+        expect_refusal(problem, fits, patch);
+        if (patch <= 32 && !fits) fail("it is refused");
       }
-      std::printf("%d %d %d\n", static_cast<int>(type), static_cast<int>(width), static_cast<int>(largest));
+      if (width == 1000 && fits) fail("it is not refused");
     }
   }
 }
@@ -280,18 +300,18 @@ void races(bool broken) {
   scenario = "races";
   Problem problem = images({6, 3, 10, 12});
   add_both(problem, 4);
-  problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, 3);
+  problem.add(ConstraintKind::kSquaredError, {0}, 3);
   expect_kernel(problem, 4, 0);
   const MultiplierUpdate update = update_rule();
-  Outputs outputs(problem, new_block(problem.constraints), Layout::kContiguous);
+  Outputs outputs(problem, new_block(problem.row_count), Layout::kContiguous);
   std::vector<double> workspace;
   const Place here = place(problem, workspace);
   geco::cuda::lagrangian(outputs.call(problem, &update), here);
   if (broken) return;
   geco::cuda::lagrangian(outputs.call(problem, &update), here);
-  add_windowed(problem, TermKind::kLocalStatistics, 3, 2);
+  add_windowed(problem, ConstraintKind::kLocalStatistics, 3, 2);
   expect_kernel(problem, 0, 0);
-  Outputs of_any(problem, new_block(problem.constraints), Layout::kContiguous);
+  Outputs of_any(problem, new_block(problem.row_count), Layout::kContiguous);
   const Place there = place(problem, workspace);
   geco::cuda::lagrangian(of_any.call(problem, &update), there);
 }
@@ -306,9 +326,6 @@ int main(int count, char** arguments) {
       (std::strcmp(arguments[2], "barrier") == 0 ? shim::settings.drop_barrier : shim::settings.drop_fence) = which;
     }
     races(count > 3);
-  } else if (what == "limits") {
-    limits();
-    return 0;
   } else if (what == "h100") {
     shim::settings.multiprocessors = 132;
     shim::settings.l2_bytes = 50 << 20;
@@ -320,11 +337,12 @@ int main(int count, char** arguments) {
     kernels_of_one_size(all);
     kernels_of_two_sizes();
     if (all) dark_beside_bright();
+    if (all) refused_patches();
     sizes_and_strides();
     one_channel();
     one_example_is_not_finite();
     types_and_layouts();
-    all_terms();
+    all_constraints();
     steps();
     hard_images();
     equal_images();

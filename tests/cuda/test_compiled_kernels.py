@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None or cuobjdump() is N
 
 
 FILES = [
-    "lagrangian",
+    "step",
     "gaussian",
     "lstm_gates",
     "affine_coupling",
@@ -63,7 +63,7 @@ def test_dense_images_move_16_bytes_at_a_time(compiled):
     dense = [
         code
         for function, code in functions.items()
-        if (name == "lagrangian" and "lagrangian_kernel" in function)
+        if (name == "step" and "lagrangian_kernel" in function)
         or re.search(r"FixedMarchI\w*Float32ImagesILb[01]EEELi[13]ELi4E", function)
         or is_wide(function)
     ]

@@ -14,24 +14,14 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import torch
-
-from geco_ext.backends.cuda_strips import refuses_patches
-from geco_ext.backends.native import extension
-from geco_ext.contract import IMAGE, LossCall
-from geco_ext.state import new_block
 
 ROOT = Path(__file__).parents[2]
 KERNELS = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), *sorted((ROOT / "csrc/cuda").glob("*.cpp"))]
 HOST = [  # what does not depend on the threads of a block
-    ROOT / "csrc/call.cpp",
-    ROOT / "csrc/lines.cpp",
-    *(path for path in sorted((ROOT / "csrc/cpu").glob("*.cpp")) if "_avx" not in path.stem),
+    ROOT / "csrc/contract.cpp",
+    *sorted((ROOT / "csrc/cpu").rglob("*.cpp")),
 ]
-BINDINGS = [
-    ROOT / f"csrc/{name}.cpp"
-    for name in ("bindings", "model_bindings", "cuda_model_bindings", "model_operands", "python_tensor")
-]
+BINDINGS = sorted((ROOT / "csrc/bindings").glob("*.cpp"))
 # Those that sanitizers run, and how many barriers a thread of their longest kernel passes.
 BARRIERS = {"run_lagrangian": 6, "run_windows": 6, "run_models": 3}
 PROGRAMS = [ROOT / f"tests/cuda/{name}.cpp" for name in BARRIERS]
@@ -88,7 +78,7 @@ def linked(
 def host_objects(programs: dict[str, Path]) -> list[Path]:
     """What other programs than these can be linked with, whatever threads their blocks have."""
     folder = next(iter(programs.values())).parent
-    return [path for path in folder.glob("*.o") if path.name.startswith(("cpu_", "csrc_"))]
+    return [path for path in folder.glob("*.o") if path.name.startswith(("cpu_", "csrc_", "isa_"))]
 
 
 def run(program: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -131,7 +121,7 @@ def test_the_kernels_compute_what_they_should(plain, program):
 
 def test_groups_of_several_warps_beside_each_other(plain, tmp_path):
     """Model kernels whose blocks do several examples with two warps each: four warps to a block."""
-    kernels = [*MODEL_KERNELS, ROOT / "csrc/cuda/model_walk.cu"]
+    kernels = [*MODEL_KERNELS, ROOT / "csrc/cuda/example_grid.cu"]
     programs = linked(tmp_path, host_objects(plain), kernels, [ROOT / "tests/cuda/run_models.cpp"], threads=128)
     result = run(programs["run_models"], "memory")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -156,24 +146,6 @@ def test_devices_are_left_as_they_were_found(plain, tmp_path):
     compiler(compiled(source, tmp_path), *kernels, "-o", tmp_path / "run_device")
     result = run(tmp_path / "run_device")
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.mark.skipif(extension()[1] is not None, reason="needs the compiled extension")
-def test_python_knows_which_patches_the_kernels_take(plain):
-    """Never more than they take, and nearly all of those."""
-    dtypes = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-    for line in run(plain["run_windows"], "limits").stdout.splitlines():
-        dtype, width, largest = map(int, line.split())
-        taken = [size for size in range(1, min(width, 100) + 1) if takes_patches(dtypes[dtype], width, size)]
-        assert largest - 2 <= max(taken) <= largest, line
-        assert largest >= min(width, 32)
-
-
-def takes_patches(dtype: torch.dtype, width: int, size: int) -> bool:
-    images = [torch.empty(1, 1, 100, width, dtype=dtype, device="meta")]
-    terms = f"patch_ncc patch_size={size} eps=1e-05"
-    call = LossCall(images, images, None, new_block(1), terms, (IMAGE,), [None, None], 1, 100 * width, None)
-    return refuses_patches(call, 227 << 10) is None
 
 
 @pytest.mark.sanitize

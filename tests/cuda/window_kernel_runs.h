@@ -11,7 +11,7 @@ inline geco::cuda::DeviceSize device_size() {
 }
 
 inline geco::cuda::Plan plan_of(const Problem& problem, Layout layout = Layout::kContiguous) {
-  Outputs outputs(problem, new_block(problem.constraints), layout);
+  Outputs outputs(problem, new_block(problem.row_count), layout);
   return geco::cuda::plan_of(outputs.call(problem, nullptr), geco::cuda::Outcome::kSums, device_size());
 }
 
@@ -46,10 +46,9 @@ inline void kernels_of_one_size(bool all) {
                    " channels " + std::to_string(e.channels) + (e.per_channel ? " per channel" : "") + " layout " +
                    std::to_string(static_cast<int>(e.layout));
         Problem problem = images({batch, e.channels, height, width}, e.prediction, e.target, e.layout, e.layout);
-        add_windowed(problem, TermKind::kPatchCorrelation, size, both ? 3 : 1, e.per_channel);
-        if (both) add_windowed(problem, TermKind::kLocalStatistics, size, 3, e.per_channel);
-        problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0},
-                    both && !e.per_channel ? static_cast<int>(e.channels) : 1);
+        add_windowed(problem, ConstraintKind::kPatchCorrelation, size, both ? 3 : 1, e.per_channel);
+        if (both) add_windowed(problem, ConstraintKind::kLocalStatistics, size, 3, e.per_channel);
+        problem.add(ConstraintKind::kSquaredError, {0}, both && !e.per_channel ? static_cast<int>(e.channels) : 1);
         expect_kernel(problem, size, 0, e.layout);
         compare_sums(problem, {mixed ? 1e-7 : 1e-6, 1e-5}, e.layout);
       }
@@ -62,14 +61,14 @@ inline void kernels_of_two_sizes() {
     for (std::int64_t width : {9, 32, 50}) {
       scenario = "patches of 4 and 8, width " + std::to_string(width) + " channels " + std::to_string(channels);
       Problem problem = images({3, channels, 13, width});
-      add_windowed(problem, TermKind::kPatchCorrelation, 8);
-      add_windowed(problem, TermKind::kLocalStatistics, 8);
-      add_windowed(problem, TermKind::kPatchCorrelation, 4, 2);
-      problem.add(TermKind::kSquaredError, ScaleRule::kKappaSquared, {0}, static_cast<int>(channels));
+      add_windowed(problem, ConstraintKind::kPatchCorrelation, 8);
+      add_windowed(problem, ConstraintKind::kLocalStatistics, 8);
+      add_windowed(problem, ConstraintKind::kPatchCorrelation, 4, 2);
+      problem.add(ConstraintKind::kSquaredError, {0}, static_cast<int>(channels));
       expect_kernel(problem, 8, 4);
       compare_sums(problem);
       scenario += ", patches of 4 of two kinds";
-      add_windowed(problem, TermKind::kLocalStatistics, 4, 2, false, 1e-2);
+      add_windowed(problem, ConstraintKind::kLocalStatistics, 4, 2, false, 1e-2);
       compare_sums(problem);
     }
   }
@@ -78,7 +77,7 @@ inline void kernels_of_two_sizes() {
 // An image of height x width pixels is bright from a row or a column on. The gradient of the pixels all of whose
 // patches lie in one part is as good as if the other part were not there: what is measured is its error by its own
 // norm.
-inline void one_edge(int size, TermKind kind, bool across, std::int64_t edge, double brightness, double eps,
+inline void one_edge(int size, ConstraintKind kind, bool across, std::int64_t edge, double brightness, double eps,
                      std::int64_t height, std::int64_t width, int stride = 1) {
   scenario = "patches of " + std::to_string(size) + " stride " + std::to_string(stride) + " kind " +
              std::to_string(static_cast<int>(kind)) + (across ? " edge in column " : " edge in row ") +
@@ -121,8 +120,8 @@ inline void one_edge(int size, TermKind kind, bool across, std::int64_t edge, do
 
 inline void dark_beside_bright() {
   for (int size : {1, 3, 4, 5, 8, 9, 11, 16}) {
-    for (TermKind kind : {TermKind::kPatchCorrelation, TermKind::kLocalStatistics}) {
-      if (size == 1 && kind == TermKind::kPatchCorrelation) continue;  // no gradient
+    for (ConstraintKind kind : {ConstraintKind::kPatchCorrelation, ConstraintKind::kLocalStatistics}) {
+      if (size == 1 && kind == ConstraintKind::kPatchCorrelation) continue;  // no gradient
       const bool fixed = size == 4 || size == 8 || size == 11 || size == 16;
       for (std::int64_t edge = 18; edge < 23; ++edge) {
         one_edge(size, kind, true, edge, 1e6, 1e-3, size + 3, fixed ? 44 : 41);

@@ -33,7 +33,7 @@ class Images {
 };
 
 // Adds `scale` times the derivative of a patch's value, returns the value.
-inline double of_patch(const Images& images, const std::vector<std::int64_t>& numbers, TermKind kind, double eps,
+inline double of_patch(const Images& images, const std::vector<std::int64_t>& numbers, ConstraintKind kind, double eps,
                        double scale, std::vector<double>& gradient) {
   const double n = static_cast<double>(numbers.size());
   double mean_hat = 0, mean = 0, var_hat = eps, var = eps, cov = eps;
@@ -51,25 +51,25 @@ inline double of_patch(const Images& images, const std::vector<std::int64_t>& nu
   const double correlation = cov / (deviation_hat * deviation);
   for (std::int64_t i : numbers) {
     const double rest_hat = images.hat(i) - mean_hat, rest = images.x(i) - mean;
-    const double derivative = kind == TermKind::kPatchCorrelation
+    const double derivative = kind == ConstraintKind::kPatchCorrelation
                                   ? rest / (deviation_hat * deviation) - correlation * rest_hat / var_hat
                                   : (mean_hat - mean) + (deviation_hat - deviation) * rest_hat / deviation_hat;
     gradient[static_cast<std::size_t>(i)] += scale * derivative / n;
   }
-  if (kind == TermKind::kPatchCorrelation) return correlation;
+  if (kind == ConstraintKind::kPatchCorrelation) return correlation;
   return 0.5 * (std::pow(mean_hat - mean, 2) + std::pow(deviation_hat - deviation, 2));
 }
 
-inline Answer windowed(const Term& term, const Array& hat, const Array& x, double kappa) {
+inline Answer windowed(const Constraint& constraint, const Array& hat, const Array& x, double kappa) {
   const Images images(hat, x);
-  const geco::Patches& patches = term.patches;
+  const geco::Patches& patches = constraint.patches;
   Answer answer;
   answer.gradient.resize(static_cast<std::size_t>(hat.elements()));
   const std::int64_t channels = images.sizes[1], groups = patches.per_channel ? channels : 1;
   const std::int64_t down = (images.sizes[2] - patches.size) / patches.stride + 1;
   const std::int64_t across = (images.sizes[3] - patches.size) / patches.stride + 1;
   const double weight = 1.0 / static_cast<double>(images.sizes[0] * groups * down * across);
-  const bool correlation = term.kind == TermKind::kPatchCorrelation;
+  const bool correlation = constraint.kind == ConstraintKind::kPatchCorrelation;
   double mean = 0;
   std::vector<std::int64_t> numbers;
   for (std::int64_t b = 0; b < images.sizes[0]; ++b) {
@@ -82,8 +82,8 @@ inline Answer windowed(const Term& term, const Array& hat, const Array& x, doubl
                                         i % across * patches.stride + p % patches.size));
           }
         }
-        mean +=
-            weight * of_patch(images, numbers, term.kind, patches.eps, correlation ? -weight : weight, answer.gradient);
+        mean += weight * of_patch(images, numbers, constraint.kind, patches.eps, correlation ? -weight : weight,
+                                  answer.gradient);
       }
     }
   }

@@ -20,37 +20,37 @@ inline Problem images(const arrays::Sizes& sizes, DataType p = DataType::kFloat3
   return problem;
 }
 
-inline void add_windowed(Problem& problem, TermKind kind, std::int64_t size, std::int64_t stride = 1,
+inline void add_windowed(Problem& problem, ConstraintKind kind, std::int64_t size, std::int64_t stride = 1,
                          bool per_channel = false, double eps = 1e-3) {
-  const bool correlation = kind == TermKind::kPatchCorrelation;
-  problem.add(kind, correlation ? ScaleRule::kOneMinusKappa : ScaleRule::kKappaSquared, {0});
-  problem.terms.back().patches = {size, stride, eps, per_channel};
+  problem.add(kind, {0});
+  problem.constraints.back().patches = {size, stride, eps, per_channel};
 }
 
 inline void add_both(Problem& problem, std::int64_t size, std::int64_t stride = 1, bool per_channel = false) {
-  add_windowed(problem, TermKind::kPatchCorrelation, size, stride, per_channel);
-  add_windowed(problem, TermKind::kLocalStatistics, size, stride, per_channel);
+  add_windowed(problem, ConstraintKind::kPatchCorrelation, size, stride, per_channel);
+  add_windowed(problem, ConstraintKind::kLocalStatistics, size, stride, per_channel);
 }
 
-// All other terms as the kernels of the CPU compute them, windowed ones by definition: sums over the batch, gradients.
+// All other constraints as the kernels of the CPU compute them, windowed ones by definition: sums over the batch,
+// gradients.
 inline Outputs expected_sums(const Problem& problem, const std::vector<double>& block, Layout layout) {
   Outputs expected(problem, block, layout);
-  std::vector<Term> plain;
-  for (const Term& term : problem.terms) {
-    if (!geco::is_windowed(term.kind)) plain.push_back(term);
+  std::vector<Constraint> plain;
+  for (const Constraint& constraint : problem.constraints) {
+    if (!geco::is_windowed(constraint.kind)) plain.push_back(constraint);
   }
-  Call call = expected.call(problem, nullptr);
-  call.terms = &plain;
+  LossCall call = expected.call(problem, nullptr);
+  call.constraints = &plain;
   geco::cpu::constraint_sums(call, expected.sums.data());
-  for (const Term& term : problem.terms) {
-    if (!geco::is_windowed(term.kind)) continue;
-    const int row = term.first_row;
+  for (const Constraint& constraint : problem.constraints) {
+    if (!geco::is_windowed(constraint.kind)) continue;
+    const int row = constraint.first_row;
     const oracle::Answer answer =
-        oracle::windowed(term, problem.predictions[0], problem.targets[0], call.state.at(Row::kKappa, row));
+        oracle::windowed(constraint, problem.predictions[0], problem.targets[0], call.state.at(Row::kKappa, row));
     expected.sums[static_cast<std::size_t>(row)] = answer.constraint * static_cast<double>(problem.batch);
     if (!problem.wants_gradients) continue;
-    const double multiplier =
-        std::exp(geco::log_multiplier(term.scale, call.state, row, geco::compared_elements(call, term)));
+    const double multiplier = std::exp(geco::log_multiplier(geco::scale_rule(constraint.kind), call.state, row,
+                                                            geco::compared_elements(call, constraint)));
     Array& gradient = expected.gradients[0];
     for (std::int64_t i = 0; i < gradient.elements(); ++i) {
       gradient.set(i, gradient.get(i) + multiplier * answer.gradient[static_cast<std::size_t>(i)]);
@@ -80,7 +80,7 @@ inline void expect_gradients(const Outputs& got, const Outputs& expected, const 
 
 // Constraint vector and gradients; the same bits twice; one launch.
 inline void compare_sums(const Problem& problem, const Tolerance& tolerance = {}, Layout layout = Layout::kContiguous) {
-  const std::vector<double> block = new_block(problem.constraints);
+  const std::vector<double> block = new_block(problem.row_count);
   const Outputs expected = expected_sums(problem, block, layout);
   Outputs got(problem, block, layout), again = got;
   std::vector<double> workspace;

@@ -175,9 +175,9 @@ def compared_elements(call: LossCall) -> list[float]:
     for term, inputs in zip(terms, inputs_of_terms(terms, call.owners), strict=True):
         rule = KINDS[term.kind].elements
         elements = float(call.image_elements)
-        if rule == "compared":
+        if rule == "inputs":
             elements = sum(call.predictions[i][0].numel() for i in inputs) / term.rows
-        elif rule == "positions":
+        elif rule == "2 per position":
             height, width = call.predictions[inputs[0]].shape[-2:]
             elements = 2.0 * term.positions(height) * term.positions(width)
         result.append(elements)

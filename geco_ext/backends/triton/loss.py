@@ -213,9 +213,9 @@ def _plan(
         first_row += term.rows
         counted = KINDS[term.kind].elements
         elements = image_elements
-        if counted == "compared":
+        if counted == "inputs":
             elements = sum(items[i].per_example for i in of_term)
-        elif counted == "positions":
+        elif counted == "2 per position":
             height, width = geometry[of_term[0]].shape[-2:]
             elements = 2 * term.positions(height) * term.positions(width)
         compared.append(elements)

@@ -1,0 +1,76 @@
+// The constraint vector of a criterion as Python describes it, and a call of the loss made of it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "bindings/tensor.h"
+#include "contract.h"
+
+namespace geco::python {
+
+// What a criterion computes, read once: its constraints in the order of their rows (_C.Program).
+class ConstraintVector {
+ public:
+  void add(ConstraintKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
+           ScaleRule scale, const Patches& patches) {
+    if (scale != scale_rule(kind)) throw py::value_error("that is not the scale rule of this kind of constraint");
+    Constraint constraint;
+    constraint.kind = kind;
+    constraint.first_row = rows_;
+    constraint.rows = rows;
+    constraint.inputs = std::move(inputs);
+    constraint.mean = mean;
+    constraint.from_logits = from_logits;
+    constraint.log_gradient = log_gradient;
+    constraint.patches = patches;
+    rows_ += rows;
+    constraints_.push_back(std::move(constraint));
+  }
+
+  // Lists of tensors or None; `gradients` has one more than the others, that of kl.
+  LossCall call(const py::list& predictions, const py::list& targets, const py::list& gradients, py::handle kl,
+                py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle loss) const {
+    const std::size_t count = predictions.size();
+    if (targets.size() != count || gradients.size() != count + 1) throw py::value_error("lists of unequal lengths");
+    LossCall call;
+    describe(call, state);
+    call.inputs.reserve(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      call.inputs.push_back({tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i])});
+    }
+    call.kl = tensor_from(kl);
+    call.kl_gradient = tensor_from(gradients[count]);
+    call.batch = batch;
+    call.image_elements = image_elements;
+    if (!loss.is_none()) {
+      call.loss = address_of(loss);
+      call.loss_is_double = type_from(loss) == DataType::kFloat64;
+    }
+    return call;
+  }
+
+  // Whether its constraints can read these images.
+  bool fits(const Tensor& images) const {
+    for (const Constraint& constraint : constraints_) {
+      if (constraint.rows > 1 && (images.rank < 2 || images.sizes[1] != constraint.rows)) return false;
+      if (!is_windowed(constraint.kind)) continue;
+      if (images.rank != 4 || std::min(images.sizes[2], images.sizes[3]) < constraint.patches.size) return false;
+    }
+    return true;
+  }
+
+  void describe(LossCall& call, py::handle state) const {
+    call.constraints = &constraints_;
+    call.state = State{doubles_of(state), rows_};
+  }
+
+ private:
+  std::vector<Constraint> constraints_;
+  int rows_ = 0;
+};
+
+}  // namespace geco::python

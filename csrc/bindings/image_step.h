@@ -1,0 +1,157 @@
+// One call for the usual step of a criterion, from the tensors to the loss and its gradients; and one for its backward.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdlib>
+#include <initializer_list>
+#include <stdexcept>
+
+#include "bindings/constraints.h"
+#include "bindings/loss.h"
+#include "bindings/tensor.h"
+
+namespace geco::python {
+
+// As geco_ext.backends says; Python's environment is that of the process, and slow to ask.
+inline bool backend_is_asked_for() { return std::getenv("GECO_EXT_BACKEND") != nullptr; }
+
+// A gradient as large as its tensor. Half types get float32, so that backward rounds once, after scaling.
+inline py::object new_gradient(py::handle tensor, const Tensor& described, Tensor& gradient) {
+  static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
+  const bool rounds = described.type != DataType::kFloat32 && described.type != DataType::kFloat64;
+  PyObject* const arguments[] = {tensor.ptr(), torch().type(DataType::kFloat32).ptr()};
+  const py::object made = rounds ? owned(PyObject_Vectorcall(torch().empty_like.ptr(), arguments, 1, dtype_keyword))
+                                 : owned(PyObject_CallOneArg(torch().empty_like.ptr(), tensor.ptr()));
+  if (is_contiguous(described)) {  // then so is what is made like it, and need not be asked
+    gradient = described;
+    gradient.data = address_of(made);
+    if (rounds) gradient.type = DataType::kFloat32;
+  } else {
+    gradient = tensor_from(made);
+  }
+  return made;
+}
+
+inline py::object new_loss(py::handle state, bool is_double) {
+  static PyObject* const new_empty = PyUnicode_InternFromString("new_empty");
+  static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
+  static PyObject* const no_sizes = PyTuple_New(0);
+  const DataType type = is_double ? DataType::kFloat64 : DataType::kFloat32;
+  PyObject* const arguments[] = {state.ptr(), no_sizes, torch().type(type).ptr()};
+  return owned(PyObject_VectorcallMethod(new_empty, arguments, 2, dtype_keyword));
+}
+
+// Whether all of them are where the state is; and none of them a negated view (of a complex tensor), which has its sign
+// in a flag that an address does not show.
+inline bool are_plain_and_with(py::handle state, std::initializer_list<py::handle> tensors) {
+  static PyObject* const device_name = PyUnicode_InternFromString("device");
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  const py::object device = owned(PyObject_GetAttr(state.ptr(), device_name));
+  for (py::handle tensor : tensors) {
+    const py::object here = owned(PyObject_GetAttr(tensor.ptr(), device_name));
+    if (PyObject_RichCompareBool(here.ptr(), device.ptr(), Py_EQ) != 1) return false;
+    if (owned(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)).ptr() == Py_True) return false;
+  }
+  return true;
+}
+
+// A call of a criterion that looks at the images alone, from the tensors to the loss and its gradients: for small
+// images the Python between a check and a kernel costs more than the kernel. Whatever is not the usual case (tensors on
+// several devices, a target that wants a gradient, bad input) returns None and takes the way of all calls.
+template <class Device>
+py::object usual_image_step(const ConstraintVector& constraints, const MultiplierUpdate* update, py::handle x_hat,
+                            py::handle x, py::handle kl, py::handle state, bool grad_enabled, const Device& device) {
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  if (backend_is_asked_for()) return py::none();
+  if (!are_plain_and_with(state, {x_hat, x, kl})) return py::none();
+  LossCall call;
+  Input image{tensor_from(x_hat), tensor_from(x), {}};
+  call.kl = tensor_from(kl);
+  const Tensor& prediction = image.prediction;
+  for (DataType type : {prediction.type, image.target.type, call.kl.type}) {
+    if (type == DataType::kInt64) return py::none();
+  }
+  if (prediction.rank < 1 || prediction.rank != image.target.rank || prediction.elements() == 0) return py::none();
+  for (int d = 0; d < prediction.rank; ++d) {
+    if (prediction.sizes[d] != image.target.sizes[d]) return py::none();
+  }
+  if (!constraints.fits(prediction)) return py::none();
+  call.batch = prediction.sizes[0];
+  if (call.kl.rank > 1 || (call.kl.rank == 1 && call.kl.sizes[0] != call.batch)) return py::none();
+  if (grad_enabled && attribute_is_true(x, requires_grad)) return py::none();
+
+  bool rounds = false;
+  const auto gradient_of = [&](py::handle tensor, const Tensor& described, Tensor& gradient) {
+    if (!grad_enabled || !attribute_is_true(tensor, requires_grad)) return py::object(py::none());
+    const py::object made = new_gradient(tensor, described, gradient);
+    rounds = rounds || gradient.type != described.type;
+    return made;
+  };
+  const py::object image_gradient = gradient_of(x_hat, prediction, image.gradient);
+  const py::object kl_gradient = gradient_of(kl, call.kl, call.kl_gradient);
+  call.loss_is_double = prediction.type == DataType::kFloat64;
+  const py::object loss = new_loss(state, call.loss_is_double);
+
+  call.inputs.push_back(image);
+  call.loss = address_of(loss);
+  call.image_elements = prediction.elements() / call.batch;
+  call.update = update;
+  constraints.describe(call, state);
+  {
+    py::gil_scoped_release release;
+    device.lagrangian(call);
+  }
+  return py::make_tuple(loss, kl_gradient, image_gradient, rounds);
+}
+
+template <class Device>
+py::object image_step(const ConstraintVector& constraints, const MultiplierUpdate* update, py::handle x_hat,
+                      py::handle x, py::handle kl, py::handle state, bool grad_enabled, const Device& device) {
+  try {
+    return usual_image_step(constraints, update, x_hat, x, kl, state, grad_enabled, device);
+  } catch (const py::builtin_exception&) {  // a type or a rank that tensor_from does not know; nothing has run yet
+    return py::none();
+  } catch (const std::invalid_argument&) {  // more than a kernel takes, as its plan found out; nor has it here
+    return py::none();
+  }
+}
+
+// The gradients of such a call times the incoming one, in place; false, and nothing done, where a backend is asked for.
+template <class Device>
+bool image_step_backward(py::handle kl_gradient, py::handle image_gradient, py::handle incoming, const Device& device) {
+  if (backend_is_asked_for()) return false;
+  Tensor gradients[2];
+  int count = 0;
+  for (py::handle gradient : {kl_gradient, image_gradient}) {
+    if (!gradient.is_none()) gradients[count++] = numbers_from(gradient);
+  }
+  const Tensor factor = numbers_from(incoming);
+  py::gil_scoped_release release;
+  device.scale_gradients(gradients, gradients, count, factor);
+  return true;
+}
+
+template <class Device, class... Where>
+void bind_image_step(py::module_& module, Arguments<Where...>) {
+  module.def("image_step", [](const ConstraintVector& constraints, const MultiplierUpdate* update, py::handle x_hat,
+                              py::handle x, py::handle kl, py::handle state, bool grad_enabled, Where... where) {
+    return image_step(constraints, update, x_hat, x, kl, state, grad_enabled, Device(where...));
+  });
+}
+
+template <class Device, class... Where>
+void bind_image_step_backward(py::module_& module, Arguments<Where...>) {
+  module.def("image_step_backward",
+             [](py::handle kl_gradient, py::handle image_gradient, py::handle incoming, Where... where) {
+               return image_step_backward(kl_gradient, image_gradient, incoming, Device(where...));
+             });
+}
+
+template <class Device>
+void bind_image_step(py::module_& module) {
+  bind_image_step<Device>(module, typename Device::Launch());
+  bind_image_step_backward<Device>(module, typename Device::Scale());
+}
+
+}  // namespace geco::python

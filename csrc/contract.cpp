@@ -1,0 +1,102 @@
+#include "contract.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace geco {
+
+std::int64_t Tensor::elements() const {
+  std::int64_t count = 1;
+  for (int d = 0; d < rank; ++d) count *= sizes[d];
+  return count;
+}
+
+namespace {
+
+double elements_per_example(const Input& input) {
+  return static_cast<double>(input.prediction.elements() / input.prediction.sizes[0]);
+}
+
+}  // namespace
+
+double compared_elements(const LossCall& call, const Constraint& constraint) {
+  switch (element_rule(constraint.kind)) {
+    case ElementRule::kOfInputs: {
+      double elements = 0;
+      for (int i : constraint.inputs) elements += elements_per_example(call.inputs[i]);
+      return elements / constraint.rows;
+    }
+    case ElementRule::kOfImage: return static_cast<double>(call.image_elements);
+    case ElementRule::kOfPositions: {
+      const std::int64_t* sizes = call.inputs[constraint.inputs[0]].prediction.sizes;
+      return 2.0 *
+             static_cast<double>(positions(sizes[2], constraint.patches) * positions(sizes[3], constraint.patches));
+    }
+    case ElementRule::kNone: break;
+  }
+  return 0;
+}
+
+double squared_error_weight(const Constraint& constraint, const Input& input) {
+  if (!constraint.mean) return 1.0;
+  return static_cast<double>(constraint.rows) /
+         (static_cast<double>(constraint.inputs.size()) * elements_per_example(input));
+}
+
+std::int64_t numbers_of_patch(const Patches& patches, const Input& images) {
+  return patches.size * patches.size * (patches.per_channel ? 1 : images.prediction.sizes[1]);
+}
+
+double patch_weight(const Patches& patches, const Input& images) {
+  const std::int64_t* sizes = images.prediction.sizes;
+  const std::int64_t groups = patches.per_channel ? sizes[1] : 1;
+  return 1.0 / static_cast<double>(groups * positions(sizes[2], patches) * positions(sizes[3], patches));
+}
+
+LoopNest loop_nest(const Input& input, bool per_channel) {
+  LoopNest result;
+  std::vector<Dimension> dimensions;
+  const Tensor& order = input.gradient ? input.gradient : input.prediction;
+  for (int d = 0; d < input.prediction.rank; ++d) {
+    const Dimension dimension{input.prediction.sizes[d], input.prediction.strides[d], input.target.strides[d],
+                              order.strides[d]};
+    if (per_channel && d == 1) {
+      result.channel = dimension;
+    } else if (dimension.size != 1) {
+      dimensions.push_back(dimension);
+    }
+  }
+  std::stable_sort(dimensions.begin(), dimensions.end(),
+                   [](const Dimension& a, const Dimension& b) { return a.gradient > b.gradient; });
+  std::vector<Dimension> merged;
+  for (const Dimension& d : dimensions) {
+    Dimension* last = merged.empty() ? nullptr : &merged.back();
+    if (last && last->prediction == d.prediction * d.size && last->target == d.target * d.size &&
+        last->gradient == d.gradient * d.size) {
+      *last = {last->size * d.size, d.prediction, d.target, d.gradient};
+    } else {
+      merged.push_back(d);
+    }
+  }
+  if (!merged.empty()) {
+    result.inner = merged.back();
+    merged.pop_back();
+  }
+  for (const Dimension& d : merged) result.iterations *= d.size;
+  result.outer = std::move(merged);
+  return result;
+}
+
+Offsets offsets_of(const LoopNest& loops, std::int64_t channel, std::int64_t iteration) {
+  Offsets at{channel * loops.channel.prediction, channel * loops.channel.target, channel * loops.channel.gradient};
+  for (auto d = loops.outer.rbegin(); d != loops.outer.rend(); ++d) {
+    const std::int64_t index = iteration % d->size;
+    iteration /= d->size;
+    at.prediction += index * d->prediction;
+    at.target += index * d->target;
+    at.gradient += index * d->gradient;
+  }
+  return at;
+}
+
+}  // namespace geco

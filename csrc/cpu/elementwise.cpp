@@ -1,0 +1,244 @@
+#include "math/elementwise.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "cpu/constraints.h"
+#include "cpu/isa/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/step.h"
+#include "math/half.h"
+
+namespace geco::cpu {
+
+double read_element(const Tensor& tensor, std::int64_t offset) {
+  switch (tensor.type) {
+    case DataType::kFloat32: return static_cast<const float*>(tensor.data)[offset];
+    case DataType::kFloat64: return static_cast<const double*>(tensor.data)[offset];
+    case DataType::kFloat16: return to_float(static_cast<const Half*>(tensor.data)[offset]);
+    case DataType::kBFloat16: return to_float(static_cast<const BFloat16*>(tensor.data)[offset]);
+    default: return static_cast<double>(static_cast<const std::int64_t*>(tensor.data)[offset]);
+  }
+}
+
+void write_element(const Tensor& tensor, std::int64_t offset, double value) {
+  if (tensor.type == DataType::kFloat64) {
+    static_cast<double*>(tensor.data)[offset] = value;
+  } else {
+    static_cast<float*>(tensor.data)[offset] = static_cast<float>(value);
+  }
+}
+
+namespace {
+
+// A step that moves more than the last cache holds writes its gradient past the caches: the line need not be read
+// before it is overwritten (3N of traffic instead of 4N). Below that size it would only push the gradient out of the
+// cache that backward reads it from. Measured at 0.78 of torch.add's time above, 1.7 times below (bench/README.md).
+std::int64_t last_cache_bytes() {
+  static const std::int64_t bytes = [] {
+    long found = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    found = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return found > 0 ? static_cast<std::int64_t>(found) : std::int64_t{32} << 20;
+  }();
+  return bytes;
+}
+
+constexpr std::int64_t kChunk = 1 << 14;  // elements that a thread takes at a time
+
+const char* element(const Tensor& tensor, std::int64_t offset) {
+  return static_cast<const char*>(tensor.data) + offset * size_of(tensor.type);
+}
+
+// One pass over an input: per channel (or once) the sum of squared differences, and the gradient.
+std::vector<double> squared_error_sums(const Input& input, const std::vector<double>& coefficients, int threads) {
+  const bool per_channel = coefficients.size() > 1;
+  const LoopNest loops = loop_nest(input, per_channel);
+  const std::int64_t channels = loops.channel.size;
+  const std::int64_t pieces = (loops.inner.size + kChunk - 1) / kChunk;                // a long loop is cut,
+  const std::int64_t together = std::max<std::int64_t>(1, kChunk / loops.inner.size);  // short ones are bundled
+  const std::int64_t items = pieces > 1 ? loops.iterations * pieces : (loops.iterations + together - 1) / together;
+  const std::int64_t elements = input.prediction.elements();
+  const bool stream = 3 * elements * std::int64_t{sizeof(float)} > last_cache_bytes();
+  const SquaredErrorLoop run_loop =
+      kernels().squared_error[static_cast<int>(input.prediction.type)][static_cast<int>(input.target.type)];
+
+  std::vector<double> partial(static_cast<std::size_t>(channels * items));
+  const auto piece = [&](std::int64_t channel, std::int64_t iteration, std::int64_t begin, std::int64_t length) {
+    const Offsets at = offsets_of(loops, channel, iteration);
+    InnerLoop loop{};
+    loop.prediction = element(input.prediction, at.prediction + begin * loops.inner.prediction);
+    loop.target = element(input.target, at.target + begin * loops.inner.target);
+    if (input.gradient) {
+      loop.gradient = const_cast<char*>(element(input.gradient, at.gradient + begin * loops.inner.gradient));
+    }
+    loop.length = length;
+    loop.prediction_stride = loops.inner.prediction;
+    loop.target_stride = loops.inner.target;
+    loop.gradient_stride = loops.inner.gradient;
+    return run_loop(loop, coefficients[static_cast<std::size_t>(channel)], stream);
+  };
+  parallel_for(channels * items, elements < kParallelElements ? 1 : threads, [&](std::int64_t index) {
+    const std::int64_t channel = index / items, item = index % items;
+    double sum = 0;
+    if (pieces > 1) {
+      const std::int64_t begin = item % pieces * kChunk;
+      sum = piece(channel, item / pieces, begin, std::min(kChunk, loops.inner.size - begin));
+    } else {
+      const std::int64_t last = std::min(loops.iterations, (item + 1) * together);
+      for (std::int64_t iteration = item * together; iteration < last; ++iteration) {
+        sum += piece(channel, iteration, 0, loops.inner.size);
+      }
+    }
+    partial[static_cast<std::size_t>(index)] = sum;
+  });
+
+  std::vector<double> sums(static_cast<std::size_t>(channels), 0.0);
+  for (std::int64_t index = 0; index < channels * items; ++index) {
+    sums[static_cast<std::size_t>(index / items)] += partial[static_cast<std::size_t>(index)];
+  }
+  return sums;
+}
+
+}  // namespace
+
+SquaredErrors::SquaredErrors(const LossCall& call, int input) : call_(call), input_(call.inputs[input]) {
+  for (const Constraint& constraint : *call.constraints) {
+    const bool reads = std::find(constraint.inputs.begin(), constraint.inputs.end(), input) != constraint.inputs.end();
+    if (constraint.kind != ConstraintKind::kSquaredError || !reads) continue;
+    constraints_.push_back(&constraint);
+    channels_ = std::max(channels_, constraint.rows);
+  }
+}
+
+std::vector<double> SquaredErrors::coefficients() const {
+  std::vector<double> coefficients(static_cast<std::size_t>(channels_), 0.0);
+  for (const Constraint* constraint : constraints_) {
+    const double weight = squared_error_weight(*constraint, input_), elements = compared_elements(call_, *constraint);
+    for (int c = 0; c < channels_; ++c) {
+      const int row = constraint->first_row + (constraint->rows > 1 ? c : 0);
+      const double multiplier = std::exp(log_multiplier(scale_rule(constraint->kind), call_.state, row, elements));
+      coefficients[c] += squared_error_coefficient(multiplier, weight, static_cast<double>(call_.batch));
+    }
+  }
+  return coefficients;
+}
+
+void SquaredErrors::add(const std::vector<double>& sums, double* c_hat) const {
+  for (const Constraint* constraint : constraints_) {
+    const double weight = squared_error_weight(*constraint, input_);
+    for (int c = 0; c < channels_; ++c) {
+      c_hat[constraint->first_row + (constraint->rows > 1 ? c : 0)] +=
+          weight * sums[c] / static_cast<double>(call_.batch);
+    }
+  }
+}
+
+void squared_errors(const LossCall& call, double* c_hat) {
+  for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
+    const SquaredErrors constraints(call, i);
+    if (constraints.channels() == 0 || has_patches(call, i)) continue;
+    constraints.add(squared_error_sums(call.inputs[i], constraints.coefficients(), call.threads), c_hat);
+  }
+  for (const Constraint& constraint : *call.constraints) {
+    if (constraint.kind != ConstraintKind::kSquaredError) continue;
+    for (int row = constraint.first_row; row < constraint.first_row + constraint.rows; ++row) {
+      c_hat[row] = constraint_value(scale_rule(constraint.kind), c_hat[row], call.state.at(Row::kKappa, row));
+    }
+  }
+}
+
+double mean_of_examples(const Tensor& values, const Tensor& gradient, double multiplier) {
+  const std::int64_t count = values.elements();
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) sum += read_element(values, i * values.strides[0]);
+  if (gradient) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      write_element(gradient, i * gradient.strides[0], multiplier / static_cast<double>(count));
+    }
+  }
+  return sum / static_cast<double>(count);
+}
+
+void scalar(const LossCall& call, const Constraint& constraint, double* c_hat) {
+  const Input& input = call.inputs[constraint.inputs[0]];
+  const ScaleRule rule = scale_rule(constraint.kind);
+  const double log_lambda = log_multiplier(rule, call.state, constraint.first_row, compared_elements(call, constraint));
+  const double mean = mean_of_examples(input.prediction, input.gradient, std::exp(log_lambda));
+  c_hat[constraint.first_row] = constraint_value(rule, mean, call.state.at(Row::kKappa, constraint.first_row));
+}
+
+// CLA: C = kappa - c(x_hat)[label]. A label out of range makes the constraint NaN.
+void class_probability(const LossCall& call, const Constraint& constraint, double* c_hat) {
+  const Input& input = call.inputs[constraint.inputs[0]];
+  const int row = constraint.first_row;
+  const double batch = static_cast<double>(call.batch), kappa = call.state.at(Row::kKappa, row);
+  const ScaleRule rule = scale_rule(constraint.kind);
+  const double multiplier = std::exp(log_multiplier(rule, call.state, row, compared_elements(call, constraint)));
+  const std::int64_t classes = input.prediction.sizes[1];
+  std::vector<double> p(static_cast<std::size_t>(classes));
+  double sum = 0;
+  for (std::int64_t b = 0; b < call.batch; ++b) {
+    const std::int64_t label = static_cast<const std::int64_t*>(input.target.data)[b * input.target.strides[0]];
+    for (std::int64_t j = 0; j < classes; ++j) {
+      p[j] = read_element(input.prediction, b * input.prediction.strides[0] + j * input.prediction.strides[1]);
+    }
+    if (constraint.from_logits) {
+      const double largest = *std::max_element(p.begin(), p.end());
+      double total = 0;
+      for (double& value : p) total += value = std::exp(value - largest);
+      for (double& value : p) value /= total;
+    }
+    const double p_label = label >= 0 && label < classes ? p[label] : std::numeric_limits<double>::quiet_NaN();
+    sum += constraint_value(rule, p_label, kappa);
+    if (!input.gradient) continue;
+    for (std::int64_t j = 0; j < classes; ++j) {
+      const bool is_label = j == label;
+      const double derivative =
+          class_derivative(constraint.from_logits, constraint.log_gradient, p_label, p[j], is_label);
+      write_element(input.gradient, b * input.gradient.strides[0] + j * input.gradient.strides[1],
+                    sign_of_measured(rule) * multiplier * derivative / batch);
+    }
+  }
+  c_hat[row] = sum / batch;
+}
+
+namespace {
+
+constexpr std::int64_t kScaleChunk = 1 << 15;
+
+// Buffers and outputs are dense and share their strides, so memory order is the same in both.
+void scale_gradient(const Tensor& gradient, const Tensor& output, double factor, int threads) {
+  const std::int64_t elements = gradient.elements();
+  const bool is_double = gradient.type == DataType::kFloat64;
+  const ScaleLoop scale = kernels().scale[static_cast<int>(output.type)];
+  const std::int64_t chunks = (elements + kScaleChunk - 1) / kScaleChunk;
+  parallel_for(chunks, elements < kParallelElements ? 1 : threads, [&](std::int64_t item) {
+    const std::int64_t begin = item * kScaleChunk, length = std::min(kScaleChunk, elements - begin);
+    if (is_double) {
+      const double* in = static_cast<const double*>(gradient.data) + begin;
+      double* out = static_cast<double*>(output.data) + begin;
+      for (std::int64_t i = 0; i < length; ++i) out[i] = in[i] * factor;
+    } else {
+      scale(static_cast<const float*>(gradient.data) + begin,
+            static_cast<char*>(output.data) + begin * size_of(output.type), length, static_cast<float>(factor));
+    }
+  });
+}
+
+}  // namespace
+
+void scale_gradients(const Tensor* gradients, const Tensor* outputs, int count, double factor, int threads) {
+  for (int i = 0; i < count; ++i) {
+    const bool in_place = outputs[i].data == gradients[i].data;
+    if (in_place && factor == 1.0) continue;
+    scale_gradient(gradients[i], outputs[i], factor, threads);
+  }
+}
+
+}  // namespace geco::cpu

@@ -1,2 +1,0 @@
-#define GECO_MODELS avx2_models
-#include "cpu/model_rows.inl"

@@ -1,2 +1,0 @@
-#define GECO_MODELS baseline_models
-#include "cpu/model_rows.inl"

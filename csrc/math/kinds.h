@@ -1,0 +1,72 @@
+// The kinds of constraint that kernels compute, each listed once: a new one is a line here, and its formula.
+// Python compares its own tables with these when it is imported (geco_ext._C.kinds and geco_ext._C.scale_rules).
+#pragma once
+
+#include "math/macros.h"
+
+namespace geco {
+
+// What a tolerance kappa means: the scale s of the constraint, and the constraint C <= 0 of a measured value m, which
+// grows with m (sign 1) or falls (sign -1). Formulas: math/multiplier.h.
+//   enumerator, name, sign                  s            C
+#define GECO_SCALE_RULES(X)                                       \
+  X(kKappaSquared, "kappa^2", 1)   /* kappa^2      m - kappa^2 */ \
+  X(kOneMinusKappa, "1-kappa", -1) /* 1 - kappa    kappa - m   */ \
+  X(kOwn, "own", 1)                /* as given     m           */
+
+// What D of the natural multiplier lambda* = D / (2 s) counts.
+//   enumerator, name
+#define GECO_ELEMENT_RULES(X)                                                          \
+  X(kOfInputs, "inputs")            /* numbers of an example of its inputs, per row */ \
+  X(kOfImage, "image")              /* numbers of an example of x_hat               */ \
+  X(kOfPositions, "2 per position") /* a mean and a deviation for each patch        */ \
+  X(kNone, "none")                  /* lambda* is given                             */
+
+//   enumerator, name in Python, scale rule, is it windowed (statistics of patches), element rule
+#define GECO_CONSTRAINT_KINDS(X)                                             \
+  X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)         \
+  X(kClassProbability, "class_probability", kOneMinusKappa, false, kOfImage) \
+  X(kScalar, "scalar", kOwn, false, kNone)                                   \
+  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage)          \
+  X(kLocalStatistics, "local_statistics", kKappaSquared, true, kOfPositions)
+
+#define GECO_ENUMERATOR(enumerator, ...) enumerator,
+enum class ScaleRule : int { GECO_SCALE_RULES(GECO_ENUMERATOR) };
+enum class ElementRule : int { GECO_ELEMENT_RULES(GECO_ENUMERATOR) };
+enum class ConstraintKind : int { GECO_CONSTRAINT_KINDS(GECO_ENUMERATOR) };
+#undef GECO_ENUMERATOR
+
+#define GECO_CASE(enumerator, name, sign) \
+  case ScaleRule::enumerator: return sign;
+// Of the measured value in the constraint.
+GECO_HD constexpr double sign_of_measured(ScaleRule rule) {
+  switch (rule) { GECO_SCALE_RULES(GECO_CASE) }
+  return 0;
+}
+#undef GECO_CASE
+
+#define GECO_CASE(enumerator, name, scale, windowed, elements) \
+  case ConstraintKind::enumerator: return ScaleRule::scale;
+GECO_HD constexpr ScaleRule scale_rule(ConstraintKind kind) {
+  switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
+  return ScaleRule::kOwn;
+}
+#undef GECO_CASE
+
+#define GECO_CASE(enumerator, name, scale, windowed, elements) \
+  case ConstraintKind::enumerator: return windowed;
+GECO_HD constexpr bool is_windowed(ConstraintKind kind) {
+  switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
+  return false;
+}
+#undef GECO_CASE
+
+#define GECO_CASE(enumerator, name, scale, windowed, elements) \
+  case ConstraintKind::enumerator: return ElementRule::elements;
+GECO_HD constexpr ElementRule element_rule(ConstraintKind kind) {
+  switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
+  return ElementRule::kNone;
+}
+#undef GECO_CASE
+
+}  // namespace geco

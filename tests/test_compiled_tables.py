@@ -1,0 +1,51 @@
+"""What the compiled kernels and Python both list says the same on both sides."""
+
+import pytest
+import torch
+
+from geco_ext import state
+from geco_ext.backends import native
+from geco_ext.contract import KINDS
+
+COMPILED, REASON = native.extension()
+
+pytestmark = pytest.mark.skipif(REASON is not None, reason="needs the compiled extension")
+
+
+def in_order(numbers: dict[str, int]) -> tuple[str, ...]:
+    """Names in the order of their numbers, which are 0, 1, ..."""
+    names = tuple(sorted(numbers, key=numbers.__getitem__))
+    assert [numbers[name] for name in names] == list(range(len(names)))
+    return names
+
+
+def test_kinds_of_constraint():
+    assert tuple(kind["name"] for kind in COMPILED.kinds) == in_order(native.TERM_KINDS)
+    for kind in COMPILED.kinds:
+        expected = KINDS[kind["name"]]
+        assert (kind["scale_rule"], kind["elements"], kind["windowed"]) == expected
+
+
+def test_scale_rules_decide_on_the_sign():
+    """A larger correlation or probability satisfies its constraint, a smaller error does."""
+    assert {kind["name"]: kind["sign"] for kind in COMPILED.kinds} == {
+        "squared_error": 1,
+        "class_probability": -1,
+        "scalar": 1,
+        "patch_ncc": -1,
+        "local_statistics": 1,
+    }
+    assert COMPILED.scale_rules == in_order(native.SCALE_RULES)
+
+
+def test_violations_state_and_types():
+    assert COMPILED.violations == in_order(native.VIOLATIONS)
+    assert COMPILED.state_rows == state.ROWS
+    assert COMPILED.counters == state.COUNTERS
+    assert tuple(getattr(torch, name) for name in COMPILED.data_types) == tuple(native.DTYPES)
+
+
+def test_a_scale_rule_of_another_kind_is_refused():
+    one_minus_kappa = native.SCALE_RULES["1-kappa"]
+    with pytest.raises(ValueError, match="scale rule"):
+        COMPILED.Program().add(0, 1, [0], True, True, False, one_minus_kappa, 1, 1, 0.0, False)
