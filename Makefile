@@ -17,8 +17,9 @@ $(VENV)/train.installed: $(SOURCES)
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[train]"
 	@touch $@
 
+# The package is installed by now: pip adds what the tests need, and does not build the extension once more.
 $(VENV)/test.installed: $(VENV)/train.installed
-	@$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	@$(PIP) install --quiet --constraint constraints.txt "geco-ext[test]"
 	@touch $@
 
 $(VENV)/dev.installed: $(VENV)/test.installed
