@@ -17,8 +17,9 @@ $(VENV)/train.installed: $(SOURCES)
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[train]"
 	@touch $@
 
+# The package is installed by now: pip adds what the tests need, and does not build the extension once more.
 $(VENV)/test.installed: $(VENV)/train.installed
-	@$(PIP) install --quiet --constraint constraints.txt --editable ".[test]"
+	@$(PIP) install --quiet --constraint constraints.txt "geco-ext[test]"
 	@touch $@
 
 $(VENV)/dev.installed: $(VENV)/test.installed
@@ -30,11 +31,11 @@ demo: $(VENV)/train.installed
 	@$(BIN)/geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
 
 test: $(VENV)/test.installed
-	@$(BIN)/python -m pytest -n 2 -m "not sanitize" tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not sanitize" tests
 
-# The kernels, built as C++ under the sanitizers of GCC; a worker builds what all tests of a file run.
+# The kernels, built as C++ under the sanitizers of GCC; a worker builds what all tests with one sanitizer run.
 sanitize: $(VENV)/test.installed
-	@$(BIN)/python -m pytest -n 2 --dist loadscope -m sanitize tests
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m sanitize tests
 
 bench: $(VENV)/test.installed
 	@$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 IS_X86_64 = platform.machine() in ("x86_64", "AMD64")
 KERNELS = [*sorted((ROOT / "csrc/cpu").rglob("*.cpp")), ROOT / "csrc/contract.cpp"]
 OF_EACH_SET = ROOT / "csrc/cpu/isa/kernels.cpp"  # compiled for every instruction set
-FLAGS = ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", "-DGECO_STD_THREADS"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fno-omit-frame-pointer", "-pthread", "-DGECO_STD_THREADS"]
 INCLUDES = [f"-I{ROOT / folder}" for folder in ("csrc", "tests/cpu", "tests/cuda")]
 
 # As in CMakeLists.txt.
@@ -48,7 +48,9 @@ def compile_file(source, folder, flags, instruction_set=None):
     return compiled
 
 
-@pytest.fixture(scope="module", params=SANITIZERS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(f"cpu, {name}")) for name in SANITIZERS]
+)
 def sanitizer(request, tmp_path_factory):
     """Name of a sanitizer that works here."""
     folder = tmp_path_factory.mktemp("works")

@@ -7,7 +7,9 @@
 // shim::Faults leaves out the n-th barrier or fence of every thread, to prove that.
 #pragma once
 
+#if !defined(__x86_64__)
 #include <ucontext.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -64,6 +66,61 @@ struct alignas(16) uint4 {
 
 namespace shim {
 
+// A stack, on its top what a function keeps for its caller. swapcontext would call the system twice at every barrier of
+// every thread, for the mask of signals: most of the time of a kernel.
+#if defined(__x86_64__)
+struct Fiber {
+  void* top = nullptr;
+};
+
+// Keeps the top of this stack in *from, goes on with the other.
+extern "C" void shim_switch_stack(void** from, void* to);
+asm(R"(
+  .pushsection .text
+  .weak shim_switch_stack
+  .type shim_switch_stack, @function
+shim_switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .size shim_switch_stack, . - shim_switch_stack
+  .popsection
+)");
+
+inline void switch_fiber(Fiber& from, Fiber& to) { shim_switch_stack(&from.top, to.top); }
+
+inline void make_fiber(Fiber& fiber, char* stack, std::size_t size, void (*entry)()) {
+  void** top = reinterpret_cast<void**>(reinterpret_cast<std::uintptr_t>(stack + size) & ~std::uintptr_t{15});
+  *--top = nullptr;  // where the entry would return to; it never does
+  *--top = reinterpret_cast<void*>(entry);
+  for (int i = 0; i < 6; ++i) *--top = nullptr;  // registers
+  fiber.top = top;
+}
+#else
+using Fiber = ucontext_t;
+
+inline void switch_fiber(Fiber& from, Fiber& to) { swapcontext(&from, &to); }
+
+inline void make_fiber(Fiber& fiber, char* stack, std::size_t size, void (*entry)()) {
+  getcontext(&fiber);
+  fiber.uc_stack.ss_sp = stack;
+  fiber.uc_stack.ss_size = size;
+  makecontext(&fiber, entry, 0);
+}
+#endif
+
 // What the tests choose.
 struct Settings {
   int blocks_in_flight = 1 << 20;
@@ -102,12 +159,12 @@ struct Thread {
   bool fenced = false;         // since then
   bool done = false;
   int barriers = 0, fences = 0;
-  ucontext_t context;
+  Fiber place;
   void* fiber = nullptr;
 };
 
 inline Thread* running;
-inline ucontext_t host;
+inline Fiber host;
 inline void* host_fiber;
 inline char launch_order[16];
 inline const std::function<void()>* body;
@@ -120,7 +177,7 @@ SHIM_UNSEEN inline void yield() {
 #if SHIM_TSAN
   __tsan_switch_to_fiber(host_fiber, 1);  // 1: orders nothing
 #endif
-  swapcontext(&self()->context, &host);
+  switch_fiber(self()->place, host);
 }
 
 SHIM_UNSEEN inline void wait(Group& group) {
@@ -185,7 +242,7 @@ SHIM_UNSEEN inline void resume(Thread& thread) {
 #if SHIM_TSAN
   __tsan_switch_to_fiber(thread.fiber, 1);
 #endif
-  swapcontext(&host, &thread.context);
+  switch_fiber(host, thread.place);
 }
 
 inline void run_blocks(unsigned first, unsigned count, unsigned blocks, int threads, std::size_t shared_size) {
@@ -209,11 +266,9 @@ inline void run_blocks(unsigned first, unsigned count, unsigned blocks, int thre
       thread.of_warp = &of_warps[b * static_cast<unsigned>(warps) + static_cast<unsigned>(t / 32)];
       ++thread.of_warp->size;
       thread.shared = shared[b].get();
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = stacks[static_cast<std::size_t>(&thread - all.data())].get();
-      thread.context.uc_stack.ss_size = kStack;
-      ASAN_UNPOISON_MEMORY_REGION(thread.context.uc_stack.ss_sp, kStack);  // of the fiber before
-      makecontext(&thread.context, run_thread, 0);
+      char* stack = stacks[static_cast<std::size_t>(&thread - all.data())].get();
+      ASAN_UNPOISON_MEMORY_REGION(stack, kStack);  // of the fiber before
+      make_fiber(thread.place, stack, kStack, run_thread);
 #if SHIM_TSAN
       thread.fiber = __tsan_create_fiber(0);
 #endif

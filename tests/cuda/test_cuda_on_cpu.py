@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ BARRIERS = {"run_lagrangian": 6, "run_windows": 6, "run_models": 3}
 PROGRAMS = [ROOT / f"tests/cuda/{name}.cpp" for name in BARRIERS]
 MODEL_KERNELS = [*(ROOT / f"csrc/cuda/{name}.cu" for name in ("gaussian", "lstm_gates", "affine_coupling"))]
 THREADS = 64  # of a block: two warps, enough for every barrier to matter
-FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-strict-aliasing", "-pthread"]
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fno-strict-aliasing", "-pthread"]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda'}"]
-THREAD = ["-fsanitize=thread"]
-ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # alignment among what is undefined
+# With functions and lines for the reports; variables as well would take a third longer to compile.
+THREAD = ["-fsanitize=thread", "-g1"]
+ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"]  # alignment among what is undefined
 
 PROPERTIES = [
     "tests/test_backends.py",
@@ -59,19 +61,25 @@ def compiled(source: Path, folder: Path, *flags: str, threads: int = THREADS) ->
     return output
 
 
+def all_compiled(sources: list[Path], folder: Path, *flags: str, threads: int = THREADS) -> list[Path]:
+    """On every core: where the sanitizers are run, little else is left to do meanwhile."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda source: compiled(source, folder, *flags, threads=threads), sources))
+
+
 def build(folder: Path, *flags: str) -> dict[str, Path]:
     """The programs, by name."""
-    return linked(folder, [compiled(source, folder, *flags) for source in HOST], KERNELS, PROGRAMS, *flags)
+    return linked(folder, all_compiled(HOST, folder, *flags), KERNELS, PROGRAMS, *flags)
 
 
 def linked(
     folder: Path, host: list[Path], kernels: list[Path], programs: list[Path], *flags: str, threads: int = THREADS
 ) -> dict[str, Path]:
     """Programs with kernels whose blocks have so many threads."""
-    objects = [*host, *(compiled(source, folder, *flags, threads=threads) for source in kernels)]
-    for source in programs:
-        program = compiled(source, folder, *flags, threads=threads)
-        compiler(*flags, program, *objects, "-o", folder / source.stem)
+    objects = all_compiled([*kernels, *programs], folder, *flags, threads=threads)
+    shared, mains = objects[: len(kernels)], objects[len(kernels) :]
+    for main, source in zip(mains, programs, strict=True):
+        compiler(*flags, main, *host, *shared, "-o", folder / source.stem)
     return {source.stem: folder / source.stem for source in programs}
 
 
@@ -149,6 +157,7 @@ def test_devices_are_left_as_they_were_found(plain, tmp_path):
 
 
 @pytest.mark.sanitize
+@pytest.mark.xdist_group("cuda, thread")
 @pytest.mark.parametrize("program", BARRIERS)
 def test_barriers_and_fences_are_all_there_and_all_needed(under_thread_sanitizer, program):
     """No data race with them; a report whenever threads leave out their n-th barrier or fence."""
@@ -161,6 +170,7 @@ def test_barriers_and_fences_are_all_there_and_all_needed(under_thread_sanitizer
 
 
 @pytest.mark.sanitize
+@pytest.mark.xdist_group("cuda, address")
 @pytest.mark.parametrize("program", BARRIERS)
 def test_memory_is_used_as_it_may_be(under_address_sanitizer, program):
     result = run(under_address_sanitizer[program], "memory")
@@ -180,7 +190,7 @@ def test_the_backend_passes_the_tests_of_all_backends(plain, tmp_path):
         '-DGECO_CUDA_VERSION="none"',
     ]
     folders = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    bindings = [compiled(source, tmp_path, "-fvisibility=hidden", *macros, *folders) for source in BINDINGS]
+    bindings = all_compiled(BINDINGS, tmp_path, "-fvisibility=hidden", *macros, *folders)
     kernels = [path for path in plain["run_windows"].parent.glob("*.o") if not path.name.startswith("cuda_run_")]
     compiler("-shared", *bindings, *kernels, "-o", extension)
     environment = {**os.environ, "GECO_EXT_SHIM_EXTENSION": str(extension), "PYTHONPATH": str(ROOT / "tests/cuda")}

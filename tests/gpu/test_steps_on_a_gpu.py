@@ -73,14 +73,14 @@ def test_new_data_in_the_captured_tensors(kind, device):
 
 def test_two_streams_at_once(kind, device):
     """Two criteria, each on a stream of its own, do not see each other."""
-    shape = (8, 3, 128, 125) if device.type == "cuda" else (2, 3, 12, 11)
+    shape, count = ((8, 3, 128, 125), 10) if device.type == "cuda" else ((2, 3, 12, 11), 3)
     alone = [TrainingStep(kind, device, shape, seed) for seed in (1, 2)]
     for step in alone:
-        for _ in range(10):
+        for _ in range(count):
             step()
     together = [TrainingStep(kind, device, shape, seed) for seed in (1, 2)]
     places = streams(device, 2)
-    for _ in range(10):
+    for _ in range(count):
         for step, place in zip(together, places, strict=True):
             with place:
                 step()
