@@ -33,7 +33,7 @@ def data(
     """
     import geco_ext.data
     from geco_ext.data.contact_sheet import contact_sheet
-    from geco_ext.training.atomic_file import replaced_when_written
+    from geco_ext.files import replaced_when_written
 
     file = Path((re.sub(r"[^\w.-]+", "-", name) or "data") + ".png") if out is None else out
     if file.suffix.lower() != ".png":

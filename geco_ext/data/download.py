@@ -1,16 +1,50 @@
-"""Downloads that are checked, resumed where they were cut, and never leave half a file under its name."""
+"""The files of published data sets: found in a folder at hand, or downloaded.
+
+Downloads are checked, resumed where they were cut, and never leave half a file under its name.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geco_ext.data.cache_folder import writing
+from geco_ext.data.cache import writing
 
 if TYPE_CHECKING:
     from requests import Response
+
+
+def checked_root(name: str, root: Path) -> Path:
+    """The folder that a user gave for a data set.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"data {name!r}: root {root} is not a folder")
+    return root
+
+
+def first_present(
+    name: str, root: Path, candidates: Iterable[str], is_there: Callable[[Path], bool] = Path.is_file
+) -> Path:
+    """The first of some files under ``root`` that is there; ``is_there`` tells what counts.
+
+    Raises:
+        FileNotFoundError: none is.
+    """
+    candidates = list(candidates)
+    for candidate in candidates:
+        if is_there(root / candidate):
+            return root / candidate
+    raise FileNotFoundError(
+        f"data {name!r}: found none of {', '.join(candidates)} in {root}; put one of them there, or leave out root "
+        "to download it"
+    )
+
 
 ATTEMPTS = 3  # with each mirror: a cut connection goes on where it stopped
 TIMEOUT = 30  # seconds without a byte

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

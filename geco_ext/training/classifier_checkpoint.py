@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import geco_ext
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 from geco_ext.training.classifier_registry import Classifier, build_classifier
 
 KIND = "classifier of geco_ext"

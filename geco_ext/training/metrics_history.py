@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 
 History = dict[str, list[float]]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 from geco_ext.training.constraint_result import MET_WITHIN, ConstraintResult
 from geco_ext.training.objective_result import ObjectiveResult
 from geco_ext.training.run_folder import RunFolder

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import geco_ext
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 from geco_ext.training.settings import TrainingSettings
 
 CHECKPOINT_KEYS = {"state_dict", "global_step", "optimizer_states", "random_state"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 from geco_ext.training.run_folder import RunFolder
 
 KEPT = 2

@@ -1,6 +1,6 @@
 import pytest
 
-from geco_ext.training.atomic_file import replaced_when_written
+from geco_ext.files import replaced_when_written
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
