@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -11,9 +10,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from geco_ext.models import WholeBatchNoise
 from geco_ext.training.gaussian_objective import Criterion, GaussianObjective
 from geco_ext.training.model_registry import VariationalOutput
-from geco_ext.training.whole_batch_noise import WholeBatchNoise
 
 RECORD_EVERY = 10
 """Steps between records of the loss, RMSE, KL and multiplier. Reading them waits for the device, so not every step."""
@@ -72,8 +71,9 @@ class ConstrainedTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """The loss of one batch, 0-d."""
         x = batch["x"]
-        with self._noise():
-            output = self.reconstructed(batch)
+        ranks = self._ranks()
+        noise = {} if ranks == 1 else {"noise": WholeBatchNoise(self.global_rank, ranks)}
+        output = self.reconstructed(batch, **noise)
         self._skipped_before = self.criterion.skipped.clone()
         loss: Tensor = self.criterion(output.x_hat, x, output.kl, labels=batch["label"])
         if is_recorded(self.global_step + 1):
@@ -83,11 +83,10 @@ class ConstrainedTraining(L.LightningModule):
                 self.observed = {"loss": loss_, "rmse": squared_error.sqrt(), "kl": kl}
         return loss
 
-    def reconstructed(self, batch: dict[str, Any]) -> VariationalOutput:
-        """The model's reconstruction and KL of a batch."""
-        output: VariationalOutput = (
-            self.model(batch["x"], batch["context"]) if self.takes_context else self.model(batch["x"])
-        )
+    def reconstructed(self, batch: dict[str, Any], **options: Any) -> VariationalOutput:
+        """The model's reconstruction and KL of a batch, with its context if the model takes one."""
+        context = (batch["context"],) if self.takes_context else ()
+        output: VariationalOutput = self.model(batch["x"], *context, **options)
         return output
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -103,11 +102,6 @@ class ConstrainedTraining(L.LightningModule):
     def _own_parameters(self) -> list[nn.Parameter]:
         """A learned sigma. Under GECO none: what a constraint of a user's own holds measures and is not trained."""
         return list(self.criterion.parameters()) if isinstance(self.criterion, GaussianObjective) else []
-
-    def _noise(self) -> AbstractContextManager[object]:
-        """Around the model: with several ranks, each takes its share of the noise for the whole batch."""
-        ranks = self._ranks()
-        return nullcontext() if ranks == 1 else WholeBatchNoise(self.global_rank, ranks)
 
     def _over_ranks(self, *values: Tensor) -> Sequence[Tensor]:
         """Means over the whole batch of means over each rank's share; the shares are equal."""

@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 
 class VariationalOutput(Protocol):
-    """What a model returns for a batch x [B, C, H, W].
-
-    It draws its noise with `torch.randn_like` of tensors [B, ...]; `WholeBatchNoise` tells why.
-    """
+    """What a model returns for a batch x [B, C, H, W]."""
 
     @property
     def x_hat(self) -> Tensor:
