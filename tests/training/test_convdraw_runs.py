@@ -9,7 +9,7 @@ import geco_ext.data
 from geco_ext.cli import main
 from geco_ext.data import ImageDataset
 from geco_ext.models import ConvDraw
-from geco_ext.training.finish import finish
+from geco_ext.training.report import finish
 from geco_ext.training.session import start
 
 TINY_CONVDRAW = {"steps": 2, "hidden": 4, "latent": 1, "downsampling": 2, "shared": 0}

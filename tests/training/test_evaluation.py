@@ -7,10 +7,9 @@ from tiny_runs import TINY_MODEL
 import geco_ext
 from geco_ext.data import ImageDataset
 from geco_ext.training import evaluation
-from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.constraint_result import constraint_results
-from geco_ext.training.evaluation import Evaluation, drawn_from, evaluate
+from geco_ext.training.evaluation import Evaluation, constraint_results, drawn_from, evaluate
 from geco_ext.training.report import Report
+from geco_ext.training.training_step import ConstrainedTraining
 
 
 @pytest.fixture

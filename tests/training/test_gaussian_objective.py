@@ -5,9 +5,8 @@ import torch
 from tiny_runs import TINY_MODEL
 
 import geco_ext
-from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.gaussian_objective import GaussianObjective
-from geco_ext.training.objective_argument import build_objective
+from geco_ext.training.objectives import GaussianObjective, build_objective
+from geco_ext.training.training_step import ConstrainedTraining
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from tiny_runs import TINY_OPTIONS, assert_same_end, one_line, tiny_settings, tr
 
 import geco_ext
 from geco_ext.cli import main
-from geco_ext.training.metrics_history import read_history
-from geco_ext.training.run_folder import RunFolder
+from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.session import resume, start
 from geco_ext.training.settings import TrainingSettings
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geco_ext.commands.failure import CommandFailure
+from geco_ext.cli.failure import CommandFailure
 
 EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study", "matrix": "matrix"}
 

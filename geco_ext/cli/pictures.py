@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from geco_ext.commands.failure import CommandFailure
-from geco_ext.training.run_folder import RunFolder
+from geco_ext.cli.failure import CommandFailure
 from geco_ext.training.settings import MAX_SEED
 
 if TYPE_CHECKING:
-    from geco_ext.runs import Run
+    from geco_ext.training.run import Run
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of geco train, or one of its checkpoints.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of what is drawn at random.")]
@@ -34,7 +33,7 @@ def sample(
 
     geco sample runs/demo -n 64 --out samples.png
     """
-    from geco_ext.training.run_pictures import draw_run_samples
+    from geco_ext.training.pictures import draw_run_samples
 
     return _draw(draw_run_samples, run, n, seed, split, out, f"samples-{seed}.png")
 
@@ -52,7 +51,7 @@ def reconstruct(
 
     geco reconstruct runs/demo --split test --out reconstructions.png
     """
-    from geco_ext.training.run_pictures import draw_run_reconstructions
+    from geco_ext.training.pictures import draw_run_reconstructions
 
     return _draw(draw_run_reconstructions, run, n, seed, split, out, f"reconstructions-{split}-{seed}.png")
 
@@ -67,7 +66,8 @@ def _draw(
     usual_name: str,
 ) -> int:
     from geco_ext.data.request import Request
-    from geco_ext.runs import load_run
+    from geco_ext.training.run import load_run
+    from geco_ext.training.run_folder import RunFolder
 
     file = out or RunFolder.holding(path)[0].path / usual_name
     try:

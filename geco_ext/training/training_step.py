@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import torch
@@ -11,8 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from geco_ext.models import WholeBatchNoise
-from geco_ext.training.gaussian_objective import Criterion, GaussianObjective
-from geco_ext.training.model_registry import VariationalOutput
+from geco_ext.training.objectives import Criterion, GaussianObjective
 
 RECORD_EVERY = 10
 """Steps between records of the loss, RMSE, KL and multiplier. Reading them waits for the device, so not every step."""
@@ -24,6 +23,18 @@ DECAY_SHARE = 0.2
 SIGMA_FASTER = 10
 """A learned sigma takes steps this many times longer than the weights: a step of Adam is about the learning rate long,
 and log sigma has a way of -2 or -3 before it, a weight one of a few hundredths."""
+
+
+class VariationalOutput(Protocol):
+    """What a model returns for a batch x [B, C, H, W]."""
+
+    @property
+    def x_hat(self) -> Tensor:
+        """The reconstruction, [B, C, H, W]."""
+
+    @property
+    def kl(self) -> Tensor:
+        """The KL of each example in nats, [B]."""
 
 
 class ConstrainedTraining(L.LightningModule):

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 import geco_ext
-from geco_ext.commands.data import data
-from geco_ext.commands.experiment import experiment
-from geco_ext.commands.info import info
-from geco_ext.commands.pictures import reconstruct, sample
-from geco_ext.commands.train import train
-from geco_ext.commands.train_classifier import train_classifier
+from geco_ext.cli.data import data
+from geco_ext.cli.experiment import experiment
+from geco_ext.cli.info import info
+from geco_ext.cli.pictures import reconstruct, sample
+from geco_ext.cli.train import train
+from geco_ext.cli.train_classifier import train_classifier
 
 
 def build_app() -> typer.Typer:

@@ -4,7 +4,7 @@ import textwrap
 import pytest
 
 import geco_ext
-from geco_ext.training.constraint_argument import build_constraint, build_constraints, with_absolute_file
+from geco_ext.training.constraints import build_constraint, build_constraints, with_absolute_file
 
 OWN_CONSTRAINT = """
     import geco_ext

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from geco_ext.commands.failure import CommandFailure
+from geco_ext.cli.failure import CommandFailure
 
 if TYPE_CHECKING:
     from geco_ext.data import ImageDataset

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-FAILURE_EXIT_CODE = 2
-INTERRUPTED_EXIT_CODE = 130  # what a shell reports for a process that Ctrl-C ended
+from geco_ext.cli.failure import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, CommandFailure
+
 TRAIN_PACKAGES = {"lightning", "sklearn", "matplotlib", "tensorboard", "PIL", "tqdm", "typer"}
 
 
@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import typer
     except ModuleNotFoundError as error:
         return _missing(error)
-    from geco_ext.commands.app import build_app
-    from geco_ext.commands.failure import CommandFailure
+    from geco_ext.cli.app import build_app
 
     # Typer shows BadParameter and keeps its base, the error behind every wrong option, to itself.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]

@@ -10,11 +10,9 @@ import geco_ext
 from geco_ext.cli import main
 from geco_ext.data import ImageDataset
 from geco_ext.models import VariationalOutput
-from geco_ext.runs import Run
-from geco_ext.training import run_pictures
-from geco_ext.training.model_registry import MODELS, ModelEntry
-from geco_ext.training.pictures import COLUMNS, SMALLEST_TILE, draw_stacked
-from geco_ext.training.run_pictures import draw_run_reconstructions, draw_run_samples
+from geco_ext.training import pictures
+from geco_ext.training.pictures import COLUMNS, SMALLEST_TILE, draw_run_reconstructions, draw_run_samples, draw_stacked
+from geco_ext.training.run import MODELS, ModelEntry, Run
 from geco_ext.training.session import start
 
 TILE = SMALLEST_TILE + 2  # an image of 8 pixels is enlarged to the smallest tile and has a frame of one pixel
@@ -114,8 +112,8 @@ class Growing(nn.Module):
 @pytest.fixture
 def growing(monkeypatch):
     data = ImageDataset(torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64), torch.rand(5, 1, 8, 8))
-    monkeypatch.setitem(MODELS, "growing", ModelEntry("Growing", takes_context=True))
-    monkeypatch.setattr(run_pictures.geco_ext.data, "load", lambda *arguments: data)
+    monkeypatch.setitem(MODELS, "growing", ModelEntry(Growing, takes_context=True))
+    monkeypatch.setattr(pictures.geco_ext.data, "load", lambda *arguments: data)
     config = tiny_settings(model="growing", model_options={})
     return Run(Growing(), geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1)]), config, 1), data
 
@@ -133,7 +131,7 @@ def test_growth_is_shown_in_few_rows_that_end_with_the_reconstruction(growing, t
     run, data = growing
     draw_run_reconstructions(run, 4, 0, "train", tmp_path / "picture.png")
     tiles = grid(tmp_path / "picture.png")
-    assert tiles.shape[:2] == (2 + run_pictures.GROWTH_ROWS, 4)
+    assert tiles.shape[:2] == (2 + pictures.GROWTH_ROWS, 4)
     assert_shows(tiles[0, 1], data.contexts[1])
     assert_shows(tiles[1, 1], data.images[1])
     assert_shows(tiles[2, 1], data.images[1] / 10)
