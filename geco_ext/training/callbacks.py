@@ -162,19 +162,14 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=RECORD_EVERY if sys.stderr.isatty() else max(RECORD_EVERY, steps // 10))
         self.numbers = numbers
 
-    @property
-    def total_train_batches(self) -> int:
-        """All steps: to Lightning they are one epoch without an end."""
-        return self.trainer.max_steps
-
     def init_train_tqdm(self) -> Tqdm:
         """A bar on stderr, which leaves stdout to the results."""
-        return Tqdm(disable=self.is_disabled, dynamic_ncols=True, file=sys.stderr, smoothing=0, unit="step")
+        done, steps = self.trainer.global_step, self.trainer.max_steps
+        bar = {"desc": "training", "initial": done, "total": steps, "unit": "step", "dynamic_ncols": True}
+        return Tqdm(disable=self.is_disabled, file=sys.stderr, **bar)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """Open the bar."""
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description("training")
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Leave the bar as it is: to Lightning all steps are one epoch of unknown length."""
 
     def get_metrics(self, *_: Any) -> dict[str, Any]:
         """The numbers."""

@@ -56,7 +56,9 @@ def parse_call(text: str) -> Call:
             continue
         if isinstance(call, ast.Call) and all(part.isidentifier() for part in ast.unparse(call.func).split(".")):
             arguments = tuple(_literal(f"argument {number}", node) for number, node in enumerate(call.args, start=1))
-            named = {node.arg or "**": _literal(node.arg or "**", node.value) for node in call.keywords}
+            if any(node.arg is None for node in call.keywords):
+                raise ValueError("** cannot be read, each argument has a name of its own")
+            named = {str(node.arg): _literal(str(node.arg), node.value) for node in call.keywords}
             return Call(ast.unparse(call.func), arguments, named, place)
     raise ValueError("it cannot be read as a call, Name(argument=1)")
 

@@ -82,7 +82,10 @@ def build_constraint(text: str) -> Constraint:
     """
     try:
         call = parse_call(in_call_syntax(text))
-        return _called(text, call)
+        cls = _own_class(call) if call.place else CLASSES.get(call.name)
+        if cls is None:
+            raise UnreadableText(f"unknown constraint {text!r}; known are {KNOWN}")
+        return _called(cls, call)
     except UnreadableText:
         raise
     except (TypeError, ValueError, FileNotFoundError) as error:
@@ -105,7 +108,7 @@ def in_call_syntax(text: str) -> str:
     """
     name, _, rest = text.partition("=")
     if name not in SHORT_NAMES:
-        return text if text.endswith(")") else _own_in_call_syntax(text)
+        return text if text.rstrip().endswith(")") else _own_in_call_syntax(text)
     kappa, colon, more = rest.partition(":")
     named: dict[str, Any] = {"kappa": _number(text, kappa)}
     if name == "re" and colon:
@@ -129,7 +132,7 @@ def with_absolute_file(text: str) -> str:
     if name in ("cla", "fre"):
         kappa, colon, file = rest.partition(":")
         return f"{name}={kappa}:{_absolute(file)}" if colon and file else text
-    if text.endswith(")") and name not in SHORT_NAMES:
+    if text.rstrip().endswith(")") and name not in SHORT_NAMES:
         return _call_with_absolute_files(text)
     name, equals, number = text.rpartition("=") if "=" in text else (text, "", "")
     place, _, class_name = name.rpartition(":")
@@ -141,11 +144,11 @@ def _call_with_absolute_files(text: str) -> str:
         call = parse_call(text)
         if call.place:
             return str(replace(call, place=_absolute(call.place))) if call.place.endswith(".py") else text
-        bound = inspect.signature(CLASSES[call.name]).bind(*call.arguments, **call.named)
+        arguments = inspect.signature(CLASSES[call.name]).bind(*call.arguments, **call.named).arguments
     except (KeyError, TypeError, ValueError):
         return text  # refused where it is built
-    files = {name: _absolute(bound.arguments[name]) for name in NETWORKS if isinstance(bound.arguments.get(name), str)}
-    return str(Call(call.name, (), {**bound.arguments, **files})) if files else text
+    files = {name: _absolute(file) for name, file in arguments.items() if name in NETWORKS and isinstance(file, str)}
+    return str(Call(call.name, (), arguments | files)) if files else text
 
 
 def _absolute(path: str) -> str:
@@ -176,17 +179,18 @@ def _integer(text: str, digits: str) -> int:
         raise UnreadableText(f"constraint {text!r}: the patch size must be an integer, got {digits!r}") from None
 
 
-def _called(text: str, call: Call) -> Constraint:
-    if call.place:
-        return _own_class(call)(*call.arguments, **call.named)
-    if call.name not in CLASSES:
-        raise UnreadableText(f"unknown constraint {text!r}; known are {KNOWN}")
-    bound = inspect.signature(CLASSES[call.name]).bind(*call.arguments, **call.named)
-    for name, network in NETWORKS.items():
-        file = bound.arguments.get(name)
-        if isinstance(file, str):
-            bound.arguments[name] = network(ClassifierCheckpoint.read(Path(file).expanduser()))
-    return CLASSES[call.name](*bound.args, **bound.kwargs)
+def _called(cls: type[Constraint], call: Call) -> Constraint:
+    signature = inspect.signature(cls)
+    try:
+        if call.place or not signature.parameters.keys() & NETWORKS:
+            return cls(*call.arguments, **call.named)
+        arguments = signature.bind(*call.arguments, **call.named).arguments
+    except TypeError as error:
+        raise TypeError(f"{error}; the arguments of {call.name} are {', '.join(signature.parameters)}") from error
+    for name in arguments.keys() & NETWORKS:
+        if isinstance(arguments[name], str):
+            arguments[name] = NETWORKS[name](ClassifierCheckpoint.read(Path(arguments[name]).expanduser()))
+    return cls(**arguments)
 
 
 def _own_class(call: Call) -> type[Constraint]:

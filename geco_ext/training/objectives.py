@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geco_ext import Constraint, GECOLoss
-from geco_ext.checks import check_kl, check_positive, check_prediction
+from geco_ext.checks import check_kl, check_positive, check_positive_integer, check_prediction
 from geco_ext.training.calls import Call, UnreadableText, parse_call
 
 LEARNED = None
@@ -39,7 +40,8 @@ class GaussianObjective(nn.Module):
 
     Args:
         sigma: standard deviation of a pixel, or None to learn it: one parameter, to be optimised with the model.
-        beta: weight of the KL at the first and at the last step of the annealing, in between a straight line.
+        beta: weight of the KL, or a pair: at the first and at the last step of the annealing, in between a straight
+            line.
         annealing_steps: finite training calls until beta has its last value.
 
     Shape:
@@ -62,10 +64,10 @@ class GaussianObjective(nn.Module):
     skipped: Tensor
 
     def __init__(
-        self, sigma: float | None = LEARNED, beta: tuple[float, float] = (1.0, 1.0), annealing_steps: int = 0
+        self, sigma: float | None = LEARNED, beta: float | tuple[float, float] = 1.0, annealing_steps: int = 0
     ) -> None:
         super().__init__()
-        first, last = (check_positive(value, "beta") for value in beta)
+        first, last = (check_positive(value, "beta") for value in (beta if isinstance(beta, tuple) else (beta, beta)))
         if sigma is LEARNED:
             # From 1, which is more than any error in [0, 1]: the KL counts from the start, nothing is learned in haste.
             self.log_sigma = nn.Parameter(torch.zeros(()))
@@ -73,7 +75,8 @@ class GaussianObjective(nn.Module):
             self.register_buffer("log_sigma", torch.tensor(math.log(check_positive(sigma, "sigma"))))
         # Buffers, so that a prolonged run keeps the schedule it was started with.
         self.register_buffer("beta_range", torch.tensor([first, last]))
-        self.register_buffer("annealing_steps", torch.tensor(annealing_steps))
+        steps = annealing_steps and check_positive_integer(annealing_steps, "annealing_steps")
+        self.register_buffer("annealing_steps", torch.tensor(steps))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self._nll = torch.tensor(math.nan)
@@ -187,7 +190,7 @@ def in_call_syntax(text: str, steps: int) -> str:
 
     Example:
         >>> in_call_syntax("beta:4:0.1", steps=3000)
-        'GaussianObjective(sigma=0.1, beta=(4.0, 4.0))'
+        'GaussianObjective(sigma=0.1, beta=4.0)'
         >>> in_call_syntax("paper:0.1", steps=3000)
         'GECOLoss.paper(lr=0.1)'
     """
@@ -206,11 +209,12 @@ def in_call_syntax(text: str, steps: int) -> str:
     betas, sigma = (words, None) if len(words) < max(expected) else (words[:-1], words[-1])
     if name == "elbo":
         return str(Call("GaussianObjective", (), {"sigma": _sigma("learned" if sigma is None else sigma)}))
-    numbers = [check_positive(float(beta), "beta") for beta in betas]
-    first, last = numbers * 2 if name == "beta" else numbers or ANNEALED
-    named = {"sigma": _sigma("1" if sigma is None else sigma), "beta": (first, last)}
-    if name == "anneal":
-        named["annealing_steps"] = max(1, round(ANNEALING_SHARE * steps))
+    numbers = tuple(check_positive(float(beta), "beta") for beta in betas)
+    named: dict[str, Any] = {"sigma": _sigma("1" if sigma is None else sigma)}
+    if name == "beta":
+        named["beta"] = numbers[0]
+    else:
+        named |= {"beta": numbers or ANNEALED, "annealing_steps": max(1, round(ANNEALING_SHARE * steps))}
     return str(Call("GaussianObjective", (), named))
 
 

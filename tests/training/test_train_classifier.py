@@ -179,6 +179,14 @@ def test_the_path_is_remembered_as_absolute(files, monkeypatch):
     monkeypatch.chdir(files["conv"].parent)
     assert with_absolute_file("cla=0.9:conv.pt") == f"cla=0.9:{files['conv']}"
     assert with_absolute_file("fre=0.9") == "fre=0.9"
+    file = str(files["conv"])
+    called = with_absolute_file("ClassificationAccuracy(0.9, 'conv.pt')")
+    assert called == f"ClassificationAccuracy(kappa=0.9, classifier={file!r})"
+    assert build_constraint(called).gradient == "probability"
+    assert build_constraint(f"cla=0.9:{file}").gradient == "log_probability"
+    called = with_absolute_file("FeatureReconstructionError(extractor='conv.pt', kappa=1)")
+    assert called == f"FeatureReconstructionError(kappa=1, extractor={file!r})"
+    assert build_constraint(called).kappa == 1
     odd = files["conv"].parent / "a=b:c.pt"
     shutil.copy(files["conv"], odd)
     assert build_constraint(with_absolute_file("cla=0.9:a=b:c.pt")).kappa == 0.9
