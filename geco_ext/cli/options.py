@@ -30,7 +30,7 @@ def options_of(settings: type) -> Callable[[Callable[..., int]], Callable[..., i
 
         def with_options(**values: Any) -> int:
             given = {name: values.pop(name) for name in names}
-            return command({name: _value(hints[name], v) for name, v in given.items() if v is not None}, **values)
+            return command({name: _parsed(hints[name], v) for name, v in given.items() if v is not None}, **values)
 
         signature = inspect.Signature([*options, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own)])
         with_options.__signature__ = signature  # type: ignore[attr-defined]  # what Typer reads
@@ -47,16 +47,16 @@ def _option(of: Field[Any], hint: Any) -> inspect.Parameter:
     shown = about["shown"] or False
     option = typer.Option(*flags, help=about["help"], metavar=about.get("metavar"), show_default=shown)
     return inspect.Parameter(
-        of.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[_typed(hint), option]
+        of.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[_option_type(hint), option]
     )
 
 
-def _typed(hint: Any) -> Any:
+def _option_type(hint: Any) -> Any:
     """The type that Typer reads an option as: several values are a list of texts."""
     return Optional[list[str] if get_origin(hint) in (tuple, Mapping) else hint]  # noqa: UP045 - for `list[str]` too
 
 
-def _value(hint: Any, value: Any) -> Any:
+def _parsed(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         return tuple(value)
     return dict(map(_named_integer, value)) if get_origin(hint) is Mapping else value

@@ -65,7 +65,7 @@ def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
 
 def _train(session: Session) -> int:
     """Train, report, and return the exit code."""
-    from geco_ext.training.report import finish
+    from geco_ext.training.report import write_report
     from geco_ext.training.trainer import ProcessLost, TrainingInterrupted
 
     folder, settings = session.folder, session.configuration.settings
@@ -73,7 +73,7 @@ def _train(session: Session) -> int:
         seconds = session.train()
         if not session.trainer.is_global_zero:
             return 0
-        report = finish(folder, session.module, session.dataset, settings, seconds)
+        report = write_report(folder, session.module, session.dataset, settings, seconds)
     except ProcessLost as lost:
         raise CommandFailure(f"{lost}; {_what_to_do(folder)}") from lost
     except (TrainingInterrupted, KeyboardInterrupt):

@@ -102,7 +102,7 @@ def _download(remote: RemoteFile, path: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     problems = []
-    resuming = _Resuming(path)
+    resuming = _ResumingDownloader(path)
     for url in remote.urls:
         for _ in range(ATTEMPTS):
             try:
@@ -111,7 +111,7 @@ def _download(remote: RemoteFile, path: Path) -> None:
                 return
             except ValueError:
                 problem, again = "wrong checksum", resuming.resumed
-            except _AnotherAnswer as error:
+            except _UnexpectedAnswer as error:
                 problem, again = str(error), False
             except HTTPError as error:
                 problem = str(error)
@@ -131,11 +131,11 @@ def _download(remote: RemoteFile, path: Path) -> None:
     )
 
 
-class _AnotherAnswer(Exception):  # noqa: N818 - what came, as the message says
+class _UnexpectedAnswer(Exception):  # noqa: N818 - what came, as the message says
     """A server answered with something that cannot be the file."""
 
 
-class _Resuming:
+class _ResumingDownloader:
     """A downloader for pooch that keeps what came before a cut, beside the file, and asks for the rest.
 
     Attributes:
@@ -169,9 +169,9 @@ class _Resuming:
                 if response.status_code == OK:  # all of it, whatever was asked for
                     # A part may be a gigabyte: the page that says "too many downloads" must not replace it.
                     if "text/html" in response.headers.get("Content-Type", ""):
-                        raise _AnotherAnswer("a web page, not the file")
+                        raise _UnexpectedAnswer("a web page, not the file")
                     if 0 < length < start:
-                        raise _AnotherAnswer(f"{length} bytes, less than came before")
+                        raise _UnexpectedAnswer(f"{length} bytes, less than came before")
                     start = 0
                     file.truncate(0)
                 whole = start + length

@@ -18,9 +18,15 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from geco_ext.files import replaced_when_written
-from geco_ext.training.report import short
+from geco_ext.training.report import format_number
 from geco_ext.training.run_folder import MetricsHistory, RunFolder
 from geco_ext.training.training_step import RECORD_EVERY, ConstrainedTraining, is_recorded
+
+SHOWN = {"RMSE": "rmse", "KL": "kl", "sigma": "sigma", "beta": "beta"}
+"""Numbers of the bar, and where a record has them."""
+
+KEPT = 2
+"""Periodic checkpoints that stay beside ``last.ckpt``: something to fall back on without filling the disk."""
 
 
 class RecordMetrics(L.Callback):
@@ -55,13 +61,6 @@ class RecordMetrics(L.Callback):
         if self._history is not None:
             self._history.close()
             self._history = None
-
-
-SHOWN = {"RMSE": "rmse", "KL": "kl", "sigma": "sigma", "beta": "beta"}
-"""Numbers of the bar, and where a record has them."""
-
-KEPT = 2
-"""Periodic checkpoints that stay beside ``last.ckpt``: something to fall back on without filling the disk."""
 
 
 class SaveCheckpoints(L.Callback):
@@ -161,26 +160,33 @@ class Progress(TQDMProgressBar):
     def __init__(self, steps: int, numbers: Callable[[], dict[str, str]]) -> None:
         super().__init__(refresh_rate=RECORD_EVERY if sys.stderr.isatty() else max(RECORD_EVERY, steps // 10))
         self.numbers = numbers
+        self._bar: Tqdm | None = None
 
     def init_train_tqdm(self) -> Tqdm:
         """A bar on stderr, which leaves stdout to the results."""
         done, steps = self.trainer.global_step, self.trainer.max_steps
         bar = {"desc": "training", "initial": done, "total": steps, "unit": "step", "dynamic_ncols": True}
-        return Tqdm(disable=self.is_disabled, file=sys.stderr, **bar)
+        self._bar = Tqdm(disable=self.is_disabled, file=sys.stderr, **bar)
+        return self._bar
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Leave the bar as it is: to Lightning all steps are one epoch of unknown length."""
+
+    def on_exception(self, *_: Any) -> None:
+        """End the line, so that the error has one of its own."""
+        if self._bar is not None:
+            self._bar.close()
 
     def get_metrics(self, *_: Any) -> dict[str, Any]:
         """The numbers."""
         return dict(self.numbers())
 
 
-def in_few_words(metrics: Mapping[str, float]) -> dict[str, str]:
+def bar_numbers(metrics: Mapping[str, float]) -> dict[str, str]:
     """What the bar shows of a record: RMSE, KL, each constraint's average and multiplier, or sigma and beta."""
     numbers = {name: f"{metrics[key]:.4g}" for name, key in SHOWN.items() if key in metrics}
     for name, multiplier in metrics.items():
         kind, _, constraint = name.partition("/")
         if kind == "multiplier":
-            numbers[constraint] = f"{metrics[f'moving_average/{constraint}']:+.2g} x {short(multiplier)}"
+            numbers[constraint] = f"{metrics[f'moving_average/{constraint}']:+.2g} x {format_number(multiplier)}"
     return numbers

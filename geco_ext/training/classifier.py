@@ -26,6 +26,16 @@ from geco_ext.training.settings import ClassifierSettings
 from geco_ext.training.trainer import fit, quiet_trainer, use_threads
 from geco_ext.training.training_step import is_recorded, learning_rate_factor
 
+LABEL_SMOOTHING = 0.05
+"""Share of the probability that the target spreads over all classes."""
+
+WEIGHT_DECAY = 0.01
+PIXEL_NOISE = 0.1
+"""Largest standard deviation of the noise on training images; drawn for each image between 0 and this."""
+
+SHIFT = 1
+"""Training images are moved by up to this many pixels each way."""
+
 
 @dataclass
 class ClassifierSession:
@@ -108,17 +118,6 @@ def _check_free(file: Path) -> None:
     folder = next(folder for folder in file.absolute().parents if folder.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"{file} cannot be written: {folder} is no folder that can be written to")
-
-
-LABEL_SMOOTHING = 0.05
-"""Share of the probability that the target spreads over all classes."""
-
-WEIGHT_DECAY = 0.01
-PIXEL_NOISE = 0.1
-"""Largest standard deviation of the noise on training images; drawn for each image between 0 and this."""
-
-SHIFT = 1
-"""Training images are moved by up to this many pixels each way."""
 
 
 class ClassifierTraining(L.LightningModule):

@@ -101,7 +101,7 @@ class ClassifierCheckpoint:
         Of a ResNet the first 8 layers, of the convolutional classifier its convolutions.
 
         Raises:
-            ValueError: see :meth:`classifier`.
+            ValueError: weights that are not those of the classifier described.
         """
         return StandardisedFeatures(self.classifier(), self.feature_scale).eval()
 

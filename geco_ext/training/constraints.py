@@ -80,14 +80,9 @@ def build_constraint(text: str) -> Constraint:
         >>> build_constraint("PatchNCC(0.9, patch_size=4, stride=2)").stride
         2
     """
+    call = _read(text)
     try:
-        call = parse_call(in_call_syntax(text))
-        cls = _own_class(call) if call.place else CLASSES.get(call.name)
-        if cls is None:
-            raise UnreadableText(f"unknown constraint {text!r}; known are {KNOWN}")
-        return _called(cls, call)
-    except UnreadableText:
-        raise
+        return _called(_own_class(call) if call.place else CLASSES[call.name], call)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise ValueError(f"constraint {text!r}: {error}") from error
 
@@ -177,6 +172,18 @@ def _integer(text: str, digits: str) -> int:
         return int(digits)
     except ValueError:
         raise UnreadableText(f"constraint {text!r}: the patch size must be an integer, got {digits!r}") from None
+
+
+def _read(text: str) -> Call:
+    try:
+        call = parse_call(in_call_syntax(text))
+    except UnreadableText:
+        raise
+    except ValueError as error:
+        raise UnreadableText(f"constraint {text!r}: {error}; known are {KNOWN}") from error
+    if not call.place and call.name not in CLASSES:
+        raise UnreadableText(f"unknown constraint {text!r}; known are {KNOWN}")
+    return call
 
 
 def _called(cls: type[Constraint], call: Call) -> Constraint:

@@ -25,6 +25,15 @@ from geco_ext.training.objectives import Criterion, GaussianObjective, gaussian_
 from geco_ext.training.run_folder import History
 from geco_ext.training.training_step import ConstrainedTraining
 
+MET_WITHIN = 0.06
+"""A constraint counts as met up to this share of its scale above 0: for a root mean square, 3% above kappa."""
+
+SETTLED_SHARE = 0.1
+"""The last share of the history that tells whether a multiplier rests on its bound."""
+
+ROOT_MEAN_SQUARES = (ReconstructionError, LocalStatistics, FeatureReconstructionError)
+LOWER_BOUNDED = (PatchNCC, ClassificationAccuracy)
+
 EVALUATION_BATCH = 250
 
 
@@ -52,7 +61,7 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
     squared_error = torch.zeros((), dtype=torch.float64, device=module.device)
     kl = torch.zeros_like(squared_error)
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
-    with drawn_from(seed, module.device):
+    with fixed_seed(seed, module.device):
         for first in range(0, len(dataset), EVALUATION_BATCH):
             batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
             output = module.reconstructed(batch)
@@ -83,7 +92,7 @@ def constraints_of(criterion: Criterion) -> list[Constraint]:
 
 
 @contextmanager
-def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
+def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Draw what is random inside from ``seed`` and put the global random state back afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -93,16 +102,6 @@ def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
 def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """A batch on a device."""
     return {name: value.to(device) for name, value in batch.items()}
-
-
-MET_WITHIN = 0.06
-"""A constraint counts as met up to this share of its scale above 0: for a root mean square, 3% above kappa."""
-
-SETTLED_SHARE = 0.1
-"""The last share of the history that tells whether a multiplier rests on its bound."""
-
-ROOT_MEAN_SQUARES = (ReconstructionError, LocalStatistics, FeatureReconstructionError)
-LOWER_BOUNDED = (PatchNCC, ClassificationAccuracy)
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def constraint_results(criterion: GECOLoss, evaluation: Evaluation, history: His
     vectors = (evaluation.constraints, criterion.kappa, criterion.multiplier)
     numbers = zip(*(vector.tolist() for vector in vectors), strict=True)
     return tuple(
-        _result(name, constraint, value, kappa, multiplier, _rests_at_bound(history.get(f"at_bound/{name}", [])))
+        _result(name, constraint, value, kappa, multiplier, _ended_at_bound(history.get(f"at_bound/{name}", [])))
         for (name, constraint), (value, kappa, multiplier) in zip(_entries(criterion), numbers, strict=True)
     )
 
@@ -186,7 +185,7 @@ def _result(
     )
 
 
-def _rests_at_bound(records: list[float]) -> bool:
+def _ended_at_bound(records: list[float]) -> bool:
     last = records[-max(1, round(SETTLED_SHARE * len(records))) :]
     return bool(last) and sum(last) > len(last) / 2
 

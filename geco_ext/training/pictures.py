@@ -12,13 +12,16 @@ from torch import Tensor
 
 import geco_ext.data
 from geco_ext.files import replaced_when_written
-from geco_ext.training.evaluation import drawn_from
+from geco_ext.training.evaluation import fixed_seed
 from geco_ext.training.run import Run
 from geco_ext.training.run_folder import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+GROWTH_ROWS = 8
+"""Steps of a growing reconstruction that are shown, at most: evenly chosen, the last among them."""
 
 
 COLUMNS = 16
@@ -123,10 +126,6 @@ def _save(figure: Figure, file: Path) -> None:
         figure.savefig(temporary, format="png", dpi=PIXELS_PER_INCH)
 
 
-GROWTH_ROWS = 8
-"""Steps of a growing reconstruction that are shown, at most: evenly chosen, the last among them."""
-
-
 def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> None:
     """Samples in rows; of a conditional model, below the contexts of the data set's first examples they were drawn for.
 
@@ -134,7 +133,7 @@ def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> Non
         ValueError: fewer examples in the data set than contexts needed; a picture too large to be drawn.
     """
     context = [_examples(run, n, split)["context"]] if _is_conditional(run) else []
-    with torch.no_grad(), drawn_from(seed, torch.device("cpu")):
+    with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
         samples = cast(Callable[..., Tensor], run.model.sample)(n, *context)
     draw_stacked([*context, samples], file)
 
@@ -151,7 +150,7 @@ def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path
     examples = _examples(run, n, split)
     context = [examples["context"]] if _is_conditional(run) else []
     method = "progress" if hasattr(run.model, "progress") else "reconstruct"
-    with torch.no_grad(), drawn_from(seed, torch.device("cpu")):
+    with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
         drawn = cast(Callable[..., Tensor], getattr(run.model, method))(examples["x"], *context)
     rows = _evenly_chosen(drawn) if method == "progress" else [drawn]
     draw_stacked([*context, examples["x"], *rows], file)

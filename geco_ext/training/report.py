@@ -17,8 +17,8 @@ from geco_ext.training.evaluation import (
     ConstraintResult,
     ObjectiveResult,
     constraint_results,
-    drawn_from,
     evaluate,
+    fixed_seed,
     objective_result,
     on_device,
     reconstruction_tolerances,
@@ -28,6 +28,9 @@ from geco_ext.training.pictures import draw_stacked, draw_trajectory
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.training_step import ConstrainedTraining
+
+PICTURED = 64
+"""Reconstructions and samples in the pictures."""
 
 OBJECTIVE_HEADINGS = ("objective", "RMSE", "NLL (nats)", "KL (nats)", "beta", "sigma")
 HEADINGS = ("constraint", "kappa asked", "reached", "deviation", "KL (nats)", "multiplier", "met")
@@ -66,7 +69,7 @@ class Report:
                 f"{result.reached:.4f}",
                 "-" if result.deviation_percent is None else f"{result.deviation_percent:+.1f}%",
                 f"{self.kl:.2f}",
-                short(result.multiplier),
+                format_number(result.multiplier),
                 "yes" if result.met else "NO",
             )
             for result in self.constraints
@@ -79,8 +82,8 @@ class Report:
             f"{self.rmse:.4f}",
             f"{objective.nll:.2f}",
             f"{self.kl:.2f}",
-            short(objective.beta),
-            short(objective.sigma),
+            format_number(objective.beta),
+            format_number(objective.sigma),
         )
 
     def remarks(self) -> list[str]:
@@ -89,8 +92,9 @@ class Report:
             f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
         ]
         remarks += [
-            f"The multiplier of {result.name} rests on its upper bound ({short(result.multiplier)}) and the constraint "
-            f"is not met: it has had too few steps, or kappa = {result.kappa:g} asks for more than this model can give."
+            f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
+            f"constraint is not met: it has had too few steps, or kappa = {result.kappa:g} asks for more than this "
+            "model can give."
             for result in self.constraints
             if result.at_bound and not result.met
         ]
@@ -117,7 +121,7 @@ class Report:
             temporary.write_text("\n\n".join([self.table(), *self.remarks()]) + "\n")
 
 
-def short(multiplier: float) -> str:
+def format_number(multiplier: float) -> str:
     """A multiplier as people write it: no exponent where digits will do."""
     return f"{multiplier:.0f}" if 1000 <= multiplier < 1e7 else f"{multiplier:.4g}"
 
@@ -131,11 +135,7 @@ def _padded(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-PICTURED = 64
-"""Reconstructions and samples in the pictures."""
-
-
-def finish(
+def write_report(
     folder: RunFolder, module: ConstrainedTraining, dataset: ImageDataset, settings: TrainingSettings, seconds: float
 ) -> Report:
     """Measure the model on its training set, write the results and draw the pictures into the run folder."""
@@ -165,7 +165,7 @@ def finish(
         draw_trajectory(history, tolerances, folder.path / "trajectory.png")
     examples = on_device(dataset[:PICTURED], module.device)
     context = (examples["context"],) if module.takes_context else ()
-    with torch.no_grad(), drawn_from(settings.seed, module.device):
+    with torch.no_grad(), fixed_seed(settings.seed, module.device):
         draw_stacked([examples["x"], module.reconstructed(examples).x_hat], folder.path / "reconstructions.png")
         sample = cast(Callable[..., Tensor], module.model.sample)
         draw_stacked([*context, sample(len(examples["x"]), *context)], folder.path / "samples.png")

@@ -16,6 +16,9 @@ import geco_ext
 from geco_ext.files import replaced_when_written
 from geco_ext.training.settings import TrainingSettings
 
+History = dict[str, list[float]]
+"""Values recorded during a run, by name."""
+
 CHECKPOINT_KEYS = {"state_dict", "global_step", "optimizer_states", "random_state"}
 
 
@@ -169,9 +172,6 @@ class RunFolder:
 
 def _shape(values: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
-
-
-History = dict[str, list[float]]
 
 
 def read_history(file: Path) -> History:

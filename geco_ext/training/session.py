@@ -23,7 +23,7 @@ from geco_ext.training.callbacks import (
     RecordMetrics,
     SaveCheckpoints,
     StopOnInterrupt,
-    in_few_words,
+    bar_numbers,
 )
 from geco_ext.training.constraints import check_networks, with_absolute_file
 from geco_ext.training.evaluation import constraints_of
@@ -184,7 +184,7 @@ def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInt
             interrupt,
             SaveCheckpoints(folder, settings.checkpoint_every),
             metrics,
-            Progress(settings.steps, lambda: in_few_words(metrics.latest)),
+            Progress(settings.steps, lambda: bar_numbers(metrics.latest)),
         ],
         plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),

@@ -25,6 +25,10 @@ INAPPLICABLE_ADVICE = (
     ".*LeafSpec.* is deprecated.*",
 )
 
+ONE_THREAD_ELEMENTS = 2**16
+"""Image elements of a batch up to which one thread is used: on 128 digits of 16x16 two threads are no faster than one,
+and many times slower where another process holds a core, because threads that wait for each other spin."""
+
 STUCK_AFTER = timedelta(minutes=5)
 """How long a process waits for the others: beyond any step and any reading of data, short of a night lost."""
 
@@ -98,11 +102,6 @@ def fit(
 
 def _is_of_communication(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)  # gloo has no type of its own
-
-
-ONE_THREAD_ELEMENTS = 2**16
-"""Image elements of a batch up to which one thread is used: on 128 digits of 16x16 two threads are no faster than one,
-and many times slower where another process holds a core, because threads that wait for each other spin."""
 
 
 def use_threads(threads: int | None, elements: int, processes: int = 1) -> None:

@@ -19,7 +19,6 @@ RECORD_EVERY = 10
 DECAY_SHARE = 0.2
 """Share of the steps, at the end, over which the learning rate falls linearly to 0, so that the last weights settle."""
 
-
 SIGMA_FASTER = 10
 """A learned sigma takes steps this many times longer than the weights: a step of Adam is about the learning rate long,
 and log sigma has a way of -2 or -3 before it, a weight one of a few hundredths."""
@@ -46,7 +45,8 @@ class ConstrainedTraining(L.LightningModule):
     decision is made where the gradients are, and the same way on the CPU.
 
     Args:
-        model: ``forward(x, context=None)`` gives ``x_hat`` and ``kl``.
+        model: ``forward(x, context=None)`` gives ``x_hat`` and ``kl``; with several processes it is called with
+            ``noise``, the :class:`~geco_ext.models.WholeBatchNoise` to draw from, as well.
         criterion: the loss: GECO with its multipliers, or one of the objectives it is compared with.
         learning_rate: Adam's, until it falls linearly to 0 over the last fifth of the steps.
         steps: optimiser steps of the whole training.

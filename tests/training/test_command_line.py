@@ -13,7 +13,7 @@ from tiny_runs import TINY_OPTIONS, assert_same_end, one_line, tiny_settings, tr
 
 import geco_ext
 from geco_ext.cli import main
-from geco_ext.training.report import short
+from geco_ext.training.report import format_number
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.session import resume, start
 from geco_ext.training.settings import ClassifierSettings, TrainingSettings
@@ -146,7 +146,7 @@ def test_progress_is_a_bar_on_stderr_with_constraints_and_multipliers(tmp_path, 
     assert "20/20" in last
     record = {name: values[-1] for name, values in read_history(path / "metrics.csv").items()}
     for name in ("reconstruction_error", "patch_ncc"):
-        numbers = f"{record[f'moving_average/{name}']:+.2g} x {short(record[f'multiplier/{name}'])}"
+        numbers = f"{record[f'moving_average/{name}']:+.2g} x {format_number(record[f'multiplier/{name}'])}"
         assert f"{name}={numbers}" in last
     assert f"RMSE={record['rmse']:.4g}" in last
 
