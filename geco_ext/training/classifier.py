@@ -24,7 +24,7 @@ from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, build_
 from geco_ext.training.evaluation import EVALUATION_BATCH
 from geco_ext.training.settings import ClassifierSettings
 from geco_ext.training.trainer import fit, quiet_trainer, use_threads
-from geco_ext.training.training_step import is_recorded, learning_rate_factor
+from geco_ext.training.training_step import is_recorded, with_falling_rate
 
 LABEL_SMOOTHING = 0.05
 """Share of the probability that the target spreads over all classes."""
@@ -144,11 +144,9 @@ class ClassifierTraining(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and the learning rate's fall."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        weights = self.network.parameters()
+        optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+        return with_falling_rate(optimizer, self.steps)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Cross-entropy of one batch in nats, 0-d."""

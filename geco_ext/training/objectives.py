@@ -194,7 +194,7 @@ def in_call_syntax(text: str, steps: int) -> str:
         >>> in_call_syntax("paper:0.1", steps=3000)
         'GECOLoss.paper(lr=0.1)'
     """
-    if text.endswith(")"):
+    if text.rstrip().endswith(")"):
         return text
     name, *words = text.split(":")
     expected = NUMBERS_EXPECTED.get(name)

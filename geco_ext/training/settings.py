@@ -104,7 +104,7 @@ class TrainingSettings:
     @property
     def is_constrained(self) -> bool:
         """Whether the objective has constraints."""
-        return re.split("[:(]", self.objective, maxsplit=1)[0] in CONSTRAINED
+        return re.split("[:(]", self.objective, maxsplit=1)[0].strip() in CONSTRAINED
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""

@@ -75,9 +75,7 @@ class ConstrainedTraining(L.LightningModule):
         groups = [{"params": list(self.model.parameters()), "lr": self.learning_rate}]
         if self._own_parameters():
             groups.append({"params": self._own_parameters(), "lr": SIGMA_FASTER * self.learning_rate})
-        optimizer = torch.optim.Adam(groups, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return with_falling_rate(torch.optim.Adam(groups, fused=True), self.steps)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """The loss of one batch, 0-d."""
@@ -142,6 +140,12 @@ class ConstrainedTraining(L.LightningModule):
         if self.device.type == "cuda" and "cuda" in self._random_state:
             torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
         self._random_state = None
+
+
+def with_falling_rate(optimizer: torch.optim.Optimizer, steps: int) -> OptimizerLRScheduler:
+    """An optimiser whose learning rate falls as `learning_rate_factor` says, as Lightning takes it."""
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def learning_rate_factor(step: int, steps: int) -> float:

@@ -98,6 +98,7 @@ def test_settings_without_constraints_have_those_of_their_objective():
     assert TrainingSettings().constraints == ("re=0.1",)
     assert TrainingSettings(objective="elbo").constraints == ()
     assert TrainingSettings(objective="GECOLoss.paper(lr=0.1)").constraints == ("re=0.1",)
+    assert TrainingSettings(objective=" GECOLoss (alpha=0.9) ").constraints == ("re=0.1",)
     assert TrainingSettings(objective="GaussianObjective()").constraints == ()
     settings = TrainingSettings(objective="beta:4")
     assert TrainingSettings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
