@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 Noise = Callable[[Tensor], Tensor]
-"""Gives standard normal numbers of the shape, type, device and strides of a tensor, as `torch.randn_like` does."""
+"""Gives standard normal numbers of the shape, type, device and strides of a tensor, as `torch.randn_like` does.
+
+From a generator of one's own: ``lambda like: torch.randn(like.shape, generator=generator, device=like.device)``.
+"""
 
 
 class WholeBatchNoise:

@@ -1,4 +1,7 @@
-"""The package's modules import each other downwards only: what is built on a layer is unknown to it."""
+"""The package's modules import each other downwards only: what is built on a layer is unknown to it.
+
+`geco_ext` itself is the lowest layer; `data`, `models` and `load_run` are imported when it is first asked for them.
+"""
 
 import ast
 from collections.abc import Iterator

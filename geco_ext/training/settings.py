@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 GECO = "geco"
-CONSTRAINED = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
+WITH_CONSTRAINTS = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
 """Names of the objectives that have constraints."""
 
 DEFAULT_CONSTRAINTS = ("re=0.1",)
@@ -96,7 +96,7 @@ class TrainingSettings:
         if self.constraints and not self.is_constrained:
             raise ValueError(
                 f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
-                f"only {', '.join(CONSTRAINED)} have constraints"
+                f"only {', '.join(WITH_CONSTRAINTS)} have constraints"
             )
         if self.batch_size % self.devices:
             raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
@@ -104,7 +104,7 @@ class TrainingSettings:
     @property
     def is_constrained(self) -> bool:
         """Whether the objective has constraints."""
-        return re.split("[:(]", self.objective, maxsplit=1)[0].strip() in CONSTRAINED
+        return re.split("[:(]", self.objective, maxsplit=1)[0].strip() in WITH_CONSTRAINTS
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
