@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 import geco_ext
 from geco_ext.data import ImageDataset
-from geco_ext.training.batch_order import BatchOrder
+from geco_ext.training.batches import BatchOrder
 
 BATCH = 128
 BAR = 128_000

@@ -47,11 +47,6 @@ CASES = [
 ]
 
 
-def plain_rsample_kl(q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor, p_log_std: Tensor) -> tuple[Tensor, Tensor]:
-    """Noise is drawn as the fused function draws it."""
-    return plain_gaussian(q_mean, q_log_std, p_mean, p_log_std, torch.randn_like(q_mean))
-
-
 def plain_affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
     """Both directions."""
     return (plain_inverse_coupling if inverse else plain_coupling)(x, log_scale, shift)
@@ -62,7 +57,7 @@ def plain_models() -> AbstractContextManager[object]:
     stack = ExitStack()
     for place, function in {
         "convolutional_lstm.lstm_gates": plain_gates,
-        "convdraw.gaussian_rsample_kl": plain_rsample_kl,
+        "convdraw.gaussian_rsample_kl": plain_gaussian,
         "coupling_flow.affine_coupling": plain_affine_coupling,
     }.items():
         stack.enter_context(patch(f"geco_ext.models.{place}", function))

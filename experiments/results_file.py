@@ -2,10 +2,11 @@
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from geco_ext.files import replaced_when_written
 
 
 class HasColumns(Protocol):
@@ -69,19 +70,16 @@ class ResultsFile:
         if not self.rows:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".csv.partial")
-        with temporary.open("w", newline="") as file:
+        with replaced_when_written(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)
 
     def write_markdown(self, introduction: str, rows: Sequence[dict[str, str]] | None = None) -> None:
         """Write all rows, or these, as a Markdown table below the introduction."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".md.partial")
-        temporary.write_text(f"{introduction}\n\n{markdown_table(self.rows if rows is None else rows)}\n")
-        os.replace(temporary, self.path.with_suffix(".md"))
+        with replaced_when_written(self.path.with_suffix(".md")) as temporary:
+            temporary.write_text(f"{introduction}\n\n{markdown_table(self.rows if rows is None else rows)}\n")
 
     def _read(self) -> list[dict[str, str]]:
         try:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-PROGRAM = (sys.executable, "-c", "import sys; from geco_ext.cli import main; sys.exit(main())")
-LOOK_EVERY = 0.5
+PROGRAM = (sys.executable, "-m", "geco_ext")
+POLL_EVERY = 0.5
 """Seconds between looks at what runs."""
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -109,7 +109,7 @@ class TrainingCells:
                 while waiting and len(self.running) < self.jobs:
                     self.running.append(self._start(waiting.pop(0)))
                 self._show(len(cells) - len(waiting) - len(self.running), len(cells))
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_EVERY)
                 for running in [r for r in self.running if r.process.poll() is not None]:
                     self.running.remove(running)
                     if not self._collect(running, finished):
@@ -135,7 +135,7 @@ class TrainingCells:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(_heed_interrupts, os.getpid()),
+                preexec_fn=partial(_receive_interrupts, os.getpid()),
             )
         return Running(cell, folder, process, time.monotonic())
 
@@ -174,7 +174,7 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _heed_interrupts(parent: int) -> None:
+def _receive_interrupts(parent: int) -> None:
     """In a new training: be interrupted by Ctrl-C, and by the end of the experiment, however it comes.
 
     A shell that starts a command in the background lets it, and what it starts, ignore Ctrl-C.

@@ -26,7 +26,7 @@ from geco_ext.ops.dispatch import available_backends, use_backend
 
 if TYPE_CHECKING:
     from geco_ext import data, models
-    from geco_ext.runs import load_run
+    from geco_ext.training.run import load_run
 
 try:
     __version__ = version("geco-ext")
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 # Loaded when first asked for: `import geco_ext` must not need the extras that training does.
-_LAZY = {"data": "geco_ext.data", "models": "geco_ext.models", "load_run": "geco_ext.runs"}
+_LAZY = {"data": "geco_ext.data", "models": "geco_ext.models", "load_run": "geco_ext.training.run"}
 
 
 def __getattr__(name: str) -> Any:

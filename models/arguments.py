@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def checked_shape(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
+def checked_shape(name: str, shape: Sequence[int], smallest_side: int = 1) -> tuple[int, int, int]:
     """A shape (C, H, W) as a tuple of integers.
 
     Raises:
-        ValueError: not three positive integers.
+        ValueError: not three positive integers, or a height or width below ``smallest_side``.
     """
     extents = tuple(int(extent) for extent in shape)
     if len(extents) != 3 or min(extents) < 1:
         raise ValueError(f"{name}: got {tuple(shape)}, expected three positive integers (C, H, W)")
     channels, height, width = extents
+    if min(height, width) < smallest_side:
+        raise ValueError(f"{name}: got {extents}, expected height and width of at least {smallest_side}")
     return channels, height, width
 
 

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from .arguments import at_least, checked_shape
+
 SMALLEST_SIDE = 8
 """The smallest image height or width in pixels."""
 
@@ -32,10 +34,11 @@ class ConvolutionalClassifier(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], classes: int, *, channels: int = 32, hidden: int = 128) -> None:
         super().__init__()
-        self.image_shape = checked_shape(image_shape)
-        self.classes = checked_at_least("classes", classes, 2)
-        checked_at_least("channels", channels, 1)
-        checked_at_least("hidden", hidden, 1)
+        self.image_shape = checked_shape("image_shape", image_shape, SMALLEST_SIDE)
+        self.classes = classes
+        at_least("classes", classes, 2)
+        at_least("channels", channels, 1)
+        at_least("hidden", hidden, 1)
         image_channels, height, width = self.image_shape
         stages = (min(height, width) // 4).bit_length() - 1  # the smaller side ends between 4 and 7
         outputs = [min(2**stage, 4) * channels for stage in range(stages)]
@@ -54,25 +57,3 @@ class ConvolutionalClassifier(nn.Module):
     def features(self) -> nn.Module:
         """The convolutions alone: images [B, C, H, W] -> a feature map [B, F, H', W'], H' or W' between 4 and 7."""
         return self.convolutions
-
-
-def checked_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
-    """(C, H, W) as a tuple of integers.
-
-    Raises:
-        ValueError: not three positive integers, or a side below 8.
-    """
-    shape = tuple(int(extent) for extent in image_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"image_shape: got {tuple(image_shape)}, expected three positive integers (C, H, W)")
-    channels, height, width = shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(f"image_shape: got {shape}, expected height and width of at least {SMALLEST_SIDE}")
-    return channels, height, width
-
-
-def checked_at_least(name: str, value: int, smallest: int) -> int:
-    """The value, or a ValueError where it is too small."""
-    if value < smallest:
-        raise ValueError(f"{name}: got {value}, expected at least {smallest}")
-    return value

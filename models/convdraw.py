@@ -11,6 +11,7 @@ from geco_ext.functional import gaussian_rsample_kl
 from .arguments import at_least, check_context, check_images, checked_shape, one_of
 from .convolutional_lstm import LSTMState
 from .draw_step import DrawStep
+from .noise import Noise
 from .resampling import DownSampling
 
 
@@ -101,13 +102,15 @@ class ConvDraw(nn.Module):
         self.first_cell = nn.Parameter(torch.zeros(hidden, *self.grid))
         self.first_canvas = nn.Parameter(torch.zeros(self.image_shape))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> ConvDrawOutput:
-        """Reconstruct x [B, C, H, W], with the context [B, C', H, W] where the model is conditional.
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Noise = torch.randn_like) -> ConvDrawOutput:
+        """Reconstruct x [B, C, H, W] at posterior samples drawn by ``noise``.
+
+        A conditional model takes the context [B, C', H, W].
 
         Raises:
             ValueError: x or context of another shape; a context to a model that takes none, or none where it is needed.
         """
-        canvases, latents, step_kl = self._drawn(x, context)
+        canvases, latents, step_kl = self._drawn(x, context, noise)
         kl = torch.stack(step_kl)
         return ConvDrawOutput(canvases[-1].sigmoid(), kl.sum(0), kl, torch.stack(latents))
 
@@ -148,7 +151,9 @@ class ConvDraw(nn.Module):
         """The sizes that the layers below do not show at a glance."""
         return f"image_shape={self.image_shape}, context_shape={self.context_shape}, steps={self.steps}"
 
-    def _drawn(self, x: Tensor, context: Tensor | None) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _drawn(
+        self, x: Tensor, context: Tensor | None, noise: Noise = torch.randn_like
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Canvas r_t, code z_t and KL_t after each step t."""
         check_images(x, self.image_shape)
         features = self._context_features(context, len(x))
@@ -157,7 +162,8 @@ class ConvDraw(nn.Module):
         canvases, latents, step_kl = [], [], []
         for step in self._steps():
             encoder = step.encode(x, x - canvas.sigmoid(), encoder, decoder, *features)
-            z, kl = gaussian_rsample_kl(*step.posterior_of(encoder), *step.prior_of(decoder, *features))
+            posterior, prior = step.posterior_of(encoder), step.prior_of(decoder, *features)
+            z, kl = gaussian_rsample_kl(*posterior, *prior, noise=noise(posterior.mean))
             decoder = step.decode(z, canvas, decoder, *features)
             canvas = canvas + step.written(decoder)
             canvases.append(canvas)

@@ -22,13 +22,7 @@ def checked_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     Raises:
         ValueError: not three positive integers, a side below 8, or a side that cannot be halved evenly in every stage.
     """
-    shape = checked_shape("image_shape", image_shape)
-    channels, height, width = shape
-    if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(
-            f"image_shape: got {shape}, expected height and width of at least {SMALLEST_SIDE}; smaller images cannot "
-            "be down-sampled"
-        )
+    channels, height, width = shape = checked_shape("image_shape", image_shape, SMALLEST_SIDE)
     factor = 2 ** number_of_stages(height, width)
     if height % factor or width % factor:
         raise ValueError(

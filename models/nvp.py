@@ -9,6 +9,7 @@ from .arguments import at_least, check_images, refuse_context
 from .convolutional import ConvolutionalDecoder, ConvolutionalEncoder, checked_image_shape
 from .coupling_flow import CouplingFlow
 from .diagonal_gaussian import MAX_LOG_STD, bounded
+from .noise import Noise
 from .output import VariationalOutput
 from .posterior import FlowPosterior, standard_normal_log_prob
 
@@ -65,8 +66,8 @@ class NVPVAE(nn.Module):
         self.flow = CouplingFlow(latent, features=hidden, flows=flows, hidden=hidden // 2, layers=coupling_layers)
         self.decoder = ConvolutionalDecoder(self.image_shape, latent=latent, hidden=hidden, channels=channels)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> VariationalOutput:
-        """Reconstruct x [B, C, H, W] from one posterior sample.
+    def forward(self, x: Tensor, context: Tensor | None = None, noise: Noise = torch.randn_like) -> VariationalOutput:
+        """Reconstruct x [B, C, H, W] from one posterior sample, drawn by ``noise``.
 
         The KL of each example is the one-sample Monte Carlo estimate log q(z|x) - log pi(z): unbiased, and therefore
         negative now and then.
@@ -75,7 +76,7 @@ class NVPVAE(nn.Module):
             ValueError: x is not [B, C, H, W] with the model's C, H, W; a context is given.
         """
         refuse_context(context)
-        z, log_posterior = self.posterior(x).rsample_and_log_prob()
+        z, log_posterior = self.posterior(x).rsample_and_log_prob(noise=noise)
         return VariationalOutput(x_hat=self.decoder(z), kl=log_posterior - standard_normal_log_prob(z))
 
     def posterior(self, x: Tensor) -> FlowPosterior:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from .coupling_flow import CouplingFlow
+from .noise import Noise
 
 _EXTENT = torch.Size()
 
@@ -43,13 +44,13 @@ class FlowPosterior(Distribution):
         """Samples [*sample_shape, B, latent], differentiable."""
         return self.rsample_and_log_prob(sample_shape)[0]
 
-    def rsample_and_log_prob(self, sample_shape: Any = _EXTENT) -> tuple[Tensor, Tensor]:
+    def rsample_and_log_prob(
+        self, sample_shape: Any = _EXTENT, noise: Noise = torch.randn_like
+    ) -> tuple[Tensor, Tensor]:
         """Samples [*sample_shape, B, latent] and their log-densities [*sample_shape, B] in nats, in one pass."""
-        shape = self._extended_shape(torch.Size(sample_shape))
-        # The numbers of torch.randn, but from randn_like, which training in several processes takes care of.
-        noise = torch.randn_like(self.base_mean.expand(shape), memory_format=torch.contiguous_format)
-        z, log_det = self.flow(self.base_mean + self.base_log_std.exp() * noise, self.features)
-        return z, self._base_log_prob(noise) - log_det
+        normal = noise(self.base_mean.new_empty(self._extended_shape(torch.Size(sample_shape))))
+        z, log_det = self.flow(self.base_mean + self.base_log_std.exp() * normal, self.features)
+        return z, self._base_log_prob(normal) - log_det
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density log q(value|x) [..., B] in nats, at any value that broadcasts to [..., B, latent]."""
@@ -59,8 +60,8 @@ class FlowPosterior(Distribution):
         base, log_det = self.flow.inverse(value, self.features)
         return self._base_log_prob((base - self.base_mean) * (-self.base_log_std).exp()) + log_det
 
-    def _base_log_prob(self, noise: Tensor) -> Tensor:
-        return standard_normal_log_prob(noise) - self.base_log_std.sum(-1)
+    def _base_log_prob(self, normal: Tensor) -> Tensor:
+        return standard_normal_log_prob(normal) - self.base_log_std.sum(-1)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .classifier import checked_at_least, checked_shape
+from .arguments import at_least, checked_shape
+from .classifier import SMALLEST_SIDE
 
 FEATURE_LAYERS = 8
 """Layers whose output are the features of FRE: "the first 8 layers of a resnet" (GECO workshop paper, Table 1)."""
@@ -42,10 +43,11 @@ class ResNet(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], classes: int, *, blocks: int = 3, width: int = 16) -> None:
         super().__init__()
-        self.image_shape = checked_shape(image_shape)
-        self.classes = checked_at_least("classes", classes, 2)
-        checked_at_least("blocks", blocks, 2)
-        checked_at_least("width", width, 1)
+        self.image_shape = checked_shape("image_shape", image_shape, SMALLEST_SIDE)
+        self.classes = classes
+        at_least("classes", classes, 2)
+        at_least("blocks", blocks, 2)
+        at_least("width", width, 1)
         self.stem = NormalisedConvolution(self.image_shape[0], width)
         self.blocks = nn.ModuleList()
         channels = width

@@ -1,20 +1,25 @@
-"""CIFAR-10: 50000 training and 10000 test photographs of 32x32 pixels in ten classes."""
+"""CIFAR-10: 50000 training and 10000 test photographs of 32x32 pixels in ten classes.
+
+Its files are pickles; they are read without executing anything they ask for.
+"""
 
 from __future__ import annotations
 
+import io
+import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from geco_ext.data.cache_folder import cache_folder
-from geco_ext.data.cifar_pickle import NotABatch, read_batch
-from geco_ext.data.download import RemoteFile, fetch
-from geco_ext.data.image_dataset import ImageDataset
-from geco_ext.data.own_files import checked_root, first_present
+from geco_ext.data.cache import cache_folder
+from geco_ext.data.download import RemoteFile, checked_root, fetch, first_present
+from geco_ext.data.images import ImageDataset
 from geco_ext.data.request import Request, Split
 from geco_ext.data.resize import prepare
 
@@ -32,6 +37,9 @@ BATCHES: dict[Split, tuple[str, ...]] = {
     "test": ("test_batch",),
 }
 LARGEST_BATCH = 2**26  # bytes; the published ones have 31 million
+VALUES = 3 * 32 * 32
+CLASSES = 10
+UNSIGNED_BYTE = ("u1", b"u1")
 
 
 def load_cifar10(request: Request) -> ImageDataset:
@@ -87,3 +95,104 @@ def _unpacked(archive: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
         raise ValueError(f"{archive} has no {FOLDER}/{name}; it is not CIFAR-10's python archive") from error
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{archive} is truncated or corrupt: {error}; fetch it again") from error
+
+
+class NotABatch(ValueError):  # noqa: N818 - says what is wrong, as the message does
+    """The content is not that of a CIFAR-10 batch."""
+
+
+def read_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 ``[N, 3, 32, 32]`` and labels ``[N]`` of one batch file.
+
+    A pickle is a program: it names functions and calls them. The batches need three, which make a NumPy array. Here
+    inert stand-ins take their place and only note what they are called with; any other name ends the reading.
+
+    Source: Krizhevsky, https://www.cs.toronto.edu/~kriz/cifar.html.
+
+    Raises:
+        NotABatch: the pickle is corrupt, asks for something else, or holds something else.
+    """
+    try:
+        _check_memo(content)
+        batch = _Reader(io.BytesIO(content), encoding="bytes").load()
+    except Exception as error:  # pickle lets through whatever a corrupt program leads to
+        raise NotABatch(f"it cannot be read as a CIFAR-10 batch: {str(error) or type(error).__name__}") from error
+    if not isinstance(batch, dict):
+        raise NotABatch(f"it holds a {type(batch).__name__}, expected a dict with 'data' and 'labels'")
+    images = _images(batch.get(b"data", batch.get("data")))
+    return images, _labels(batch.get(b"labels", batch.get("labels")), len(images))
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse to number what is remembered beyond what there can be: unpickling makes a table of that length."""
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("PUT", "LONG_BINPUT") and isinstance(argument, int) and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers a value {argument}, more than it can hold")
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, *, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+        self._stand_ins = _stand_ins()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._stand_ins:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 batch does")
+        return self._stand_ins[module, name]
+
+
+def _stand_ins() -> dict[tuple[str, str], Any]:
+    """What stands in for the names a batch may use; new for each file, since a pickle can set attributes on them."""
+
+    class ArrayType:
+        pass
+
+    class Noted:
+        def __init__(self, *arguments: Any) -> None:
+            self.arguments = arguments
+            self.state: Any = None
+
+        def __setstate__(self, state: Any) -> None:
+            self.state = state
+
+    def encode(text: str, encoding: str) -> bytes:
+        """How Python 3 writes bytes in the pickle format of Python 2."""
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise pickle.UnpicklingError(f"it asks for an encoding {encoding!r}, which no CIFAR-10 batch does")
+        return text.encode("latin1")
+
+    return {
+        ("numpy.core.multiarray", "_reconstruct"): Noted,
+        ("numpy._core.multiarray", "_reconstruct"): Noted,
+        ("numpy", "ndarray"): ArrayType,
+        ("numpy", "dtype"): Noted,
+        ("_codecs", "encode"): encode,
+    }
+
+
+def _images(noted: Any) -> np.ndarray:
+    """The array that was noted: its state is (version, shape, type, whether in Fortran order, bytes)."""
+    try:
+        _, shape, dtype, in_fortran_order, values = noted.state
+        count, each = shape
+        is_bytes = dtype.arguments[0] in UNSIGNED_BYTE
+        is_array = all(type(side) is int and 0 <= side < 2**63 for side in shape)  # longer ones cannot be printed
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        raise NotABatch("its 'data' is not an array of two dimensions") from error
+    if not is_array:
+        raise NotABatch("its 'data' is not an array of two dimensions")
+    if not (is_bytes and isinstance(values, bytes) and each == VALUES):
+        raise NotABatch(f"its 'data' is of shape {[count, each]}, expected bytes of shape [N, {VALUES}]")
+    if count < 1 or len(values) != count * VALUES:
+        raise NotABatch(f"its 'data' holds {len(values)} bytes, expected {count} x {VALUES}")
+    pixels = np.frombuffer(values, dtype=np.uint8)
+    pixels = pixels.reshape(VALUES, count).T if in_fortran_order else pixels.reshape(count, VALUES)
+    return pixels.reshape(count, 3, 32, 32)
+
+
+def _labels(labels: Any, count: int) -> np.ndarray:
+    if not isinstance(labels, list) or len(labels) != count:
+        raise NotABatch(f"its 'labels' are not a list of {count}, one for each image")
+    if not all(type(label) is int and 0 <= label < CLASSES for label in labels):
+        raise NotABatch(f"its 'labels' are not all integers from 0 to {CLASSES - 1}")
+    return np.array(labels, dtype=np.int64)

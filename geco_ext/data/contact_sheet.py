@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geco_ext.data.image_dataset import ImageDataset
+from geco_ext.data.images import ImageDataset
 
 if TYPE_CHECKING:
     from PIL.Image import Image

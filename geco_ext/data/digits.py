@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geco_ext.data.image_dataset import ImageDataset
+from geco_ext.data.images import ImageDataset
 from geco_ext.data.request import Request
 from geco_ext.data.resize import prepare
 

@@ -1,16 +1,50 @@
-"""Downloads that are checked, resumed where they were cut, and never leave half a file under its name."""
+"""The files of published data sets: found in a folder at hand, or downloaded.
+
+Downloads are checked, resumed where they were cut, and never leave half a file under its name.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geco_ext.data.cache_folder import writing
+from geco_ext.data.cache import writing
 
 if TYPE_CHECKING:
     from requests import Response
+
+
+def checked_root(name: str, root: Path) -> Path:
+    """The folder that a user gave for a data set.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"data {name!r}: root {root} is not a folder")
+    return root
+
+
+def first_present(
+    name: str, root: Path, candidates: Iterable[str], is_there: Callable[[Path], bool] = Path.is_file
+) -> Path:
+    """The first of some files under ``root`` that is there; ``is_there`` tells what counts.
+
+    Raises:
+        FileNotFoundError: none is.
+    """
+    candidates = list(candidates)
+    for candidate in candidates:
+        if is_there(root / candidate):
+            return root / candidate
+    raise FileNotFoundError(
+        f"data {name!r}: found none of {', '.join(candidates)} in {root}; put one of them there, or leave out root "
+        "to download it"
+    )
+
 
 ATTEMPTS = 3  # with each mirror: a cut connection goes on where it stopped
 TIMEOUT = 30  # seconds without a byte
@@ -68,7 +102,7 @@ def _download(remote: RemoteFile, path: Path) -> None:
 
     pooch.get_logger().setLevel("WARNING")
     problems = []
-    resuming = _Resuming(path)
+    resuming = _ResumingDownloader(path)
     for url in remote.urls:
         for _ in range(ATTEMPTS):
             try:
@@ -77,7 +111,7 @@ def _download(remote: RemoteFile, path: Path) -> None:
                 return
             except ValueError:
                 problem, again = "wrong checksum", resuming.resumed
-            except _AnotherAnswer as error:
+            except _UnexpectedAnswer as error:
                 problem, again = str(error), False
             except HTTPError as error:
                 problem = str(error)
@@ -97,11 +131,11 @@ def _download(remote: RemoteFile, path: Path) -> None:
     )
 
 
-class _AnotherAnswer(Exception):  # noqa: N818 - what came, as the message says
+class _UnexpectedAnswer(Exception):  # noqa: N818 - what came, as the message says
     """A server answered with something that cannot be the file."""
 
 
-class _Resuming:
+class _ResumingDownloader:
     """A downloader for pooch that keeps what came before a cut, beside the file, and asks for the rest.
 
     Attributes:
@@ -135,9 +169,9 @@ class _Resuming:
                 if response.status_code == OK:  # all of it, whatever was asked for
                     # A part may be a gigabyte: the page that says "too many downloads" must not replace it.
                     if "text/html" in response.headers.get("Content-Type", ""):
-                        raise _AnotherAnswer("a web page, not the file")
+                        raise _UnexpectedAnswer("a web page, not the file")
                     if 0 < length < start:
-                        raise _AnotherAnswer(f"{length} bytes, less than came before")
+                        raise _UnexpectedAnswer(f"{length} bytes, less than came before")
                     start = 0
                     file.truncate(0)
                 whole = start + length

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geco_ext.data.image_dataset import ImageDataset
-from geco_ext.data.own_split import own_split, too_few
+from geco_ext.data.images import ImageDataset, as_bytes
 from geco_ext.data.request import Request, Storage
 from geco_ext.data.resize import centre_square, resize
-from geco_ext.data.stored_images import as_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,9 +40,7 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     if not files:
         raise ValueError(f"data 'folder:{path}': no images there; expected files ending in {', '.join(SUFFIXES)}")
     classes = sorted({file.parent for file in files})
-    chosen = own_split(files, request.split)
-    if not chosen:
-        raise ValueError(f"data 'folder:{path}': {too_few(len(files), request.split)}")
+    chosen = request.part_of(files, f"folder:{path}")
     images = [_stored(_fitted(_read(file), request.size), request.storage) for file in chosen]
     _check_one_size(chosen, images)
     if len({len(image) for image in images}) > 1:

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geco_ext.data.image_dataset import ImageDataset
-from geco_ext.data.own_split import own_split, too_few
+from geco_ext.data.images import ImageDataset, StoredImages
 from geco_ext.data.request import Request
 from geco_ext.data.resize import centre_square, prepare
-from geco_ext.data.stored_images import StoredImages
 
 CHANNELS = (1, 3, 4)  # that images have
 
@@ -34,9 +32,7 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
             f"data 'npy:{path}': expected shape [N, C, H, W], got {list(array.shape)}, which looks like [N, H, W, C]; "
             "save array.transpose(0, 3, 1, 2)"
         )
-    rows = torch.tensor(own_split(range(len(array)), request.split), dtype=torch.int64)
-    if not len(rows):
-        raise ValueError(f"data 'npy:{path}': {too_few(len(array), request.split)}")
+    rows = torch.tensor(request.part_of(range(len(array)), f"npy:{path}"))
     _check_values(path, array)
     if array.ndim == 3:
         array = array[:, None]

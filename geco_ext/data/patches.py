@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geco_ext.data.image_dataset import ImageDataset
-from geco_ext.data.random_stream import random_stream
+from geco_ext.data.images import ImageDataset
 from geco_ext.data.request import Request
 from geco_ext.data.resize import prepare
 
@@ -26,7 +25,7 @@ def load_patches(request: Request) -> ImageDataset:
     from sklearn.datasets import load_sample_image
 
     size = NATIVE_SIZE if request.size is None else request.size
-    random = random_stream(request.seed, request.split, "patches")
+    random = request.random("patches")
     count = EXAMPLES[request.split] // len(PHOTOGRAPHS)
     crops = []
     for name in PHOTOGRAPHS:

@@ -13,7 +13,7 @@ from geco_ext.data.cifar10 import load_cifar10
 from geco_ext.data.derived import VARIANTS, DigitSource
 from geco_ext.data.digits import load_digits, read_digits
 from geco_ext.data.folder import load_folder
-from geco_ext.data.image_dataset import ImageDataset
+from geco_ext.data.images import ImageDataset
 from geco_ext.data.mnist import load_mnist, read_mnist
 from geco_ext.data.npy import load_npy
 from geco_ext.data.patches import load_patches

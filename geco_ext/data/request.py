@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 Split = Literal["train", "test"]
 Storage = Literal["float32", "uint8"]
+Example = TypeVar("Example")
 
 MAX_SIZE = 1024  # 1500 digits of 1024x1024 pixels take 6 GB
 MAX_SEED = 2**32 - 1
+TEST_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,37 @@ class Request:
             raise ValueError(f"seed must be an integer >= 0 and at most {MAX_SEED}, got {self.seed!r}")
         if self.storage not in ("float32", "uint8"):
             raise ValueError(f"storage must be 'float32' or 'uint8', got {self.storage!r}")
+
+    def random(self, purpose: str) -> np.random.RandomState:
+        """Random numbers of their own for each seed, split and purpose, whatever else draws.
+
+        NumPy keeps the numbers of ``RandomState`` the same in all its versions (NEP 19); those of its newer generators
+        and of ``torch.randperm`` may change.
+
+        Example:
+            >>> Request(seed=0).random("colours").randint(100, size=3).tolist()
+            [80, 69, 83]
+        """
+        return np.random.RandomState([self.seed, int(self.split == "test"), zlib.crc32(purpose.encode())])
+
+    def part_of(self, examples: Sequence[Example], data: str) -> list[Example]:
+        """Those of a user's own examples that the split has: every tenth is for testing, in the order they come.
+
+        Taking them at equal distances keeps both parts representative where the order follows the classes, and the
+        same example stays on the same side whatever the seed.
+
+        Raises:
+            ValueError: too few examples for the split.
+        """
+        chosen = [
+            example
+            for index, example in enumerate(examples)
+            if (index % TEST_EVERY == TEST_EVERY - 1) == (self.split == "test")
+        ]
+        if not chosen:
+            count = f"{len(examples)} {'image is' if len(examples) == 1 else 'images are'}"
+            raise ValueError(f"data {data!r}: {count} too few for a {self.split!r} split")
+        return chosen
 
 
 def _is_integer(value: object) -> bool:

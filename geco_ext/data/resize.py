@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geco_ext.data.images import as_bytes, as_float
 from geco_ext.data.request import Request
-from geco_ext.data.stored_images import as_bytes, as_float
 
 CHUNK = 4096  # images made at a time, so that a large data set is never held twice
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 import geco_ext
-from geco_ext.training.atomic_file import replaced_when_written
-from geco_ext.training.classifier_registry import Classifier, build_classifier
+from geco_ext.data import ImageDataset
+from geco_ext.files import replaced_when_written
+from geco_ext.models import ConvolutionalClassifier, ResNet
+
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {"conv": ConvolutionalClassifier, "resnet": ResNet}
+"""The classifiers that can be trained."""
 
 KIND = "classifier of geco_ext"
 """Entry of the file by which it is known for what it is."""
@@ -23,7 +27,7 @@ class ClassifierCheckpoint:
     """A trained classifier.
 
     Attributes:
-        model: name of the classifier, see `classifier_registry`.
+        model: name of the classifier, one of `CLASSIFIERS`.
         options: keyword arguments of its class.
         image_shape: (C, H, W) of the images it takes.
         classes: number of classes.
@@ -97,7 +101,7 @@ class ClassifierCheckpoint:
         Of a ResNet the first 8 layers, of the convolutional classifier its convolutions.
 
         Raises:
-            ValueError: see :meth:`classifier`.
+            ValueError: weights that are not those of the classifier described.
         """
         return StandardisedFeatures(self.classifier(), self.feature_scale).eval()
 
@@ -125,3 +129,57 @@ class StandardisedFeatures(nn.Module):
         """Feature map [B, F, H', W'] of images x [B, C, H, W]."""
         features: Tensor = self.features(x) / self.scale
         return features
+
+
+class Classifier(Protocol):
+    """What the constraints need of a classifier, a module that maps images [B, C, H, W] to logits [B, classes]."""
+
+    image_shape: tuple[int, int, int]
+    classes: int
+
+    def features(self) -> nn.Module:
+        """The layers that give the features of FRE: images [B, C, H, W] -> a feature map [B, F, H', W']."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits."""
+
+
+def build_classifier(
+    name: str, image_shape: Sequence[int], classes: int, options: Mapping[str, int] | None = None
+) -> nn.Module:
+    """A freshly initialised :class:`Classifier` for images of ``image_shape`` (C, H, W).
+
+    Raises:
+        ValueError: an unknown name (the message lists the known ones) or option, or a value that the class refuses.
+
+    Example:
+        >>> build_classifier("resnet", (3, 32, 32), classes=10).classes
+        10
+    """
+    if name not in CLASSIFIERS:
+        raise ValueError(f"unknown classifier {name!r}; known are {', '.join(CLASSIFIERS)}")
+    try:
+        return CLASSIFIERS[name](image_shape, classes, **(options or {}))
+    except TypeError as error:
+        raise ValueError(f"classifier {name!r} refuses its options: {error}") from error
+
+
+def number_of_classes(dataset: ImageDataset) -> int:
+    """The classes of a data set, counted up from label 0 to the largest.
+
+    Raises:
+        ValueError: several labels an example, or labels that tell no classes apart.
+
+    Example:
+        >>> number_of_classes(geco_ext.data.load("digits"))
+        10
+    """
+    labels = dataset.labels
+    if labels.dim() != 1:
+        raise ValueError(f"it has {labels.shape[1]} labels an example, expected one that names its class")
+    if bool((labels < 0).any()):
+        raise ValueError("it has negative labels, expected classes from 0")
+    classes = int(labels.max()) + 1
+    if classes < 2:
+        raise ValueError("it has no labels (all of its examples have label 0), expected one of at least two classes")
+    return classes

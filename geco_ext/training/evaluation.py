@@ -1,4 +1,4 @@
-"""What a trained model reaches over a whole data set."""
+"""What a trained model reaches over a whole data set, and how that compares with what was asked."""
 
 from __future__ import annotations
 
@@ -11,10 +11,28 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from geco_ext import Constraint
+from geco_ext import (
+    ClassificationAccuracy,
+    Constraint,
+    FeatureReconstructionError,
+    GECOLoss,
+    LocalStatistics,
+    PatchNCC,
+    ReconstructionError,
+)
 from geco_ext.data import ImageDataset
-from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.gaussian_objective import Criterion, GaussianObjective
+from geco_ext.training.objectives import Criterion, GaussianObjective, gaussian_nll
+from geco_ext.training.run_folder import History
+from geco_ext.training.training_step import ConstrainedTraining
+
+MET_WITHIN = 0.06
+"""A constraint counts as met up to this share of its scale above 0: for a root mean square, 3% above kappa."""
+
+SETTLED_SHARE = 0.1
+"""The last share of the history that tells whether a multiplier rests on its bound."""
+
+ROOT_MEAN_SQUARES = (ReconstructionError, LocalStatistics, FeatureReconstructionError)
+LOWER_BOUNDED = (PatchNCC, ClassificationAccuracy)
 
 EVALUATION_BATCH = 250
 
@@ -43,7 +61,7 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
     squared_error = torch.zeros((), dtype=torch.float64, device=module.device)
     kl = torch.zeros_like(squared_error)
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
-    with drawn_from(seed, module.device):
+    with fixed_seed(seed, module.device):
         for first in range(0, len(dataset), EVALUATION_BATCH):
             batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
             output = module.reconstructed(batch)
@@ -74,7 +92,7 @@ def constraints_of(criterion: Criterion) -> list[Constraint]:
 
 
 @contextmanager
-def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
+def fixed_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Draw what is random inside from ``seed`` and put the global random state back afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -84,3 +102,124 @@ def drawn_from(seed: int, device: torch.device) -> Iterator[None]:
 def on_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """A batch on a device."""
     return {name: value.to(device) for name, value in batch.items()}
+
+
+@dataclass(frozen=True)
+class ConstraintResult:
+    """One constraint at the end of a run.
+
+    Attributes:
+        name: its name.
+        kappa: the tolerance.
+        asked: what was asked of ``reached``.
+        reached: the quantity that kappa bounds (root mean square error, correlation, probability); for a class of
+            one's own the constraint's value itself.
+        deviation_percent: how far ``reached`` lies above kappa in percent of it; None where that says nothing.
+        violation: the constraint over its scale, C/s; satisfied at 0 or below.
+        multiplier: lambda.
+        met: whether C/s is at most `MET_WITHIN`.
+        at_bound: whether the multiplier rests on its upper bound.
+    """
+
+    name: str
+    kappa: float
+    asked: str
+    reached: float
+    deviation_percent: float | None
+    violation: float
+    multiplier: float
+    met: bool
+    at_bound: bool
+
+
+def constraint_results(criterion: GECOLoss, evaluation: Evaluation, history: History) -> tuple[ConstraintResult, ...]:
+    """One result per entry of the constraint vector."""
+    vectors = (evaluation.constraints, criterion.kappa, criterion.multiplier)
+    numbers = zip(*(vector.tolist() for vector in vectors), strict=True)
+    return tuple(
+        _result(name, constraint, value, kappa, multiplier, _ended_at_bound(history.get(f"at_bound/{name}", [])))
+        for (name, constraint), (value, kappa, multiplier) in zip(_entries(criterion), numbers, strict=True)
+    )
+
+
+def reconstruction_tolerances(criterion: GECOLoss) -> dict[str, float]:
+    """Kappa by name of the constraints that bound the RMSE of the images."""
+    return {
+        name: kappa
+        for (name, constraint), kappa in zip(_entries(criterion), criterion.kappa.tolist(), strict=True)
+        if isinstance(constraint, ReconstructionError) and constraint.reduction == "mean"
+    }
+
+
+def _entries(criterion: GECOLoss) -> Iterator[tuple[str, Constraint]]:
+    """Name and constraint of every entry: a constraint on C channels has C entries."""
+    constraints = {constraint.name: constraint for constraint in constraints_of(criterion)}
+    for name in criterion.names:
+        yield name, constraints[name if name in constraints else name.rpartition("/")[0]]
+
+
+def _result(
+    name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
+) -> ConstraintResult:
+    if isinstance(constraint, ROOT_MEAN_SQUARES):
+        asked = f"<= {kappa:g}"
+        reached, scale = math.sqrt(abs(value + kappa**2)), kappa**2  # rounding may leave -1e-18
+    elif isinstance(constraint, LOWER_BOUNDED):
+        asked = f">= {kappa:g}"
+        reached, scale = kappa - value, 1 - kappa
+    else:
+        asked = f"value <= 0 ({kappa:g})"
+        reached, scale = value, float(constraint.scale)
+    violation = value / max(scale, 1e-12)
+    says_something = kappa != 0 and isinstance(constraint, ROOT_MEAN_SQUARES + LOWER_BOUNDED)
+    return ConstraintResult(
+        name=name,
+        kappa=kappa,
+        asked=asked,
+        reached=reached,
+        deviation_percent=100 * (reached / kappa - 1) if says_something else None,
+        violation=violation,
+        multiplier=multiplier,
+        met=violation <= MET_WITHIN,
+        at_bound=at_bound,
+    )
+
+
+def _ended_at_bound(records: list[float]) -> bool:
+    last = records[-max(1, round(SETTLED_SHARE * len(records))) :]
+    return bool(last) and sum(last) > len(last) / 2
+
+
+@dataclass(frozen=True)
+class ObjectiveResult:
+    """The end of a run with an objective without constraints.
+
+    Attributes:
+        name: the objective as it was asked for.
+        nll: mean negative log density of an image in nats, under the objective's sigma.
+        optimal_nll: the same under sigma = RMSE, which makes it smallest (equation 26 of "Taming VAEs", Appendix D).
+        beta: weight of the KL.
+        sigma: standard deviation of a pixel.
+    """
+
+    name: str
+    nll: float
+    optimal_nll: float
+    beta: float
+    sigma: float
+
+
+def objective_result(
+    name: str, objective: GaussianObjective, evaluation: Evaluation, dataset: ImageDataset
+) -> ObjectiveResult:
+    """The result, from an evaluation over the data set."""
+    elements = math.prod(dataset.image_shape)
+    squared_error = torch.tensor(elements * evaluation.rmse**2, dtype=torch.float64)
+    log_sigma = objective.log_sigma.detach().double().cpu()
+    return ObjectiveResult(
+        name=name,
+        nll=float(gaussian_nll(squared_error, log_sigma, elements)),
+        optimal_nll=float(gaussian_nll(squared_error, torch.tensor(evaluation.rmse).double().log(), elements)),
+        beta=float(objective.beta),
+        sigma=math.exp(float(log_sigma)),
+    )

@@ -1,15 +1,36 @@
-"""The result of a run as a table, for the terminal and as Markdown, and as JSON."""
+"""What is made of a finished training: the table, the results as JSON, the pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import cast
 
-from geco_ext.training.atomic_file import replaced_when_written
-from geco_ext.training.constraint_result import MET_WITHIN, ConstraintResult
-from geco_ext.training.objective_result import ObjectiveResult
-from geco_ext.training.run_folder import RunFolder
+import torch
+from torch import Tensor
+
+from geco_ext.data import ImageDataset
+from geco_ext.files import replaced_when_written
+from geco_ext.training.evaluation import (
+    MET_WITHIN,
+    ConstraintResult,
+    ObjectiveResult,
+    constraint_results,
+    evaluate,
+    fixed_seed,
+    objective_result,
+    on_device,
+    reconstruction_tolerances,
+)
+from geco_ext.training.objectives import GaussianObjective
+from geco_ext.training.pictures import draw_stacked, draw_trajectory
+from geco_ext.training.run_folder import RunFolder, read_history
+from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.training_step import ConstrainedTraining
+
+PICTURED = 64
+"""Reconstructions and samples in the pictures."""
 
 OBJECTIVE_HEADINGS = ("objective", "RMSE", "NLL (nats)", "KL (nats)", "beta", "sigma")
 HEADINGS = ("constraint", "kappa asked", "reached", "deviation", "KL (nats)", "multiplier", "met")
@@ -48,7 +69,7 @@ class Report:
                 f"{result.reached:.4f}",
                 "-" if result.deviation_percent is None else f"{result.deviation_percent:+.1f}%",
                 f"{self.kl:.2f}",
-                short(result.multiplier),
+                format_number(result.multiplier),
                 "yes" if result.met else "NO",
             )
             for result in self.constraints
@@ -61,8 +82,8 @@ class Report:
             f"{self.rmse:.4f}",
             f"{objective.nll:.2f}",
             f"{self.kl:.2f}",
-            short(objective.beta),
-            short(objective.sigma),
+            format_number(objective.beta),
+            format_number(objective.sigma),
         )
 
     def remarks(self) -> list[str]:
@@ -71,8 +92,9 @@ class Report:
             f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
         ]
         remarks += [
-            f"The multiplier of {result.name} rests on its upper bound ({short(result.multiplier)}) and the constraint "
-            f"is not met: it has had too few steps, or kappa = {result.kappa:g} asks for more than this model can give."
+            f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
+            f"constraint is not met: it has had too few steps, or kappa = {result.kappa:g} asks for more than this "
+            "model can give."
             for result in self.constraints
             if result.at_bound and not result.met
         ]
@@ -99,7 +121,7 @@ class Report:
             temporary.write_text("\n\n".join([self.table(), *self.remarks()]) + "\n")
 
 
-def short(multiplier: float) -> str:
+def format_number(multiplier: float) -> str:
     """A multiplier as people write it: no exponent where digits will do."""
     return f"{multiplier:.0f}" if 1000 <= multiplier < 1e7 else f"{multiplier:.4g}"
 
@@ -111,3 +133,40 @@ def _padded(rows: Sequence[Sequence[str]]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def write_report(
+    folder: RunFolder, module: ConstrainedTraining, dataset: ImageDataset, settings: TrainingSettings, seconds: float
+) -> Report:
+    """Measure the model on its training set, write the results and draw the pictures into the run folder."""
+    module.eval()
+    history = read_history(folder.metrics_file)
+    evaluation = evaluate(module, dataset, settings.seed)
+    criterion = module.criterion
+    constraints: tuple[ConstraintResult, ...] = ()
+    tolerances: dict[str, float] = {}
+    objective = None
+    if isinstance(criterion, GaussianObjective):
+        objective = objective_result(settings.objective, criterion, evaluation, dataset)
+    else:
+        constraints = constraint_results(criterion, evaluation, history)
+        tolerances = reconstruction_tolerances(criterion)
+    report = Report(
+        steps=settings.steps,
+        seconds=seconds,
+        skipped_steps=int(module.skipped_steps),
+        rmse=evaluation.rmse,
+        kl=evaluation.kl,
+        constraints=constraints,
+        objective=objective,
+    )
+    report.write(folder)
+    if history:  # gone where a finished run is resumed without its metrics file
+        draw_trajectory(history, tolerances, folder.path / "trajectory.png")
+    examples = on_device(dataset[:PICTURED], module.device)
+    context = (examples["context"],) if module.takes_context else ()
+    with torch.no_grad(), fixed_seed(settings.seed, module.device):
+        draw_stacked([examples["x"], module.reconstructed(examples).x_hat], folder.path / "reconstructions.png")
+        sample = cast(Callable[..., Tensor], module.model.sample)
+        draw_stacked([*context, sample(len(examples["x"]), *context)], folder.path / "samples.png")
+    return report

@@ -16,23 +16,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import geco_ext.data
 from geco_ext.data import ImageDataset
-from geco_ext.training.batch_order import BatchOrder
-from geco_ext.training.build import build, load_part
-from geco_ext.training.check_networks import check_networks
-from geco_ext.training.checkpoint_io import AtomicCheckpointIO
-from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.constraint_argument import with_absolute_file
+from geco_ext.training.batches import BatchOrder, TrainingData
+from geco_ext.training.callbacks import (
+    AtomicCheckpointIO,
+    Progress,
+    RecordMetrics,
+    SaveCheckpoints,
+    StopOnInterrupt,
+    bar_numbers,
+)
+from geco_ext.training.constraints import check_networks, with_absolute_file
 from geco_ext.training.evaluation import constraints_of
-from geco_ext.training.model_registry import model_entry
-from geco_ext.training.record_metrics import RecordMetrics
+from geco_ext.training.run import build, load_part, model_entry
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
-from geco_ext.training.save_checkpoints import SaveCheckpoints
 from geco_ext.training.settings import TrainingSettings
-from geco_ext.training.show_progress import ShowProgress, summary
-from geco_ext.training.stop_on_interrupt import StopOnInterrupt
-from geco_ext.training.threads import use_threads
-from geco_ext.training.trainer import fit, quiet_trainer
-from geco_ext.training.training_data import TrainingData
+from geco_ext.training.trainer import fit, quiet_trainer, use_threads
+from geco_ext.training.training_step import ConstrainedTraining
 
 
 @dataclass
@@ -185,7 +184,7 @@ def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInt
             interrupt,
             SaveCheckpoints(folder, settings.checkpoint_every),
             metrics,
-            ShowProgress(lambda: summary(metrics.latest)),
+            Progress(settings.steps, lambda: bar_numbers(metrics.latest)),
         ],
         plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),

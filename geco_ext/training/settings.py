@@ -1,91 +1,114 @@
-"""What can be chosen about a training run, checked and saved with it."""
+"""What can be chosen about a training, checked, and saved with a run. An option of a command is one field here."""
 
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 GECO = "geco"
-PAPER = "paper"
+WITH_CONSTRAINTS = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
+"""Names of the objectives that have constraints."""
+
 DEFAULT_CONSTRAINTS = ("re=0.1",)
 MAX_SEED = 2**31 - 1
+COUNTS = ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size")
+"""Settings that are integers of at least 1, or None."""
+
+ROOT = "Folder with the files of data sets that are not embedded."
+SIZE = "Height and width in pixels."
+USUAL_SIZES = "16 for digits, 64 for celeba, else 32 or the images' own"
+ACCELERATOR = "Lightning's accelerator: auto, cpu, gpu..."
+USUAL_THREADS = "1 for small images, else PyTorch's choice"
+
+
+def setting(default: Any, help: str, shown: str | None = None, **option: str) -> Any:
+    """A field of settings that is also an option of a command.
+
+    Args:
+        default: its value where nothing is given; a type is called for it.
+        help: what the command's help says.
+        shown: the default as the help shows it; None: as it is.
+        option: ``flag`` and ``metavar`` where they are not those of the field's name and type.
+    """
+    metadata = {"help": help, "shown": str(default) if shown is None else shown, **option}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={**metadata, "shown": None})
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of one training run.
+    """Settings of one training run: the options of `geco train`, described where they are declared.
 
-    Attributes:
-        model: name of the model, see `model_registry`.
-        model_options: keyword arguments of the model.
-        data: name of the data set, see :func:`geco_ext.data.load`.
-        root: folder with the data set's files, for data sets that are not embedded.
-        size: height and width of the images in pixels; None is the data set's usual size.
-        objective: what is minimised, as written on the command line, see `objective_argument`.
-        constraints: the constraints as written on the command line, see `constraint_argument`; None is ``re=0.1`` for
-            the objectives ``geco`` and ``paper``, and none for others, which have no place for them.
-        steps: optimiser steps.
-        batch_size: examples per step, over all devices together.
-        learning_rate: Adam's.
-        seed: of the weights, the data order and the posterior samples.
-        checkpoint_every: steps between checkpoints.
-        accelerator: Lightning's accelerator: auto, cpu, gpu...
-        devices: how many devices.
-        threads: CPU threads; None is one for small images and PyTorch's own choice for larger ones.
+    ``constraints`` are texts that :func:`geco_ext.training.constraints.build_constraint` reads, the ``objective`` is
+    one for :func:`geco_ext.training.objectives.build_objective`. Constraints that are None become ``re=0.1`` for the
+    objectives that have constraints, and none for the others.
 
     Raises:
         ValueError: a value outside the range its message names.
     """
 
-    model: str = "nvp"
-    model_options: Mapping[str, int] = field(default_factory=dict)
-    data: str = "digits"
-    root: str | None = None
-    size: int | None = None
-    objective: str = GECO
-    constraints: tuple[str, ...] = None  # type: ignore[assignment]  # never None once made
-    steps: int = 3000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    seed: int = 0
-    checkpoint_every: int = 500
-    accelerator: str = "auto"
-    devices: int = 1
-    threads: int | None = None
+    model: str = setting(
+        "nvp", "Model: nvp, convdraw (conditional where the data have a context), unconditional-convdraw."
+    )
+    model_options: Mapping[str, int] = setting(
+        dict, "An argument of the model, such as latent=64; repeatable.", flag="--model-option", metavar="NAME=INTEGER"
+    )
+    data: str = setting(
+        "digits",
+        "Data set: digits, patches, mnist, cifar10, celeba, a variant of digits or mnist (color-digits), folder:PATH, "
+        "npy:PATH.",
+    )
+    root: str | None = setting(None, ROOT, "")
+    size: int | None = setting(None, SIZE, USUAL_SIZES)
+    objective: str = setting(
+        GECO,
+        "geco, or one to compare it with: paper:LR (Algorithm 1 to the letter), elbo[:SIGMA], beta:BETA[:SIGMA], "
+        "anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned; or a call, 'GECOLoss(alpha=0.9)'.",
+    )
+    constraints: tuple[str, ...] = setting(
+        None,
+        "Constraint, repeatable: re=KAPPA, pncc=KAPPA[:PATCH], local=KAPPA[:PATCH], cla=KAPPA:CHECKPOINT, "
+        "fre=KAPPA:CHECKPOINT (of geco train-classifier), module:Class[=KAPPA], file.py:Class[=KAPPA]; or a call, "
+        "'PatchNCC(kappa=0.9, patch_size=4)', 'file.py:Class(kappa=0.1)'.",
+        DEFAULT_CONSTRAINTS[0],
+        flag="--constraint",
+    )
+    steps: int = setting(3000, "Optimiser steps.")
+    batch_size: int = setting(128, "Examples per step, over all devices together.")
+    learning_rate: float = setting(1e-3, "Adam's; it falls linearly to 0 over the last fifth of the steps.")
+    seed: int = setting(0, "Of weights, data order and posterior samples.")
+    checkpoint_every: int = setting(500, "Steps between checkpoints.")
+    accelerator: str = setting("auto", ACCELERATOR)
+    devices: int = setting(1, "Devices, a process each.", "1, with torchrun its processes")
+    threads: int | None = setting(None, "CPU threads.", USUAL_THREADS)
 
     def __post_init__(self) -> None:
         if cast(object, self.constraints) is None:
             object.__setattr__(self, "constraints", DEFAULT_CONSTRAINTS if self.is_constrained else ())
-        for name in ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{spoken(name)} must be an integer of at least 1, got {value!r}")
-        if not (isinstance(self.learning_rate, float | int) and 0 < self.learning_rate < math.inf):
-            raise ValueError(f"learning rate must be a positive number, got {self.learning_rate!r}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed!r}")
+        _check_numbers(self)
         if self.is_constrained and not self.constraints:
             raise ValueError("constraint: at least one is needed, for example re=0.1")
         if self.constraints and not self.is_constrained:
             raise ValueError(
                 f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
-                f"only {GECO} and {PAPER} have constraints"
+                f"only {', '.join(WITH_CONSTRAINTS)} have constraints"
             )
         if self.batch_size % self.devices:
             raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
 
     @property
     def is_constrained(self) -> bool:
-        """Whether the objective is GECO, by the library's update or the paper's."""
-        return self.objective.partition(":")[0] in (GECO, PAPER)
+        """Whether the objective has constraints."""
+        return re.split("[:(]", self.objective, maxsplit=1)[0].strip() in WITH_CONSTRAINTS
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
-        values = asdict(self)
-        values["constraints"] = list(self.constraints)
-        return values
+        return {**asdict(self), "constraints": list(self.constraints)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
@@ -101,6 +124,52 @@ class TrainingSettings:
         return cls(**{**values, "constraints": tuple(values["constraints"])})
 
 
-def spoken(name: str) -> str:
-    """A setting's name as the messages spell it."""
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """Settings of one classifier's training: the options of `geco train-classifier`.
+
+    Raises:
+        ValueError: a value outside the range its message names.
+    """
+
+    model: str = setting("conv", "Classifier: conv, resnet.")
+    model_options: Mapping[str, int] = setting(
+        dict,
+        "An argument of the classifier, such as blocks=5; repeatable.",
+        flag="--model-option",
+        metavar="NAME=INTEGER",
+    )
+    data: str = setting("digits", "Data set whose examples have one label each.")
+    root: str | None = setting(None, ROOT, "")
+    size: int | None = setting(None, SIZE, USUAL_SIZES)
+    steps: int = setting(1000, "Optimiser steps.")
+    batch_size: int = setting(128, "Examples per step.")
+    learning_rate: float = setting(1e-3, "AdamW's; it falls linearly to 0 over the last fifth of the steps.")
+    seed: int = setting(0, "Of weights, data order and augmentation.")
+    accelerator: str = setting("auto", ACCELERATOR)
+    threads: int | None = setting(None, "CPU threads.", USUAL_THREADS)
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+
+
+def _check_numbers(settings: TrainingSettings | ClassifierSettings) -> None:
+    for name in COUNTS:
+        value = getattr(settings, name, None)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{in_words(name)} must be an integer of at least 1, got {value!r}")
+    rate, seed = settings.learning_rate, settings.seed
+    if not (isinstance(rate, float | int) and 0 < rate < math.inf):
+        raise ValueError(f"learning rate must be a positive number, got {rate!r}")
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {seed!r}")
+
+
+def in_words(name: str) -> str:
+    """A setting's name as messages spell it."""
     return name.replace("_", " ")
+
+
+def torchrun_processes() -> int | None:
+    """How many processes torchrun has started, this one among them; None where it has not started this one."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else None

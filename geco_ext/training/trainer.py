@@ -1,4 +1,4 @@
-"""Lightning's trainer as all trainings here use it."""
+"""Lightning's trainer as all trainings here use it, and the processes and threads it runs in."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
-from geco_ext.training.stop_on_interrupt import StopOnInterrupt
-from geco_ext.training.torchrun import torchrun_processes
+from geco_ext.training.callbacks import StopOnInterrupt
+from geco_ext.training.settings import torchrun_processes
 
 # Advice of Lightning that does not apply: the data are in memory, and constraints keep their networks in eval mode.
 # LeafSpec: Lightning and PyTorch among themselves.
@@ -24,6 +24,10 @@ INAPPLICABLE_ADVICE = (
     ".*in eval mode at the start of training.*",
     ".*LeafSpec.* is deprecated.*",
 )
+
+ONE_THREAD_ELEMENTS = 2**16
+"""Image elements of a batch up to which one thread is used: on 128 digits of 16x16 two threads are no faster than one,
+and many times slower where another process holds a core, because threads that wait for each other spin."""
 
 STUCK_AFTER = timedelta(minutes=5)
 """How long a process waits for the others: beyond any step and any reading of data, short of a night lost."""
@@ -98,3 +102,19 @@ def fit(
 
 def _is_of_communication(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)  # gloo has no type of its own
+
+
+def use_threads(threads: int | None, elements: int, processes: int = 1) -> None:
+    """Set the CPU threads of this process; where none are asked for, one for batches of few image elements.
+
+    Args:
+        threads: what was asked for.
+        elements: image elements of the batch of one process.
+        processes: how many share the cores; where threads are not asked for, each has its part of them.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif elements <= ONE_THREAD_ELEMENTS:
+        torch.set_num_threads(1)
+    elif processes > 1:
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, len(os.sched_getaffinity(0)) // processes)))

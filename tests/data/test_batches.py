@@ -6,7 +6,7 @@ import torch
 
 import geco_ext.data
 from geco_ext.data import ImageDataset
-from geco_ext.data.stored_images import ColouredImages, StoredImages
+from geco_ext.data.images import ColouredImages, StoredImages
 
 COUNT = 12
 LEVELS = torch.randint(256, (COUNT, 3, 6, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -13,7 +13,7 @@ from loopback import published_at
 
 import geco_ext.data
 from geco_ext.data import cifar10
-from geco_ext.data.cifar_pickle import NotABatch, read_batch
+from geco_ext.data.cifar10 import NotABatch, read_batch
 
 
 @pytest.mark.parametrize("place", ["", "cifar-10-batches-py", "archive"])
@@ -130,12 +130,10 @@ def test_a_batch_of_another_content_is_refused(change, message):
 
 @pytest.mark.parametrize("shape", [(10**5000, 3072), (-(10**5000), 3072), (20, 10**5000), (20.0, 3072), ("20", 3072)])
 def test_shapes_that_a_program_made_up_are_refused(shape):
-    from geco_ext.data import cifar_pickle
-
     dtype = types.SimpleNamespace(arguments=("u1",))
     noted = types.SimpleNamespace(state=(1, shape, dtype, False, bytes(20 * 3072)))
     with pytest.raises(NotABatch, match="'data' is not an array of two dimensions"):
-        cifar_pickle._images(noted)
+        cifar10._images(noted)
 
 
 def test_a_pickle_of_something_else_is_refused():

@@ -11,7 +11,7 @@ from formats import idx, small_mnist, write
 from PIL import Image
 
 import geco_ext.data
-from geco_ext.data.rotate import rotate
+from geco_ext.data.derived import rotate
 
 SPLITS = ("train", "test")
 

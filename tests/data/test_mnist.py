@@ -12,7 +12,7 @@ from loopback import published_at
 import geco_ext.data
 from geco_ext.data import celeba, cifar10, mnist
 from geco_ext.data.download import DownloadError
-from geco_ext.data.idx import read_idx
+from geco_ext.data.mnist import read_idx
 
 
 @pytest.mark.parametrize("place", ["", "MNIST/raw"])

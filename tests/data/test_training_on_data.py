@@ -7,8 +7,7 @@ import torch
 from formats import small_cifar10, small_mnist, write
 
 from geco_ext.cli import main
-from geco_ext.training.batch_order import BatchOrder
-from geco_ext.training.training_data import TrainingData
+from geco_ext.training.batches import BatchOrder, TrainingData
 
 TINY = ["--steps", "2", "--threads", "1", "--accelerator", "cpu"]
 TINY += [f"--model-option={option}" for option in ("latent=2", "flows=1", "hidden=16", "channels=4")]

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 import geco_ext.data
-from geco_ext.models import ConvDraw
+from geco_ext.models import ConvDraw, Noise
 from geco_ext.models.diagonal_gaussian import ConvolutionalGaussian, DiagonalGaussian
-from geco_ext.training.model_registry import build_model
+from geco_ext.training.run import build_model
 
 SMALL: dict[str, Any] = {"steps": 3, "hidden": 6, "latent": 2}
 
@@ -232,12 +232,13 @@ def trained_error(model: ConvDraw, images: Tensor, steps: int = 150) -> float:
 def test_float64_agrees_with_float32(form: str) -> None:
     model, inputs = made(form)
     noise = [torch.randn(5, 2, 2, 2, dtype=torch.float64) for _ in range(model.steps)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "randn_like", lambda tensor: draws.pop(0).to(tensor.dtype))
-        draws = list(noise)
-        single = model(*inputs)
-        draws = list(noise)
-        double = model.double()(*[tensor.double() for tensor in inputs])
+
+    def drawn() -> Noise:
+        draws = iter(noise)
+        return lambda tensor: next(draws).to(tensor.dtype)
+
+    single = model(*inputs, noise=drawn())
+    double = model.double()(*[tensor.double() for tensor in inputs], noise=drawn())
     assert double.x_hat.dtype == double.kl.dtype == double.latents.dtype == torch.float64
     for one, two in zip(single, double, strict=True):
         torch.testing.assert_close(one.double(), two, rtol=1e-4, atol=1e-4)

@@ -3,7 +3,7 @@ from itertools import islice
 import pytest
 import torch
 
-from geco_ext.training.batch_order import BatchOrder
+from geco_ext.training.batches import BatchOrder
 
 
 def batches(count, **arguments):

@@ -9,7 +9,7 @@ import geco_ext.data
 from geco_ext.cli import main
 from geco_ext.data import ImageDataset
 from geco_ext.models import ConvDraw
-from geco_ext.training.finish import finish
+from geco_ext.training.report import write_report
 from geco_ext.training.session import start
 
 TINY_CONVDRAW = {"steps": 2, "hidden": 4, "latent": 1, "downsampling": 2, "shared": 0}
@@ -18,7 +18,7 @@ TINY_CONVDRAW = {"steps": 2, "hidden": 4, "latent": 1, "downsampling": 2, "share
 def finished(path, **changes):
     session = start(tiny_settings(model="convdraw", model_options=TINY_CONVDRAW, steps=3, **changes), path)
     seconds = session.train()
-    finish(session.folder, session.module, session.dataset, session.configuration.settings, seconds)
+    write_report(session.folder, session.module, session.dataset, session.configuration.settings, seconds)
     return session
 
 

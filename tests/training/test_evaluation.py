@@ -7,10 +7,9 @@ from tiny_runs import TINY_MODEL
 import geco_ext
 from geco_ext.data import ImageDataset
 from geco_ext.training import evaluation
-from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.constraint_result import constraint_results
-from geco_ext.training.evaluation import Evaluation, drawn_from, evaluate
+from geco_ext.training.evaluation import Evaluation, constraint_results, evaluate, fixed_seed
 from geco_ext.training.report import Report
+from geco_ext.training.training_step import ConstrainedTraining
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def test_rmse_is_the_root_of_the_mean_over_all_elements(dataset, monkeypatch):
     module = module_with(geco_ext.ReconstructionError(kappa=0.1))
     monkeypatch.setattr(evaluation, "EVALUATION_BATCH", len(dataset))
     measured = evaluate(module, dataset, seed=3)
-    with drawn_from(3, torch.device("cpu")), torch.no_grad():
+    with fixed_seed(3, torch.device("cpu")), torch.no_grad():
         output = module.model(dataset.images)
     assert measured.rmse == pytest.approx(float((output.x_hat - dataset.images).square().mean().sqrt()), rel=1e-6)
     assert measured.kl == pytest.approx(float(output.kl.mean()), rel=1e-6)

@@ -5,9 +5,8 @@ import torch
 from tiny_runs import TINY_MODEL
 
 import geco_ext
-from geco_ext.training.constrained_training import ConstrainedTraining
-from geco_ext.training.gaussian_objective import GaussianObjective
-from geco_ext.training.objective_argument import build_objective
+from geco_ext.training.objectives import GaussianObjective, build_objective
+from geco_ext.training.training_step import ConstrainedTraining
 
 
 @pytest.fixture
@@ -75,6 +74,9 @@ def test_a_prolonged_run_keeps_its_schedule():
         ("anneal", 1, (2, 0.7)),
         ("anneal:3:0.5", 1, (3, 0.5)),
         ("anneal:3:0.5:0.1", 0.1, (3, 0.5)),
+        ("GaussianObjective()", None, (1, 1)),
+        ("GaussianObjective(0.2, beta=4)", 0.2, (4, 4)),
+        ("GaussianObjective(sigma=None, beta=(3, 0.5), annealing_steps=7)", None, (3, 0.5)),
     ],
 )
 def test_objectives_are_read_as_written(text, sigma, beta):
@@ -96,6 +98,16 @@ def test_objectives_are_read_as_written(text, sigma, beta):
         ("elbo:0", "objective 'elbo:0': sigma: got 0.0"),
         ("beta:-1", "objective 'beta:-1': beta: got -1.0"),
         ("beta:inf", "objective 'beta:inf': beta: got inf"),
+        ("geco:1", "objective 'geco:1' has 1 values; known are"),
+        (
+            "Nope()",
+            r"unknown objective 'Nope\(\)'; known are geco, .*, and calls of GECOLoss, GECOLoss.paper",
+        ),
+        ("mine:GaussianObjective()", "unknown objective 'mine:GaussianObjective"),
+        ("GaussianObjective(sigma=s)", "sigma must be a literal, .*, got s; known are"),
+        ("GaussianObjective(sigma=-1)", "sigma: got -1"),
+        ("GaussianObjective(annealing_steps=0.5)", "annealing_steps: got 0.5"),
+        ("GaussianObjective(sgma=1)", "unexpected keyword argument 'sgma'"),
     ],
 )
 def test_a_wrong_objective_is_named(text, message):

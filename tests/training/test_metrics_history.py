@@ -1,4 +1,4 @@
-from geco_ext.training.metrics_history import MetricsHistory, read_history
+from geco_ext.training.run_folder import MetricsHistory, read_history
 
 
 def record(history, steps):

@@ -6,8 +6,7 @@ from tiny_runs import TINY_OPTIONS, assert_same_end, one_line, tiny_settings, tr
 
 import geco_ext
 from geco_ext.cli import main
-from geco_ext.training.metrics_history import read_history
-from geco_ext.training.run_folder import RunFolder
+from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.session import resume, start
 from geco_ext.training.settings import TrainingSettings
 
@@ -69,6 +68,8 @@ def test_a_prolonged_run_keeps_its_annealing(tmp_path):
         (["--objective", "nope"], "unknown objective 'nope'; known are geco, paper:LR, elbo"),
         (["--objective", "beta"], "objective 'beta' has 0 values"),
         (["--objective", "elbo", "--constraint", "re=0.1"], "re=0.1 cannot be given with the objective 'elbo'"),
+        (["--objective", "GaussianObjective()", "--constraint", "re=0.1"], "re=0.1 cannot be given with the objective"),
+        (["--objective", "GECOLoss(alpha=2)"], "alpha: got 2, expected a number in [0, 1); known are geco"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_no_folder(tmp_path, capsys, options, message):
@@ -86,8 +87,18 @@ def test_a_resumed_run_keeps_its_objective(tmp_path, capsys):
     assert "leave out: objective" in one_line(capsys.readouterr())
 
 
+def test_a_call_gives_the_criterion_what_short_forms_cannot(tmp_path):
+    options = ["--objective", "GECOLoss(alpha=0.5, multiplier_init=2.0)", "--constraint", "PatchNCC(0.2, 4, stride=2)"]
+    assert train(tmp_path / "run", *options, "--steps", "2") == 0
+    criterion = geco_ext.load_run(tmp_path / "run").criterion
+    assert (criterion.alpha, criterion.names, criterion.constraints[0].stride) == (0.5, ("patch_ncc",), 2)
+
+
 def test_settings_without_constraints_have_those_of_their_objective():
     assert TrainingSettings().constraints == ("re=0.1",)
     assert TrainingSettings(objective="elbo").constraints == ()
+    assert TrainingSettings(objective="GECOLoss.paper(lr=0.1)").constraints == ("re=0.1",)
+    assert TrainingSettings(objective=" GECOLoss (alpha=0.9) ").constraints == ("re=0.1",)
+    assert TrainingSettings(objective="GaussianObjective()").constraints == ()
     settings = TrainingSettings(objective="beta:4")
     assert TrainingSettings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings

@@ -5,8 +5,8 @@ import torch
 from tiny_runs import tiny_settings
 
 import geco_ext
-from geco_ext.training.build import build_criterion
-from geco_ext.training.objective_argument import paper_rate
+from geco_ext.training.objectives import build_objective
+from geco_ext.training.run import build_criterion
 
 
 def test_it_is_algorithm_1_with_the_constraints_given():
@@ -28,4 +28,4 @@ def test_without_constraints_it_takes_the_default_one():
 @pytest.mark.parametrize("text", ["paper", "paper:", "paper:x", "paper:0", "paper:-1", "paper:nan", "paper:1:2"])
 def test_a_wrong_rate_is_named(text):
     with pytest.raises(ValueError, match=f"^objective '{text}': .*; known are geco, paper:LR"):
-        paper_rate(text)
+        build_objective(text, 10, [geco_ext.ReconstructionError(0.2)])

@@ -10,11 +10,9 @@ from tiny_runs import assert_same_end, one_line, tiny_settings, train_until
 import geco_ext
 from geco_ext.cli import main
 from geco_ext.data import ImageDataset
-from geco_ext.training.check_networks import check_networks
-from geco_ext.training.class_labels import number_of_classes
-from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint
-from geco_ext.training.classifier_training import augmented
-from geco_ext.training.constraint_argument import build_constraint, with_absolute_file
+from geco_ext.training.classifier import augmented
+from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, number_of_classes
+from geco_ext.training.constraints import build_constraint, check_networks, with_absolute_file
 from geco_ext.training.session import resume, start
 
 TINY = ["--size", "8", "--batch-size", "500", "--threads", "1", "--accelerator", "cpu"]
@@ -85,7 +83,7 @@ def test_one_seed_gives_one_classifier(tmp_path):
 
 
 def test_augmented_images_are_shifted_by_at_most_a_pixel(monkeypatch):
-    monkeypatch.setattr("geco_ext.training.classifier_training.PIXEL_NOISE", 0.0)
+    monkeypatch.setattr("geco_ext.training.classifier.PIXEL_NOISE", 0.0)
     images = torch.rand(50, 2, 5, 6)
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     shifts = {
@@ -149,7 +147,7 @@ def test_control_c_leaves_no_file(tmp_path, capsys, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return images
 
-    monkeypatch.setattr("geco_ext.training.classifier_training.augmented", pressed)
+    monkeypatch.setattr("geco_ext.training.classifier.augmented", pressed)
     assert train_classifier(tmp_path / "new.pt", "conv", "--steps", "50") == 130
     assert capsys.readouterr().err.splitlines()[-1] == "geco: interrupted; nothing was saved"
     assert len(calls) == 2
@@ -181,6 +179,14 @@ def test_the_path_is_remembered_as_absolute(files, monkeypatch):
     monkeypatch.chdir(files["conv"].parent)
     assert with_absolute_file("cla=0.9:conv.pt") == f"cla=0.9:{files['conv']}"
     assert with_absolute_file("fre=0.9") == "fre=0.9"
+    file = str(files["conv"])
+    called = with_absolute_file("ClassificationAccuracy(0.9, 'conv.pt')")
+    assert called == f"ClassificationAccuracy(kappa=0.9, classifier={file!r})"
+    assert build_constraint(called).gradient == "probability"
+    assert build_constraint(f"cla=0.9:{file}").gradient == "log_probability"
+    called = with_absolute_file("FeatureReconstructionError(extractor='conv.pt', kappa=1)")
+    assert called == f"FeatureReconstructionError(kappa=1, extractor={file!r})"
+    assert build_constraint(called).kappa == 1
     odd = files["conv"].parent / "a=b:c.pt"
     shutil.copy(files["conv"], odd)
     assert build_constraint(with_absolute_file("cla=0.9:a=b:c.pt")).kappa == 0.9

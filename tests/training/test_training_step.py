@@ -6,8 +6,8 @@ from tiny_runs import TINY_MODEL
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import geco_ext
-from geco_ext.training import constrained_training
-from geco_ext.training.constrained_training import ConstrainedTraining, learning_rate_factor
+from geco_ext.training import training_step
+from geco_ext.training.training_step import ConstrainedTraining, learning_rate_factor
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ class NoReading(TorchDispatchMode):
 
 
 def test_a_step_that_is_not_recorded_reads_nothing_from_the_device(module, monkeypatch):
-    monkeypatch.setattr(constrained_training, "is_recorded", lambda step: False)
+    monkeypatch.setattr(training_step, "is_recorded", lambda step: False)
     optimizer = module.configure_optimizers()["optimizer"]
     batch = batch_of(torch.rand(8, 1, 8, 8))
     step(module, optimizer, batch)

@@ -6,8 +6,7 @@ import lightning as L
 import pytest
 import torch
 
-from geco_ext.training.metrics_history import read_history
-from geco_ext.training.run_folder import RunFolder
+from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.trainer import TrainingInterrupted
 

@@ -17,7 +17,7 @@ LONGEST = 330.0  # seconds: what is left of a stage would be of no use
 PROGRAM = """
 import pathlib
 from geco_ext.backends.native import extension
-from geco_ext.commands.info import info
+from geco_ext.cli.info import info
 info()
 module, reason = extension()
 print(reason or f"{module.cuda_architectures} {pathlib.Path(module.__file__).resolve()}")

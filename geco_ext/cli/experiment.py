@@ -1,0 +1,26 @@
+"""`geco experiment`: the studies behind the defaults and tables of the documentation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from geco_ext.cli.failure import CommandFailure
+
+EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study", "matrix": "matrix"}
+
+
+def experiment(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help=f"{', '.join(EXPERIMENTS)}; --help behind it shows its own options.")],
+) -> int:
+    """Run one of the studies of geco_ext.experiments; an interrupted one goes on with the same command."""
+    if name == "--help":
+        print(context.get_help())
+        return 0
+    if name not in EXPERIMENTS:
+        raise CommandFailure(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+    code: int = import_module(f"geco_ext.experiments.{EXPERIMENTS[name]}").main(context.args)
+    return code

@@ -1,0 +1,90 @@
+"""`geco sample` and `geco reconstruct`: pictures of what a trained run makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from geco_ext.cli.failure import CommandFailure
+from geco_ext.training.settings import MAX_SEED
+
+if TYPE_CHECKING:
+    from geco_ext.training.run import Run
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of geco train, or one of its checkpoints.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of what is drawn at random.")]
+Split = Annotated[str, typer.Option(help="Part of the data set: train, test.")]
+OptionalFile = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+
+
+def sample(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 64,
+    seed: Seed = 0,
+    split: Annotated[str, typer.Option(help="Where the contexts of a conditional model are from: train, test.")] = (
+        "train"
+    ),
+    out: Annotated[OptionalFile, typer.Option(help="PNG file.", show_default="RUN/samples-SEED.png")] = None,
+) -> int:
+    """Draw samples of a trained model; of a conditional one, below the contexts they were drawn for.
+
+    geco sample runs/demo -n 64 --out samples.png
+    """
+    from geco_ext.training.pictures import draw_run_samples
+
+    return _draw(draw_run_samples, run, n, seed, split, out, f"samples-{seed}.png")
+
+
+def reconstruct(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of examples.")] = 64,
+    seed: Seed = 0,
+    split: Split = "train",
+    out: Annotated[
+        OptionalFile, typer.Option(help="PNG file.", show_default="RUN/reconstructions-SPLIT-SEED.png")
+    ] = None,
+) -> int:
+    """Draw the first examples of a run's data set above their reconstructions, and how these grow if the model says so.
+
+    geco reconstruct runs/demo --split test --out reconstructions.png
+    """
+    from geco_ext.training.pictures import draw_run_reconstructions
+
+    return _draw(draw_run_reconstructions, run, n, seed, split, out, f"reconstructions-{split}-{seed}.png")
+
+
+def _draw(
+    draw: Callable[[Run, int, int, str, Path], None],
+    path: Path,
+    n: int,
+    seed: int,
+    split: str,
+    out: Path | None,
+    usual_name: str,
+) -> int:
+    from geco_ext.data.request import Request
+    from geco_ext.training.run import load_run
+    from geco_ext.training.run_folder import RunFolder
+
+    file = out or RunFolder.holding(path)[0].path / usual_name
+    try:
+        if file.suffix.lower() != ".png":
+            raise ValueError(f"out must be a file name ending in .png, got {file}")
+        Request(split)  # type: ignore[arg-type]  # refuses what is no split, also where no data are needed
+        trained = load_run(path)
+        _make_folder(file)
+        draw(trained, n, seed, split, file)
+    except (ValueError, OSError) as error:
+        raise CommandFailure(str(error)) from error
+    print(file)
+    return 0
+
+
+def _make_folder(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out {file} cannot be written: {error.strerror or error}") from error

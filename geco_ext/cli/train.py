@@ -1,0 +1,91 @@
+"""`geco train`: train a model under constraints."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.options import Given, options_of
+from geco_ext.training.settings import TrainingSettings, in_words, torchrun_processes
+
+if TYPE_CHECKING:
+    from geco_ext.training.run_folder import RunFolder
+    from geco_ext.training.session import Session
+
+CHANGEABLE = ("steps", "checkpoint_every", "accelerator", "devices", "threads")
+"""Settings that may be given with --resume: they do not change what the steps already done would have been."""
+
+Folder = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+
+
+@options_of(TrainingSettings)
+def train(
+    given: Given,
+    out: Annotated[Folder, typer.Option(help="Run folder, made new.", show_default="runs/MODEL-DATA")] = None,
+    resume: Annotated[
+        Folder, typer.Option(help="Run folder (or one of its checkpoints) to continue, bit for bit on the CPU.")
+    ] = None,
+) -> int:
+    """Train a model under constraints; results and pictures go to the run folder.
+
+    geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
+    """
+    try:
+        session = _session(given, out, resume)
+    except (ValueError, FileNotFoundError) as error:
+        raise CommandFailure(str(error)) from error
+    return _train(session)
+
+
+def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
+    """Everything the run needs, checked; whatever is wrong with the input raises here."""
+    started = torchrun_processes()
+    if started is not None:
+        given.setdefault("devices", started)
+    if resume is not None:
+        fixed = [in_words(name) for name in given if name not in CHANGEABLE] + (["out"] if out is not None else [])
+        if fixed:
+            raise ValueError(f"a resumed run keeps its settings; with --resume leave out: {', '.join(fixed)}")
+    settings = TrainingSettings(**given) if resume is None else None
+
+    from geco_ext.training import session  # Lightning takes seconds to import; a wrong option should not
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # `--constraint module:Class` finds modules in the current folder, as `python -m` does
+    if settings is None:
+        assert resume is not None
+        return session.resume(resume, **given)
+    return session.start(settings, out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{settings.model}-{settings.data}"))
+
+
+def _train(session: Session) -> int:
+    """Train, report, and return the exit code."""
+    from geco_ext.training.report import write_report
+    from geco_ext.training.trainer import ProcessLost, TrainingInterrupted
+
+    folder, settings = session.folder, session.configuration.settings
+    try:
+        seconds = session.train()
+        if not session.trainer.is_global_zero:
+            return 0
+        report = write_report(folder, session.module, session.dataset, settings, seconds)
+    except ProcessLost as lost:
+        raise CommandFailure(f"{lost}; {_what_to_do(folder)}") from lost
+    except (TrainingInterrupted, KeyboardInterrupt):
+        if not session.trainer.is_global_zero:
+            return 0  # a failure would have the first process killed, which may still be writing
+        print(f"geco: interrupted; {_what_to_do(folder)}", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    print("\n".join([report.table(), "", *report.remarks()]))
+    print(f"{settings.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
+    return 0
+
+
+def _what_to_do(folder: RunFolder) -> str:
+    has_checkpoint = folder.last_checkpoint.is_file()
+    return f"continue with: geco train --resume {folder.path}" if has_checkpoint else "nothing was saved yet"
