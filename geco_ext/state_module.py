@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from geco_ext import state as state_block
 
 STATE_NAMES = (*state_block.PERSISTENT_ROWS, *state_block.COUNTERS)
+_rows_of = operator.itemgetter(*STATE_NAMES)
 
 
 class StateModule(nn.Module):
@@ -32,15 +34,15 @@ class StateModule(nn.Module):
     skipped: Tensor
 
     _block: Tensor
-    _views: list[tuple[str, Tensor]]
+    _views: tuple[Tensor, ...]
     _addresses: list[int] | None
 
     def _attach(self) -> None:
         """Make the buffers views of the current block."""
         state = state_block.views(self._block)
-        self._views = [(name, getattr(state, name)) for name in STATE_NAMES]
+        self._views = tuple(getattr(state, name) for name in STATE_NAMES)
         self._addresses = _addresses(self._views)
-        self._buffers.update(self._views)
+        self._buffers.update(zip(STATE_NAMES, self._views, strict=True))
         self._bind(self._block)
 
     def _new_block(self) -> Tensor:
@@ -52,10 +54,13 @@ class StateModule(nn.Module):
 
     def _buffers_are_views(self) -> bool:
         """Whether the block says what the buffers say. It does not after ``functional_call``, ``buffer.data = ...``."""
-        buffers = self._buffers
-        return all(buffers[name] is view for name, view in self._views) and (
-            self._addresses is None or self._addresses == [view.data_ptr() for _, view in self._views]
-        )
+        buffers = _rows_of(self._buffers)
+        if self._addresses is None:
+            return all(map(operator.is_, buffers, self._views))
+        try:
+            return list(map(Tensor.data_ptr, buffers)) == self._addresses
+        except (RuntimeError, TypeError):  # a tensor without storage, None
+            return False
 
     @contextmanager
     def _block_of_buffers(self) -> Iterator[Tensor]:
@@ -172,8 +177,8 @@ class StateModule(nn.Module):
                 getattr(self, name).copy_(value)
 
 
-def _addresses(views: list[tuple[str, Tensor]]) -> list[int] | None:
+def _addresses(views: tuple[Tensor, ...]) -> list[int] | None:
     """Where the views lie, or None where there is no memory: on the meta device, under FakeTensorMode."""
-    if any(type(view) is not Tensor or view.is_meta for _, view in views):
+    if any(type(view) is not Tensor or view.is_meta for view in views):
         return None
-    return [view.data_ptr() for _, view in views]
+    return [view.data_ptr() for view in views]

@@ -37,9 +37,12 @@ class Backend(ABC):
 
     def refuses(self, call: LossCall) -> str | None:
         """Why it cannot serve a call of the loss, or None."""
-        tensors = (*call.predictions, *call.targets, call.kl)
-        reasons = (self.refuses_dtype(tensor.dtype) for tensor in tensors if tensor is not None)
-        return self.refuses_device(call.block.device) or next(filter(None, reasons), None)
+        reason = self.refuses_device(call.block.device)
+        if reason is None and self.dtypes is not None:
+            for tensor in (*call.predictions, *call.targets, call.kl):
+                if tensor is not None and tensor.dtype not in self.dtypes:
+                    return self.refuses_dtype(tensor.dtype)
+        return reason
 
     def refuses_dtype(self, dtype: torch.dtype) -> str | None:
         """Why it cannot compute in the type, or None."""

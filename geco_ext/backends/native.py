@@ -150,7 +150,11 @@ class Native(Backend):
 
     def model_operator(self, name: str, leader: Tensor, *arguments: Any) -> Any:
         """The operator of that name."""
-        return getattr(self.kernels, name)(*arguments, *self.place_of_models(leader))
+        return self._model_operators[name](*arguments, *self.place_of_models(leader))
+
+    @cached_property
+    def _model_operators(self) -> dict[str, Any]:
+        return {name: function for name, function in vars(self.kernels).items() if callable(function)}
 
 
 def call_arguments(call: LossCall) -> tuple[Any, ...]:

@@ -41,21 +41,22 @@ def is_plain(*tensors: Tensor | None) -> bool:
     (FakeTensor, DTensor), tensors of ``torch.func`` transforms (vmap, jvp) and batched gradients, functional, sparse,
     zero and meta tensors. Such calls take the declared operators, which PyTorch knows how to run.
     """
-    return not is_watched() and all(tensor is None or _has_memory(tensor) for tensor in tensors)
+    if is_watched():
+        return False
+    try:
+        for tensor in tensors:
+            if tensor is None:
+                continue
+            if type(tensor) not in _PLAIN_TYPES or (tensor.data_ptr() == 0 and tensor.numel() > 0):
+                return False
+    except RuntimeError:  # a tensor without storage
+        return False
+    return True
 
 
 def is_watched() -> bool:
     """Whether a compiler or a dispatch mode looks at the operators that run now."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    if type(tensor) not in _PLAIN_TYPES:
-        return False
-    try:
-        return tensor.data_ptr() != 0 or tensor.numel() == 0
-    except RuntimeError:  # it has no storage
-        return False
 
 
 # Backends of this machine ---------------------------------------------------------------------------------------------
