@@ -82,9 +82,7 @@ class StateModule(nn.Module):
     def _row(self, name: str) -> Tensor:
         row = self._buffers[name]
         if row is None:
-            raise RuntimeError(
-                f"{name}: got None, expected a tensor of the shape {tuple(dict(self._views)[name].shape)}"
-            )
+            raise RuntimeError(f"{name}: got None, expected a tensor")
         return row
 
     @contextmanager
