@@ -100,6 +100,11 @@ class Constraint(nn.Module):
             return torch.tensor(self._kappa, dtype=torch.float64)
         return self._slot[0]
 
+    @property
+    def scale_rule(self) -> str:
+        """What the tolerance means for the constraint and its scale (:class:`geco_ext.contract.Kind`)."""
+        return self._term().scale_rule
+
     def extra_repr(self) -> str:
         """Name and tolerance."""
         return f"{self.name!r}, kappa={self.kappa:g}"

@@ -11,15 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from geco_ext import (
-    ClassificationAccuracy,
-    Constraint,
-    FeatureReconstructionError,
-    GECOLoss,
-    LocalStatistics,
-    PatchNCC,
-    ReconstructionError,
-)
+from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.data import ImageDataset
 from geco_ext.training.objectives import Criterion, GaussianObjective, gaussian_nll
 from geco_ext.training.run_folder import History
@@ -30,9 +22,6 @@ MET_WITHIN = 0.06
 
 SETTLED_SHARE = 0.1
 """The last share of the history that tells whether a multiplier rests on its bound."""
-
-ROOT_MEAN_SQUARES = (ReconstructionError, LocalStatistics, FeatureReconstructionError)
-LOWER_BOUNDED = (PatchNCC, ClassificationAccuracy)
 
 EVALUATION_BATCH = 250
 
@@ -161,17 +150,14 @@ def _entries(criterion: GECOLoss) -> Iterator[tuple[str, Constraint]]:
 def _result(
     name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
 ) -> ConstraintResult:
-    if isinstance(constraint, ROOT_MEAN_SQUARES):
-        asked = f"<= {kappa:g}"
-        reached, scale = math.sqrt(abs(value + kappa**2)), kappa**2  # rounding may leave -1e-18
-    elif isinstance(constraint, LOWER_BOUNDED):
-        asked = f">= {kappa:g}"
-        reached, scale = kappa - value, 1 - kappa
-    else:
-        asked = f"value <= 0 ({kappa:g})"
-        reached, scale = value, float(constraint.scale)
+    asked, reached, scale = {
+        "kappa^2": (f"<= {kappa:g}", math.sqrt(abs(value + kappa**2)), kappa**2),  # rounding may leave -1e-18
+        "kappa": (f"<= {kappa:g}", value + kappa, kappa),
+        "1-kappa": (f">= {kappa:g}", kappa - value, 1 - kappa),
+        "own": (f"value <= 0 ({kappa:g})", value, float(constraint.scale)),
+    }[constraint.scale_rule]
     violation = value / max(scale, 1e-12)
-    says_something = kappa != 0 and isinstance(constraint, ROOT_MEAN_SQUARES + LOWER_BOUNDED)
+    says_something = kappa != 0 and constraint.scale_rule != "own"
     return ConstraintResult(
         name=name,
         kappa=kappa,
