@@ -36,7 +36,7 @@ struct Tensor {
 };
 
 // One thing that is compared: a prediction with its target and the buffer its gradient is written to.
-// A class probability has labels for a target; a scalar has none.
+// A scalar has no target.
 struct Input {
   Tensor prediction, target, gradient;
 };
@@ -54,8 +54,6 @@ struct Constraint {
   int first_row = 0, rows = 1;  // its rows of the constraint vector; rows > 1: one per channel
   std::vector<int> inputs;      // several: a mean over feature maps
   bool mean = true;             // squared error: mean or sum over the elements of an example
-  bool from_logits = true;      // class probability: softmax first
-  bool log_gradient = false;    // class probability: the gradient is that of the logarithm
   Patches patches;              // windowed constraints; they read one input, the images
 };
 

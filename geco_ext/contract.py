@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 # In the order of the kernels' enum.
 KINDS = {
     "squared_error": Kind("kappa^2", "inputs"),
-    "class_probability": Kind("1-kappa", "image"),
+    "scalar_similarity": Kind("1-kappa", "image"),
     "scalar": Kind("own", "none"),
     "patch_ncc": Kind("1-kappa", "image", is_windowed=True),
     "local_statistics": Kind("kappa^2", "2 per position", is_windowed=True),
@@ -45,8 +45,6 @@ class Term:
     rows: int = 1
     on_image: bool = True
     mean: bool = True
-    from_logits: bool = True
-    log_gradient: bool = False
     patch_size: int = 1
     stride: int = 1
     eps: float = 0.0
@@ -61,6 +59,16 @@ class Term:
     def is_windowed(self) -> bool:
         """Whether it measures patches."""
         return KINDS[self.kind].is_windowed
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it compares its inputs number by number."""
+        return KINDS[self.kind].elements == "inputs"
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether PyTorch computes what it measures: a number, or one for each example, whose mean is taken."""
+        return not self.is_windowed and not self.is_elementwise
 
     def positions(self, extent: int) -> int:
         """How many fully contained patches start along one side of an image."""
@@ -118,7 +126,7 @@ class UpdateSettings(NamedTuple):
 class LossCall(NamedTuple):
     """One call of the loss operator.
 
-    ``predictions[i]`` is compared with ``targets[i]`` (labels for class scores, None for scalars) on behalf of the
+    ``predictions[i]`` is compared with ``targets[i]`` (None for scalars) on behalf of the
     term ``owners[i]``, or of every term on images where the owner is ``IMAGE``.
     """
 

@@ -20,7 +20,7 @@ def arguments(dtype=torch.float32, layout=torch.contiguous_format):
         Term("patch_ncc", patch_size=3, eps=1e-5),
         Term("local_statistics", patch_size=3, eps=1e-5),
         Term("squared_error", on_image=False),
-        Term("class_probability", on_image=False),
+        Term("scalar_similarity", on_image=False),
         Term("scalar", on_image=False),
     )
     predictions = [

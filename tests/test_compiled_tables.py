@@ -30,7 +30,7 @@ def test_scale_rules_decide_on_the_sign():
     """A larger correlation or probability satisfies its constraint, a smaller error does."""
     assert {kind["name"]: kind["sign"] for kind in COMPILED.kinds} == {
         "squared_error": 1,
-        "class_probability": -1,
+        "scalar_similarity": -1,
         "scalar": 1,
         "patch_ncc": -1,
         "local_statistics": 1,
@@ -48,4 +48,4 @@ def test_violations_state_and_types():
 def test_a_scale_rule_of_another_kind_is_refused():
     one_minus_kappa = native.SCALE_RULES["1-kappa"]
     with pytest.raises(ValueError, match="scale rule"):
-        COMPILED.Program().add(0, 1, [0], True, True, False, one_minus_kappa, 1, 1, 0.0, False)
+        COMPILED.Program().add(0, 1, [0], True, one_minus_kappa, 1, 1, 0.0, False)

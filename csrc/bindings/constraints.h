@@ -15,8 +15,7 @@ namespace geco::python {
 // What a criterion computes, read once: its constraints in the order of their rows (_C.Program).
 class ConstraintVector {
  public:
-  void add(ConstraintKind kind, int rows, std::vector<int> inputs, bool mean, bool from_logits, bool log_gradient,
-           ScaleRule scale, const Patches& patches) {
+  void add(ConstraintKind kind, int rows, std::vector<int> inputs, bool mean, ScaleRule scale, const Patches& patches) {
     if (scale != scale_rule(kind)) throw py::value_error("that is not the scale rule of this kind of constraint");
     Constraint constraint;
     constraint.kind = kind;
@@ -24,8 +23,6 @@ class ConstraintVector {
     constraint.rows = rows;
     constraint.inputs = std::move(inputs);
     constraint.mean = mean;
-    constraint.from_logits = from_logits;
-    constraint.log_gradient = log_gradient;
     constraint.patches = patches;
     rows_ += rows;
     constraints_.push_back(std::move(constraint));

@@ -66,11 +66,10 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<ConstraintVector>(module, "Program")
       .def(py::init<>())
-      .def("add", [](ConstraintVector& constraints, int kind, int rows, std::vector<int> inputs, bool mean,
-                     bool from_logits, bool log_gradient, int scale, std::int64_t patch_size, std::int64_t stride,
-                     double eps, bool per_channel) {
-        constraints.add(static_cast<ConstraintKind>(kind), rows, std::move(inputs), mean, from_logits, log_gradient,
-                        static_cast<ScaleRule>(scale), {patch_size, stride, eps, per_channel});
+      .def("add", [](ConstraintVector& constraints, int kind, int rows, std::vector<int> inputs, bool mean, int scale,
+                     std::int64_t patch_size, std::int64_t stride, double eps, bool per_channel) {
+        constraints.add(static_cast<ConstraintKind>(kind), rows, std::move(inputs), mean, static_cast<ScaleRule>(scale),
+                        {patch_size, stride, eps, per_channel});
       });
 
   bind_cpu(module);

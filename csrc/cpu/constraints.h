@@ -32,13 +32,12 @@ class SquaredErrors {
 void squared_errors(const LossCall& call, double* c_hat);
 void patch_constraints(const LossCall& call, double* c_hat);
 bool has_patches(const LossCall& call, int input);
-void class_probability(const LossCall& call, const Constraint& constraint, double* c_hat);
 void scalar(const LossCall& call, const Constraint& constraint, double* c_hat);
 
 // The mean over a vector of one number per example, or a single number; its gradient is the same for each.
 double mean_of_examples(const Tensor& values, const Tensor& gradient, double multiplier);
 
-// Element reads and gradient writes for the small inputs (class scores, scalars, kl).
+// Element reads and gradient writes for the small inputs (scalars, kl).
 double read_element(const Tensor& tensor, std::int64_t offset);
 void write_element(const Tensor& tensor, std::int64_t offset, double value);
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "cpu/constraints.h"
@@ -169,43 +168,9 @@ void scalar(const LossCall& call, const Constraint& constraint, double* c_hat) {
   const Input& input = call.inputs[constraint.inputs[0]];
   const ScaleRule rule = scale_rule(constraint.kind);
   const double log_lambda = log_multiplier(rule, call.state, constraint.first_row, compared_elements(call, constraint));
-  const double mean = mean_of_examples(input.prediction, input.gradient, std::exp(log_lambda));
+  const double slope = sign_of_measured(rule) * std::exp(log_lambda);
+  const double mean = mean_of_examples(input.prediction, input.gradient, slope);
   c_hat[constraint.first_row] = constraint_value(rule, mean, call.state.at(Row::kKappa, constraint.first_row));
-}
-
-// CLA: C = kappa - c(x_hat)[label]. A label out of range makes the constraint NaN.
-void class_probability(const LossCall& call, const Constraint& constraint, double* c_hat) {
-  const Input& input = call.inputs[constraint.inputs[0]];
-  const int row = constraint.first_row;
-  const double batch = static_cast<double>(call.batch), kappa = call.state.at(Row::kKappa, row);
-  const ScaleRule rule = scale_rule(constraint.kind);
-  const double multiplier = std::exp(log_multiplier(rule, call.state, row, compared_elements(call, constraint)));
-  const std::int64_t classes = input.prediction.sizes[1];
-  std::vector<double> p(static_cast<std::size_t>(classes));
-  double sum = 0;
-  for (std::int64_t b = 0; b < call.batch; ++b) {
-    const std::int64_t label = static_cast<const std::int64_t*>(input.target.data)[b * input.target.strides[0]];
-    for (std::int64_t j = 0; j < classes; ++j) {
-      p[j] = read_element(input.prediction, b * input.prediction.strides[0] + j * input.prediction.strides[1]);
-    }
-    if (constraint.from_logits) {
-      const double largest = *std::max_element(p.begin(), p.end());
-      double total = 0;
-      for (double& value : p) total += value = std::exp(value - largest);
-      for (double& value : p) value /= total;
-    }
-    const double p_label = label >= 0 && label < classes ? p[label] : std::numeric_limits<double>::quiet_NaN();
-    sum += constraint_value(rule, p_label, kappa);
-    if (!input.gradient) continue;
-    for (std::int64_t j = 0; j < classes; ++j) {
-      const bool is_label = j == label;
-      const double derivative =
-          class_derivative(constraint.from_logits, constraint.log_gradient, p_label, p[j], is_label);
-      write_element(input.gradient, b * input.gradient.strides[0] + j * input.gradient.strides[1],
-                    sign_of_measured(rule) * multiplier * derivative / batch);
-    }
-  }
-  c_hat[row] = sum / batch;
 }
 
 namespace {

@@ -16,8 +16,7 @@ std::vector<double> constraint_averages(const LossCall& call) {
   squared_errors(call, c_hat.data());
   patch_constraints(call, c_hat.data());
   for (const Constraint& constraint : *call.constraints) {
-    if (constraint.kind == ConstraintKind::kClassProbability) class_probability(call, constraint, c_hat.data());
-    if (constraint.kind == ConstraintKind::kScalar) scalar(call, constraint, c_hat.data());
+    if (is_scalar(constraint.kind)) scalar(call, constraint, c_hat.data());
   }
   return c_hat;
 }

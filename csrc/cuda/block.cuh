@@ -62,7 +62,7 @@ __device__ inline double coefficient_of(const Plan& plan, const Share& share) {
       const double multiplier = multiplier_of(plan, constraint, row_of(constraint, share.channel));
       coefficient += constraint.kind() == ConstraintKind::kSquaredError
                          ? squared_error_coefficient(multiplier, plan.weighted_inputs[r].weight, divisor)
-                         : multiplier / divisor;
+                         : sign_of_measured(constraint.scale()) * multiplier / divisor;
     }
   }
   return coefficient;

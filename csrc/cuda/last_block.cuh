@@ -88,7 +88,8 @@ __device__ inline double constraint_of(const Plan& plan, Shared& shared, const P
   }
   const Item& item = plan.items[plan.weighted_inputs[constraint.first_input].item];
   if (item.operation == Operation::kWindows) return windowed_constraint(plan, shared, constraint, row);
-  return shared.sums()[item.first_sum] / item.divisor;  // of a class probability: its constraint of each example
+  const double mean = shared.sums()[item.first_sum] / item.divisor;
+  return constraint_value(constraint.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
 __device__ __forceinline__ const PlannedConstraint& constraint_of_row(const Plan& plan, int row) {

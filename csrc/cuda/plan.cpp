@@ -40,18 +40,6 @@ Item mean_item(const Tensor& values, const Tensor& gradient) {
   return item;
 }
 
-Item class_item(const Input& input, const Constraint& constraint, std::int64_t batch) {
-  Item item = new_item(input.prediction, input.target, input.gradient, Operation::kClassProbability);
-  item.outer_dimensions = 1;
-  item.outer[0] = {batch, input.prediction.strides[0], input.target.strides[0], input.gradient.strides[0]};
-  item.inner = {input.prediction.sizes[1], input.prediction.strides[1], 0, input.gradient.strides[1]};
-  item.elements = batch;
-  item.divisor = static_cast<double>(batch);
-  item.from_logits = constraint.from_logits;
-  item.log_gradient = constraint.log_gradient;
-  return item;
-}
-
 Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch, const DeviceSize& device) {
   Item item = new_item(input.prediction, input.target, input.gradient, Operation::kSquaredError);
   lay_out(input, per_channel, item);
@@ -77,8 +65,8 @@ Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& devi
   return item;
 }
 
-// The squared errors share the device by size; class scores and means are small and get a block for each few
-// thousand numbers.
+// The squared errors share the device by size; means are small and get a block for each few thousand
+// numbers.
 void share_out(Plan& plan, const DeviceSize& device) {
   std::int64_t rounds = 0, tiles = 0;
   for (int i = 0; i < plan.item_count; ++i) {
@@ -102,13 +90,10 @@ void share_out(Plan& plan, const DeviceSize& device) {
     std::int64_t blocks = 0;
     switch (item.operation) {
       case Operation::kSquaredError: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
-      case Operation::kClassProbability: blocks = ceil_div(item.elements, kWarps); break;
       case Operation::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
       case Operation::kWindows: blocks = item.blocks; break;  // plan_windows knows
     }
-    if (item.operation == Operation::kClassProbability || item.operation == Operation::kMean) {
-      blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
-    }
+    if (item.operation == Operation::kMean) blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
     item.first_block = plan.blocks;
     item.first_partial = plan.blocks;
     item.blocks = static_cast<int>(blocks);
@@ -196,7 +181,7 @@ Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device) {
     Item& item = plan.items[plan.item_count++];
     switch (constraint.kind) {
       case ConstraintKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
-      case ConstraintKind::kClassProbability: item = class_item(input, constraint, call.batch); break;
+      case ConstraintKind::kSimilarity:
       case ConstraintKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
       default: item = windows_item(input, call.batch, device);
     }

@@ -9,7 +9,7 @@
 
 namespace geco::cuda {
 
-enum class Operation : std::int8_t { kSquaredError, kClassProbability, kMean, kWindows };
+enum class Operation : std::int8_t { kSquaredError, kMean, kWindows };
 
 // One input, or kl: its channels one after the other, each shared by `blocks` blocks.
 struct Item {
@@ -18,12 +18,12 @@ struct Item {
   void* gradient;  // null: not wanted
 
   // Squared error: the loops over the elements of a channel in memory order (contract.h, LoopNest).
-  // Class probability: `outer[0]` is the batch, `inner` the classes. Mean: `inner` alone.
+  // Mean: `inner` alone.
   // Windows: `outer` are batch and rows, `inner` the columns; strides are in bytes.
   Dimension channel;
   Dimension outer[kMaxDimensions - 1];
   Dimension inner;
-  std::int64_t elements;             // of a channel; examples for a class probability
+  std::int64_t elements;             // of a channel
   std::int64_t vectorised_elements;  // in whole vectors, as many of each inner loop, from `head` on
 
   double divisor;  // of the sum: the number of examples or, for a mean, of values
@@ -38,7 +38,6 @@ struct Item {
   Operation operation;
   std::int8_t prediction_type, target_type;
   bool stream;  // the gradient is larger than the caches
-  bool from_logits, log_gradient;
 
   GECO_HD DataType type_of_prediction() const { return static_cast<DataType>(prediction_type); }
   GECO_HD DataType type_of_target() const { return static_cast<DataType>(target_type); }

@@ -23,11 +23,11 @@ namespace geco {
   X(kNone, "none")                  /* lambda* is given                             */
 
 //   enumerator, name in Python, scale rule, is it windowed (statistics of patches), element rule
-#define GECO_CONSTRAINT_KINDS(X)                                             \
-  X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)         \
-  X(kClassProbability, "class_probability", kOneMinusKappa, false, kOfImage) \
-  X(kScalar, "scalar", kOwn, false, kNone)                                   \
-  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage)          \
+#define GECO_CONSTRAINT_KINDS(X)                                       \
+  X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)   \
+  X(kSimilarity, "scalar_similarity", kOneMinusKappa, false, kOfImage) \
+  X(kScalar, "scalar", kOwn, false, kNone)                             \
+  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage)    \
   X(kLocalStatistics, "local_statistics", kKappaSquared, true, kOfPositions)
 
 #define GECO_ENUMERATOR(enumerator, ...) enumerator,
@@ -68,5 +68,11 @@ GECO_HD constexpr ElementRule element_rule(ConstraintKind kind) {
   return ElementRule::kNone;
 }
 #undef GECO_CASE
+
+// Whether it compares its inputs number by number (math/elementwise.h).
+GECO_HD constexpr bool is_elementwise(ConstraintKind kind) { return element_rule(kind) == ElementRule::kOfInputs; }
+
+// Whether PyTorch computes what it measures: a number, or one for each example, whose mean is taken.
+GECO_HD constexpr bool is_scalar(ConstraintKind kind) { return !is_windowed(kind) && !is_elementwise(kind); }
 
 }  // namespace geco

@@ -55,8 +55,6 @@ def constraint_vector(terms: str, owners: tuple[int, ...]) -> Any:
             term.rows,
             inputs,
             term.mean,
-            term.from_logits,
-            term.log_gradient,
             SCALE_RULES[term.scale_rule],
             term.patch_size,
             min(term.stride, MAX_STRIDE),

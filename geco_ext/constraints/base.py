@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from geco_ext.state import new_block, views
 
 
 class ComparedPair(NamedTuple):
-    """A prediction and what it is compared with (labels for class scores, None for a scalar)."""
+    """A prediction and what it is compared with (None for a scalar)."""
 
     prediction: Tensor
     target: Tensor | None
@@ -176,7 +177,7 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def batch_average(term: Term, predictions: list[Tensor], targets: list[Tensor], kappa: float) -> Tensor:
+def batch_average(term: Term, predictions: list[Tensor], targets: Sequence[Tensor | None], kappa: float) -> Tensor:
     """A constraint without a criterion: its vector of one term, with a multiplier of one and no kl."""
     first = predictions[0]
     block = new_block(1, device=first.device)

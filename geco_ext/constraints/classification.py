@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from geco_ext.checks import check_class_gradient, check_class_scores, check_kappa_probability, check_labels
@@ -58,27 +60,20 @@ class ClassificationAccuracy(NetworkConstraint):
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d."""
-        ((scores, target),) = self._pairs(x_hat, x, labels)
-        assert target is not None
-        return classification_accuracy(
-            scores, target, kappa=self.kappa, from_logits=self.from_logits, gradient=self.gradient
-        )
+        ((probabilities, _),) = self._pairs(x_hat, x, labels)
+        return batch_average(self._term(), [probabilities], [None], self.kappa)
 
     def _check_kappa(self, kappa: float) -> float:
         return check_kappa_probability(kappa)
 
     def _term(self) -> Term:
-        return Term(
-            "class_probability",
-            on_image=False,
-            from_logits=self.from_logits,
-            log_gradient=self.gradient != "probability",
-        )
+        return Term("scalar_similarity", on_image=False)
 
     def _pairs(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> list[ComparedPair]:
         scores = self._look(x_hat)
         check_class_scores(scores, x_hat.shape[0], f"scores of constraint {self.name!r}")
-        return [ComparedPair(scores, check_labels(labels, scores))]
+        labels = check_labels(labels, scores)
+        return [ComparedPair(probability_of_label(scores, labels, self.from_logits, self.gradient), None)]
 
 
 def classification_accuracy(
@@ -110,6 +105,49 @@ def classification_accuracy(
     if batch == 0:
         raise ValueError(f"prediction: got the empty shape {tuple(prediction.shape)}, expected at least one example")
     labels = check_labels(target, prediction)
-    log_gradient = check_class_gradient(gradient) == "log_probability"
-    term = Term("class_probability", from_logits=bool(from_logits), log_gradient=log_gradient)
-    return batch_average(term, [prediction], [labels], check_kappa_probability(kappa))
+    kappa = check_kappa_probability(kappa)
+    probabilities = probability_of_label(prediction, labels, bool(from_logits), check_class_gradient(gradient))
+    return batch_average(Term("scalar_similarity"), [probabilities], [None], kappa)
+
+
+SMALLEST_PROBABILITY = 1e-12  # what a smaller one counts as where it is divided by
+
+
+def probability_of_label(scores: Tensor, labels: Tensor, from_logits: bool, gradient: str) -> Tensor:
+    """The probability of each example's label, [B], in float32 at least; NaN where the label is out of range."""
+    if scores.dtype != torch.float64:
+        scores = scores.to(torch.float32)
+    if gradient == "log_probability":
+        return _InDirectionOfLogarithm.apply(scores, labels, from_logits)  # type: ignore[no-any-return, no-untyped-call]
+    return _gathered(scores.softmax(1) if from_logits else scores, labels)
+
+
+def _gathered(probabilities: Tensor, labels: Tensor) -> Tensor:
+    classes = probabilities.shape[1]
+    in_range = (labels >= 0) & (labels < classes)
+    of_label = probabilities.gather(1, labels.clamp(0, classes - 1)[:, None])[:, 0]
+    return of_label * torch.where(in_range, 1.0, torch.nan).to(of_label.dtype)  # the gradient is not finite either
+
+
+class _InDirectionOfLogarithm(torch.autograd.Function):
+    """The probability of the label, with the derivative of its logarithm."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, labels: Tensor, from_logits: bool) -> Tensor:
+        """[B]."""
+        probabilities = scores.softmax(1) if from_logits else scores
+        of_label = _gathered(probabilities, labels)
+        ctx.from_logits = from_logits
+        ctx.save_for_backward(probabilities, labels, of_label)
+        return of_label
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Of logits, that is 1 - p for the label's class and -p for all others; of probabilities 1 / p."""
+        probabilities, labels, of_label = ctx.saved_tensors
+        is_label = torch.arange(probabilities.shape[1], device=labels.device) == labels[:, None]
+        unit = is_label.to(probabilities.dtype)
+        of_label = of_label[:, None]
+        derivative = unit - probabilities if ctx.from_logits else unit / of_label.clamp_min(SMALLEST_PROBABILITY)
+        derivative = torch.where(of_label.isnan(), of_label, derivative)
+        return grad_outputs[0][:, None] * derivative, None, None

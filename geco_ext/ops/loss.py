@@ -211,10 +211,7 @@ def _buffers(inputs: Sequence[Tensor | None], wants_gradient: Sequence[bool]) ->
 def _target_gradients(call: LossCall) -> list[Tensor | None]:
     """Gradients by the targets: every constraint is symmetric in its pair, so a second pass with the roles swapped."""
     wanted = [t is not None and t.requires_grad for t in call.targets]
-    pairs = [
-        (p, t) if t is None or not t.is_floating_point() else (t, p)
-        for p, t in zip(call.predictions, call.targets, strict=True)
-    ]
+    pairs = [(p, t) if t is None else (t, p) for p, t in zip(call.predictions, call.targets, strict=True)]
     gradients = _buffers([pair[0] for pair in pairs], wanted)
     swapped = call._replace(
         predictions=[pair[0] for pair in pairs],

@@ -91,22 +91,12 @@ inline double windowed(Pair& pair, const Constraint& constraint, double multipli
   return result;
 }
 
-// Table 1, CLA from logits.
-inline double class_probability(Pair& pair, double multiplier) {
+// The mean of one number for each example.
+inline double mean(Pair& pair, double derivative) {
   double result = 0;
-  const double batch = static_cast<double>(pair.batch);
-  for (std::int64_t b = 0; b < pair.batch; ++b) {
-    const double* logits = &pair.prediction[static_cast<std::size_t>(b * pair.channels)];
-    const auto label = static_cast<std::int64_t>(pair.target[static_cast<std::size_t>(b)]);
-    double total = 0;
-    for (std::int64_t j = 0; j < pair.channels; ++j) total += std::exp(logits[j]);
-    const double p_label = std::exp(logits[label]) / total;
-    result += p_label / batch;
-    for (std::int64_t j = 0; j < pair.channels; ++j) {
-      const double derivative = p_label * ((j == label ? 1.0 : 0.0) - std::exp(logits[j]) / total);
-      pair.gradient[static_cast<std::size_t>(b * pair.channels + j)] -= multiplier * derivative / batch;
-    }
-  }
+  const double count = static_cast<double>(pair.prediction.size());
+  for (double value : pair.prediction) result += value / count;
+  for (double& gradient : pair.gradient) gradient += derivative / count;
   return result;
 }
 

@@ -156,8 +156,8 @@ std::vector<double> expected_constraints(const Problem& problem, std::vector<nai
       if (constraint.kind == ConstraintKind::kSquaredError) {
         const int channel = constraint.rows > 1 ? row - constraint.first_row : -1;
         result.push_back(naive::squared_error(pairs, constraint, channel, multiplier) - kappa * kappa);
-      } else if (constraint.kind == ConstraintKind::kClassProbability) {
-        result.push_back(kappa - naive::class_probability(pair, multiplier));
+      } else if (constraint.kind == ConstraintKind::kSimilarity) {
+        result.push_back(kappa - naive::mean(pair, -multiplier));
       } else {
         const double value = naive::windowed(pair, constraint, multiplier);
         result.push_back(constraint.kind == ConstraintKind::kPatchCorrelation ? kappa - value : value - kappa * kappa);
@@ -265,15 +265,14 @@ void pixels() {
       check(problem);
     }
   }
-  scenario = "features and classes";
+  scenario = "features and a similarity";
   Problem problem;
   problem.add_input(DataType::kFloat32, DataType::kFloat32, {5, 41});
   problem.add_input(DataType::kFloat16, DataType::kFloat32, {5, 2, 3, 3}, Layout::kChannelsLast);
-  problem.predictions.push_back(Array(DataType::kFloat32, {5, 7}).fill(random_numbers));
-  problem.targets.emplace_back(DataType::kInt64, Sizes{5});
-  for (std::int64_t i = 0; i < 5; ++i) problem.targets.back().set(i, static_cast<double>((3 * i) % 7));
+  problem.predictions.push_back(Array(DataType::kFloat32, {5}).fill(random_numbers));
+  problem.targets.emplace_back();
   problem.add_constraint(ConstraintKind::kSquaredError, {0, 1});
-  problem.add_constraint(ConstraintKind::kClassProbability, {2});
+  problem.add_constraint(ConstraintKind::kSimilarity, {2});
   check(problem);
 }
 

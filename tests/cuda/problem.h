@@ -81,14 +81,13 @@ struct Problem {
   bool wants_gradients = true;
   int row_count = 0;
 
-  void add(ConstraintKind kind, std::vector<int> inputs, int rows = 1, bool mean = true, bool from_logits = true) {
+  void add(ConstraintKind kind, std::vector<int> inputs, int rows = 1, bool mean = true) {
     Constraint constraint;
     constraint.kind = kind;
     constraint.first_row = row_count;
     constraint.rows = rows;
     constraint.inputs = std::move(inputs);
     constraint.mean = mean;
-    constraint.from_logits = from_logits;
     row_count += rows;
     constraints.push_back(std::move(constraint));
   }
@@ -102,13 +101,7 @@ struct Problem {
 
   void fill() {
     for (Array& array : predictions) array.fill(random_numbers);
-    for (Array& array : targets) {
-      if (array.type() != DataType::kInt64) {
-        array.fill(random_numbers);
-        continue;
-      }
-      for (std::int64_t i = 0; i < array.elements(); ++i) array.set(i, static_cast<double>(random_numbers() % 3));
-    }
+    for (Array& array : targets) array.fill(random_numbers);
     kl.fill(random_numbers);
   }
 

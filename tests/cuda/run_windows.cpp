@@ -103,13 +103,13 @@ void one_example_is_not_finite() {
 Problem everything(DataType type, bool per_channel, std::int64_t channels = 3) {
   Problem problem = images({3, channels, 10, 12}, type);
   const int features = problem.input(Array(type, {3, 40}), Array(type, {3, 40}));
-  const int logits = problem.input(Array(type, {3, 7}), Array(DataType::kInt64, {3}));
+  const int similarities = problem.input(Array(type, {3}), Array());
   const int scalars = problem.input(Array(type, {3}), Array());
   add_windowed(problem, ConstraintKind::kPatchCorrelation, 4);
   problem.add(ConstraintKind::kSquaredError, {0}, static_cast<int>(channels));
   problem.add(ConstraintKind::kSquaredError, {features});
   add_windowed(problem, ConstraintKind::kLocalStatistics, 3, 2);
-  problem.add(ConstraintKind::kClassProbability, {logits});
+  problem.add(ConstraintKind::kSimilarity, {similarities});
   add_windowed(problem, ConstraintKind::kLocalStatistics, 4, 1, false, 1e-2);
   problem.add(ConstraintKind::kScalar, {scalars});
   problem.add(ConstraintKind::kSquaredError, {0}, 1, false);

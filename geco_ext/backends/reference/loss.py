@@ -107,14 +107,10 @@ def constraint_value(scale_rule: str, measured: Tensor, kappa: Tensor) -> Tensor
 
 def _measure(term: Term, call: LossCall, inputs: list[int]) -> _Measured:
     predictions = [call.predictions[i].to(torch.float64) for i in inputs]
-    if term.kind == "scalar":
+    if term.is_scalar:
         (value,) = predictions
         return _Measured(value.mean().reshape(1), [torch.full_like(value, 1.0 / max(value.numel(), 1))])
     targets = [call.targets[i] for i in inputs]
-    if term.kind == "class_probability":
-        (labels,) = targets
-        assert labels is not None
-        return _class_probability(predictions[0], labels, term)
     pairs = [(p, t.to(torch.float64)) for p, t in zip(predictions, targets, strict=True) if t is not None]
     if term.kind == "squared_error":
         return _squared_error(pairs, term)
@@ -139,24 +135,6 @@ def _squared_error(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:
         rows.append(weight * total.reshape(term.rows) / difference.shape[0])
         derivatives.append(2.0 * weight * difference / difference.shape[0])
     return _Measured(torch.stack(rows).sum(0), derivatives)
-
-
-def _class_probability(scores: Tensor, labels: Tensor, term: Term) -> _Measured:
-    """CLA: the probability of the true class; NaN for a label out of range."""
-    classes = scores.shape[1]
-    probabilities = scores.softmax(1) if term.from_logits else scores
-    in_range = (labels >= 0) & (labels < classes)
-    one_hot = torch.arange(classes, device=scores.device) == labels[:, None]
-    chosen = probabilities.gather(1, labels.clamp(0, classes - 1)[:, None])[:, 0]
-    of_label = torch.where(in_range, chosen, torch.nan)
-    unit = one_hot.to(torch.float64)
-    if term.from_logits:
-        derivative = (1.0 if term.log_gradient else of_label[:, None]) * (unit - probabilities)
-    else:
-        derivative = unit / of_label[:, None].clamp_min(SMALLEST) if term.log_gradient else unit
-    if term.log_gradient:
-        derivative = torch.where(in_range[:, None], derivative, torch.nan)
-    return _Measured(of_label.mean().reshape(1), [derivative / scores.shape[0]])
 
 
 def _mean_kl(call: LossCall) -> Tensor:

@@ -25,7 +25,6 @@ from geco_ext.backends.triton.kernels import window_plan
 from geco_ext.contract import LossCall, count_rows, inputs_of_terms, parse_terms
 
 OLDEST = (3, 6)  # the first that takes apart tuples of tensors and numbers that hold other tuples
-MAX_CLASSES = 1 << 15  # of a class probability: one example's are held by one program
 MAX_ROWS = 1024
 MAX_INPUTS = 24
 
@@ -118,8 +117,6 @@ def _refuses_sizes(call: LossCall) -> str | None:
     terms = parse_terms(call.terms)
     for term, inputs in zip(terms, inputs_of_terms(terms, call.owners), strict=True):
         for shape in (call.predictions[index].shape for index in inputs):
-            if term.kind == "class_probability" and shape[1] > MAX_CLASSES:
-                return f"it takes at most {MAX_CLASSES} classes, got {shape[1]}"
             if term.is_windowed:
                 reason = window_plan.refuses_patch(term.patch_size, shape[2], shape[3])
                 if reason is not None:

@@ -195,8 +195,6 @@ def _plan(
         elif kinds == {"squared_error"}:
             per_channel = any(terms[t].rows > 1 for t in readers)
             items.append(_squared_error_item(geometry[index], per_channel, readers, compute))
-        elif kinds == {"class_probability"}:
-            items.append(_class_item(geometry[index], readers, terms[readers[0]]))
         else:
             items.append(_mean_item(geometry[index], readers))
     if has_kl:
@@ -255,8 +253,6 @@ def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> in
         return 1
     if item.kind == "windowed":
         return min(item.elements, _WINDOWED_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors)
-    if item.kind == "class_probability":
-        return min(item.elements, 4 * multiprocessors)
     most = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors
     rounds = min(-(-measured // (tile * most)), _MOST_ROUNDS)
     return max(1, -(-item.elements // (tile * rounds)))
@@ -304,16 +300,6 @@ def _windowed_item(
 def _warps_of_windows(tile: window_plan.Tile) -> int:
     """A thread holds few numbers of a tile: there are many tensors of it."""
     return min(max(tile.shape[0] * tile.shape[1] // 256, 4), 16)
-
-
-def _class_item(geometry: _Geometry, readers: tuple[int, ...], term: Term) -> _Item:
-    batch, classes = geometry.shape
-    layout = (
-        (batch, geometry.prediction[0], geometry.target[0], geometry.gradient[0]),
-        (classes, geometry.prediction[1], 0, geometry.gradient[1]),
-    )
-    setting = (term.from_logits, term.log_gradient, power_of_two(classes))
-    return _Item("class_probability", readers, setting, layout, 1, batch, classes)
 
 
 def _mean_item(geometry: _Geometry, readers: tuple[int, ...]) -> _Item:

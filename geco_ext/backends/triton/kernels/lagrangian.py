@@ -8,7 +8,6 @@ import triton
 import triton.language as tl
 
 from geco_ext.backends.triton.kernels.measures import (
-    class_probability,
     mean,
     squared_error,
     sum_of_partials,
@@ -52,8 +51,7 @@ def lagrangian_kernel(
     """Programs take shares of the items, in turn; the last one to finish adds up, moves the state and writes the loss.
 
     ``ITEMS[i]``: (kind, reading terms, setting); kl, if there is one, is the last and belongs to no term. A setting
-    is the type to compute in, the class probability's (from_logits, log_gradient, padded classes), the constants of
-    ``windowed``, or None.
+    is the type to compute in, the constants of ``windowed``, or None.
     ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, windows). The last is the first
     slot of a term of a windowed item and, of a windowed term, (patch size, stride, whether of each channel), or None.
     ``finished`` counts the programs that have handed in their sums; it is zero between launches.
@@ -73,11 +71,6 @@ def lagrangian_kernel(
                 total = squared_error(
                     predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], channel, coefficient,
                     ITEMS[i][2], BLOCK,
-                )  # fmt: skip
-            elif ITEMS[i][0] == "class_probability":
-                total = class_probability(
-                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], coefficient,
-                    ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2],
                 )  # fmt: skip
             elif ITEMS[i][0] == "windowed":
                 coefficients = _coefficients_of_slots(
@@ -146,10 +139,10 @@ def _coefficient_of_term(block, channel, compared, per_example, batch, term: tl.
     multiplier = tl.exp(log_multiplier(block, row, row >= 0, term[3], elements, CONSTRAINTS))
     if term[0] == "squared_error":
         result = 2.0 * multiplier * _weight(per_example, term) / batch
-    elif term[0] == "class_probability":
-        result = multiplier / batch
     else:
         result = multiplier / per_example
+        if term[3] == ONE_MINUS_KAPPA:
+            result = -result
     return result
 
 
@@ -296,8 +289,6 @@ def _measured(
         of_rows = sum_of_partials(partials, first, count, 512) + tl.zeros((ROWS,), tl.float64)
     if term[0] == "squared_error":
         of_rows = of_rows * _weight(per_example, term) / batch
-    elif term[0] == "class_probability":
-        of_rows = of_rows / batch
     elif ITEMS[i][0] == "windowed":
         of_rows = of_rows / (_values(layout, term) * batch)
     else:

@@ -64,55 +64,6 @@ def squared_error(
 
 
 @triton.jit
-def class_probability(
-    prediction,
-    target,
-    gradient,
-    layout,
-    share,
-    programs,
-    coefficient,
-    FROM_LOGITS: tl.constexpr,
-    LOG_GRADIENT: tl.constexpr,
-    CLASSES: tl.constexpr,
-):
-    """Sum of p_label over every ``programs``-th example, in float64; a label out of range makes it NaN.
-
-    ``layout``: size and strides of the batch, then of the classes.
-    """
-    total = tl.full((), 0.0, tl.float64)
-    classes = tl.arange(0, CLASSES)
-    inside = classes < layout[1][0]
-    for example in range(share, layout[0][0], programs):
-        b = tl.cast(example, tl.int64)
-        label = tl.load(target + b * layout[0][2])
-        is_label = classes == label
-        p = tl.load(
-            prediction + b * layout[0][1] + classes * layout[1][1],
-            mask=inside,
-            other=float("-inf") if FROM_LOGITS else 0.0,
-        ).to(tl.float64)
-        if FROM_LOGITS:
-            p = tl.exp(p - tl.max(p))
-            p = p / tl.sum(p)
-        in_range = (label >= 0) & (label < layout[1][0])
-        p_label = tl.where(in_range, tl.sum(tl.where(is_label, p, 0.0)), float("nan"))
-        total += p_label
-        if gradient is not None:
-            derivative = tl.where(is_label, 1.0, 0.0).to(tl.float64)
-            if FROM_LOGITS:
-                derivative = derivative - p
-                if not LOG_GRADIENT:
-                    derivative = p_label * derivative
-            elif LOG_GRADIENT:
-                derivative = derivative / tl.where(p_label < 1e-12, 1e-12, p_label)
-            if LOG_GRADIENT:
-                derivative = tl.where(in_range, derivative, float("nan"))
-            tl.store(gradient + b * layout[0][3] + classes * layout[1][3], -coefficient * derivative, mask=inside)
-    return total
-
-
-@triton.jit
 def mean(prediction, gradient, layout, coefficient, BLOCK: tl.constexpr):
     """Sum of one number per example; its gradient is the same for each. One program. ``layout``: size and strides."""
     total = tl.full((), 0.0, tl.float64)
