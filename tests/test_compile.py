@@ -26,10 +26,10 @@ def arguments(dtype=torch.float32, layout=torch.contiguous_format):
     predictions = [
         torch.rand(3, 2, 6, 5, dtype=dtype).contiguous(memory_format=layout),
         torch.rand(3, 7, dtype=dtype),
-        torch.rand(3, 4, dtype=dtype),
+        torch.rand(3, dtype=dtype),
         torch.rand(3, dtype=dtype),
     ]
-    targets = [*(torch.rand_like(p) for p in predictions[:2]), torch.tensor([0, 3, 1]), None]
+    targets = [*(torch.rand_like(p) for p in predictions[:2]), None, None]
     kl = torch.rand(3)
     buffer_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     gradients = [torch.empty_like(t, dtype=buffer_dtype) for t in (predictions[0], predictions[1], predictions[3], kl)]
