@@ -1,4 +1,5 @@
-// Windowed statistics and the constraints made of them (Table 1 of "Taming VAEs": pNCC and local image statistics).
+// Windowed statistics and the constraints made of them (Table 1 of "Taming VAEs": pNCC and local image statistics). A
+// new kind is a formula here, and a row of the table at the end.
 //
 // Everything is written for a number type N that may be a vector of numbers; Math knows its square root, its limits,
 // and `unless_zero(condition, value)`: zero where the condition is. All three leave NaN what it is. A gradient is, with
@@ -117,10 +118,9 @@ GECO_HD PatchCoefficients<N> lowered(const PatchCoefficients<N>& c, const Refere
 // What a windowed constraint needs besides the moments of a patch.
 template <class Real>
 struct PatchRule {
-  Real per_number;     // 1 / numbers of a patch
-  Real eps;            // added to variances and covariance
-  Real reference_gap;  // reference of x_hat minus that of x
-  Real factor;         // of the derivative: multiplier * weight * sign / (batch * numbers of a patch)
+  Real per_number;  // 1 / numbers of a patch
+  Real eps;         // added to variances and covariance
+  Real factor;      // of the derivative: multiplier * weight * sign / (batch * numbers of a patch)
 };
 
 // An eps beyond what this type can hold, or divide by, counts as the next one that it can.
@@ -131,31 +131,48 @@ GECO_HD Real representable_eps(double eps) {
   return static_cast<Real>(eps < smallest ? smallest : eps > largest ? largest : eps);
 }
 
-// psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps)); `c`: its coefficients.
-template <class Math, class N, class Real>
-GECO_HD N patch_correlation(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
-  const N inverse_hat = Math::inverse_sqrt(moments.m2_hat * rule.per_number + rule.eps);
-  const N inverse = Math::inverse_sqrt(moments.m2 * rule.per_number + rule.eps);
-  const N correlation = (moments.co * rule.per_number + rule.eps) * inverse_hat * inverse;
-  const N scaled_hat = inverse_hat * rule.factor;
-  // Where an image is flat its coefficient, some 1/eps, multiplies a difference that is zero: it would only round.
-  const N a = Math::unless_zero(moments.m2, scaled_hat * inverse);
-  const N b = Math::unless_zero(moments.m2_hat, scaled_hat * inverse_hat * correlation);
-  c = {a, b, b * moments.mean_hat - a * moments.mean};
-  return Math::min(Math::max(correlation, static_cast<Real>(-1)), static_cast<Real>(1));  // rounding goes beyond
-}
+// A formula takes the moments of a patch and the references they are counted from. It returns the value of the patch,
+// and in `c` the coefficients of its gradient.
 
-// [(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps); `c`: its coefficients.
-template <class Math, class N, class Real>
-GECO_HD N local_statistics(const Moments<N>& moments, const PatchRule<Real>& rule, PatchCoefficients<N>& c) {
-  const N var_hat = moments.m2_hat * rule.per_number + rule.eps, var = moments.m2 * rule.per_number + rule.eps;
-  const N inverse_hat = Math::inverse_sqrt(var_hat), inverse = Math::inverse_sqrt(var);
-  const N mean_gap = moments.mean_hat - moments.mean + rule.reference_gap;
-  // d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
-  const N deviation_gap = Math::quotient(var_hat - var, var_hat * inverse_hat + var * inverse);
-  const N b = Math::unless_zero(moments.m2_hat, deviation_gap * inverse_hat * -rule.factor);
-  c = {N{}, b, mean_gap * rule.factor + b * moments.mean_hat};
-  return (mean_gap * mean_gap + deviation_gap * deviation_gap) * static_cast<Real>(0.5);
-}
+// psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps))
+template <class Math>
+struct PatchCorrelation {
+  template <class N, class Real>
+  GECO_HD N operator()(const Moments<N>& moments, const Reference<Real>&, const PatchRule<Real>& rule,
+                       PatchCoefficients<N>& c) const {
+    const N inverse_hat = Math::inverse_sqrt(moments.m2_hat * rule.per_number + rule.eps);
+    const N inverse = Math::inverse_sqrt(moments.m2 * rule.per_number + rule.eps);
+    const N correlation = (moments.co * rule.per_number + rule.eps) * inverse_hat * inverse;
+    const N scaled_hat = inverse_hat * rule.factor;
+    // Where an image is flat its coefficient, some 1/eps, multiplies a difference that is zero: it would only round.
+    const N a = Math::unless_zero(moments.m2, scaled_hat * inverse);
+    const N b = Math::unless_zero(moments.m2_hat, scaled_hat * inverse_hat * correlation);
+    c = {a, b, b * moments.mean_hat - a * moments.mean};
+    return Math::min(Math::max(correlation, static_cast<Real>(-1)), static_cast<Real>(1));  // rounding goes beyond
+  }
+};
+
+// [(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps)
+template <class Math>
+struct LocalStatistics {
+  template <class N, class Real>
+  GECO_HD N operator()(const Moments<N>& moments, const Reference<Real>& from, const PatchRule<Real>& rule,
+                       PatchCoefficients<N>& c) const {
+    const N var_hat = moments.m2_hat * rule.per_number + rule.eps, var = moments.m2 * rule.per_number + rule.eps;
+    const N inverse_hat = Math::inverse_sqrt(var_hat), inverse = Math::inverse_sqrt(var);
+    const N mean_gap = moments.mean_hat - moments.mean + (from.hat - from.x);
+    // d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
+    const N deviation_gap = Math::quotient(var_hat - var, var_hat * inverse_hat + var * inverse);
+    const N b = Math::unless_zero(moments.m2_hat, deviation_gap * inverse_hat * -rule.factor);
+    c = {N{}, b, mean_gap * rule.factor + b * moments.mean_hat};
+    return (mean_gap * mean_gap + deviation_gap * deviation_gap) * static_cast<Real>(0.5);
+  }
+};
+
+// The rows of windowed kinds in GECO_CONSTRAINT_KINDS (math/kinds.h), and their formulas.
+//   enumerator, name in Python, scale rule, is it windowed, element rule, formula
+#define GECO_WINDOWED_KINDS(X)                                                        \
+  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage, PatchCorrelation) \
+  X(kLocalStatistics, "local_statistics", kKappaSquared, true, kOfPositions, LocalStatistics)
 
 }  // namespace geco
