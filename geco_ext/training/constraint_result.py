@@ -6,15 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geco_ext import (
-    ClassificationAccuracy,
-    Constraint,
-    FeatureReconstructionError,
-    GECOLoss,
-    LocalStatistics,
-    PatchNCC,
-    ReconstructionError,
-)
+from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.training.evaluation import Evaluation, constraints_of
 from geco_ext.training.metrics_history import History
 
@@ -23,9 +15,6 @@ MET_WITHIN = 0.06
 
 SETTLED_SHARE = 0.1
 """The last share of the history that tells whether a multiplier rests on its bound."""
-
-ROOT_MEAN_SQUARES = (ReconstructionError, LocalStatistics, FeatureReconstructionError)
-LOWER_BOUNDED = (PatchNCC, ClassificationAccuracy)
 
 
 @dataclass(frozen=True)
@@ -85,17 +74,18 @@ def _entries(criterion: GECOLoss) -> Iterator[tuple[str, Constraint]]:
 def _result(
     name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
 ) -> ConstraintResult:
-    if isinstance(constraint, ROOT_MEAN_SQUARES):
+    rule = constraint._term().scale_rule
+    if rule == "kappa^2":
         asked = f"<= {kappa:g}"
         reached, scale = math.sqrt(abs(value + kappa**2)), kappa**2  # rounding may leave -1e-18
-    elif isinstance(constraint, LOWER_BOUNDED):
+    elif rule == "1-kappa":
         asked = f">= {kappa:g}"
         reached, scale = kappa - value, 1 - kappa
     else:
         asked = f"value <= 0 ({kappa:g})"
         reached, scale = value, float(constraint.scale)
     violation = value / max(scale, 1e-12)
-    says_something = kappa != 0 and isinstance(constraint, ROOT_MEAN_SQUARES + LOWER_BOUNDED)
+    says_something = kappa != 0 and rule != "own"
     return ConstraintResult(
         name=name,
         kappa=kappa,

@@ -9,6 +9,7 @@ where ``box`` sums over the patches that cover pixel j.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -126,26 +127,39 @@ def patch_ncc(
     s = _statistics(x_hat, x, patch, stride, per_channel)
     var_hat, var = s.var_hat + eps, s.var + eps
     inner = (s.cov + eps) * torch.rsqrt(var_hat * var)
-    channels = 1 if per_channel else x.shape[1]
-    weight = 1.0 / (channels * patch * patch * inner.numel())
+    weight = 1.0 / (_numbers(x, patch, per_channel) * inner.numel())
     a = weight * torch.rsqrt(var_hat * var)
     b = weight * inner / var_hat
     d = b * s.mean_hat - a * s.mean
     return inner.clamp(-1.0, 1.0).mean(), _gradient(x_hat, x, a, b, d, patch, stride)  # rounding goes beyond
 
 
-def local_statistics(x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float) -> tuple[Tensor, Tensor]:
+def local_statistics(
+    x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float, per_channel: bool
+) -> tuple[Tensor, Tensor]:
     """Mean over batch and positions of [(m_hat - m)^2 + (d_hat - d)^2] / 2, and its derivative by x_hat."""
     reference = x.mean((1, 2, 3), keepdim=True)  # the same for both images: their means are compared
     x_hat, x = x_hat - reference, x - reference
-    s = _statistics(x_hat, x, patch, stride, per_channel=False)
+    s = _statistics(x_hat, x, patch, stride, per_channel)
     deviation_hat, deviation = (s.var_hat + eps).sqrt(), (s.var + eps).sqrt()
     mean_gap, deviation_gap = s.mean_hat - s.mean, deviation_hat - deviation
-    weight = 1.0 / (x.shape[1] * patch * patch * mean_gap.numel())
+    weight = 1.0 / (_numbers(x, patch, per_channel) * mean_gap.numel())
     b = -weight * deviation_gap / deviation_hat
     d = weight * mean_gap + b * s.mean_hat
     value = 0.5 * (mean_gap**2 + deviation_gap**2).mean()
     return value, _gradient(x_hat, x, torch.zeros_like(b), b, d, patch, stride)
+
+
+MEASURES: dict[str, Callable[[Tensor, Tensor, int, int, float, bool], tuple[Tensor, Tensor]]] = {
+    "patch_ncc": patch_ncc,
+    "local_statistics": local_statistics,
+}
+"""What each windowed kind of constraint measures."""
+
+
+def _numbers(x: Tensor, patch: int, per_channel: bool) -> int:
+    """That the statistics of a patch are taken over."""
+    return (1 if per_channel else x.shape[1]) * patch * patch
 
 
 def _gradient(x_hat: Tensor, x: Tensor, a: Tensor, b: Tensor, d: Tensor, patch: int, stride: int) -> Tensor:

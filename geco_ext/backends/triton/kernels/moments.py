@@ -119,8 +119,22 @@ def too_far(mean_hat, mean, var_hat, var, reference_hat, reference, position):
 
 
 @triton.jit
-def patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
-    """psi(x)^T psi(x_hat), and its coefficients a, b, d: ``factor`` is what the derivative is multiplied by."""
+def measured(KIND: tl.constexpr, mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor):
+    """What a windowed kind measures of each patch, and the coefficients a, b, d of its gradient.
+
+    Means count from the references. ``factor``: what the derivative is multiplied by.
+    """
+    if KIND == "patch_ncc":
+        value, a, b, d = _patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor)
+    else:
+        tl.static_assert(KIND == "local_statistics")
+        value, a, b, d = _local_statistics(mean_hat, mean, var_hat, var, reference_hat - reference, eps, factor)
+    return value, a, b, d
+
+
+@triton.jit
+def _patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
+    """psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps))."""
     inverse_hat = tl.rsqrt(var_hat + eps)
     inverse = tl.rsqrt(var + eps)
     correlation = (cov + eps) * inverse_hat * inverse
@@ -133,12 +147,13 @@ def patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
 
 
 @triton.jit
-def local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
-    """[(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps), and its coefficients b and d."""
+def _local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
+    """[(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps)."""
     inverse_hat = tl.rsqrt(var_hat + eps)
     inverse = tl.rsqrt(var + eps)
     mean_gap = mean_hat - mean + reference_gap
     # d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
     deviation_gap = (var_hat - var) / ((var_hat + eps) * inverse_hat + (var + eps) * inverse)
     b = tl.where(var_hat == 0.0, 0.0, -deviation_gap * inverse_hat * factor)
-    return (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5, b, mean_gap * factor + b * mean_hat
+    value = (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5
+    return value, tl.zeros_like(b), b, mean_gap * factor + b * mean_hat
