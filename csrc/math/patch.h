@@ -1,5 +1,5 @@
-// Windowed statistics and the constraints made of them (Table 1 of "Taming VAEs": pNCC and local image statistics). A
-// new kind is a formula here, and a row of the table at the end.
+// Windowed statistics and the constraints made of them (Table 1 of "Taming VAEs": pNCC and local image statistics;
+// SSIM). A new kind is a formula here, and a row of the table at the end.
 //
 // Everything is written for a number type N that may be a vector of numbers; Math knows its square root, its limits,
 // and `unless_zero(condition, value)`: zero where the condition is. All three leave NaN what it is. A gradient is, with
@@ -169,10 +169,40 @@ struct LocalStatistics {
   }
 };
 
+// SSIM (Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", 2004), with C1 = eps and C2 = 9 eps:
+//
+//   (2 m_hat m + C1) / (m_hat^2 + m^2 + C1)  times  (2 cov + C2) / (var_hat + var + C2)
+//
+// Both factors are one minus a distance: (m_hat - m)^2 or var_hat + var - 2 cov, over the same denominator. By m_hat
+// the first has the slope 2 r (m_hat r - 1), r = (m_hat - m) / (m_hat^2 + m^2 + C1).
+template <class Math>
+struct StructuralSimilarity {
+  template <class N, class Real>
+  GECO_HD N operator()(const Moments<N>& moments, const Reference<Real>& from, const PatchRule<Real>& rule,
+                       PatchCoefficients<N>& c) const {
+    constexpr Real kOne = 1;
+    const N mean_gap = moments.mean_hat - moments.mean + (from.hat - from.x);
+    const N m_hat = moments.mean_hat + from.hat, m = m_hat - mean_gap;
+    const N relative_gap = Math::quotient(mean_gap, m_hat * m_hat + m * m + rule.eps);
+    const N half_sum = (moments.m2_hat + moments.m2) * static_cast<Real>(0.5);
+    const N inverse = Math::quotient(kOne + N{}, half_sum * rule.per_number + rule.eps * static_cast<Real>(4.5));
+    // Counted from 1, which equal images then have exactly.
+    const N luminance = kOne - mean_gap * relative_gap;
+    const N structure = kOne - (half_sum - moments.co) * rule.per_number * inverse;
+    const N scaled = luminance * inverse * rule.factor;
+    const N by_mean = (relative_gap + relative_gap) * (m_hat * relative_gap - kOne) * structure * rule.factor;
+    const N a = Math::unless_zero(moments.m2, scaled);
+    const N b = Math::unless_zero(moments.m2_hat, scaled * structure);
+    c = {a, b, b * moments.mean_hat - a * moments.mean + by_mean};
+    return Math::min(Math::max(luminance * structure, -kOne), kOne);  // rounding goes beyond
+  }
+};
+
 // The rows of windowed kinds in GECO_CONSTRAINT_KINDS (math/kinds.h), and their formulas.
 //   enumerator, name in Python, scale rule, is it windowed, element rule, formula
-#define GECO_WINDOWED_KINDS(X)                                                        \
-  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage, PatchCorrelation) \
-  X(kLocalStatistics, "local_statistics", kKappaSquared, true, kOfPositions, LocalStatistics)
+#define GECO_WINDOWED_KINDS(X)                                                                \
+  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage, PatchCorrelation)         \
+  X(kLocalStatistics, "local_statistics", kKappaSquared, true, kOfPositions, LocalStatistics) \
+  X(kStructuralSimilarity, "structural_similarity", kOneMinusKappa, true, kOfImage, StructuralSimilarity)
 
 }  // namespace geco

@@ -150,9 +150,35 @@ def local_statistics(
     return value, _gradient(x_hat, x, torch.zeros_like(b), b, d, patch, stride)
 
 
+def structural_similarity(
+    x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean over batch and positions of SSIM with C1 = eps and C2 = 9 eps, and its derivative by x_hat.
+
+    SSIM = (2 m_hat m + C1) / (m_hat^2 + m^2 + C1) * (2 cov + C2) / (var_hat + var + C2).
+    """
+    reference = x.mean((1, 2, 3), keepdim=True)
+    x_hat, x = x_hat - reference, x - reference
+    s = _statistics(x_hat, x, patch, stride, per_channel)
+    mean_hat, mean, mean_gap = s.mean_hat + reference, s.mean + reference, s.mean_hat - s.mean
+    # Both factors count from 1, which equal images then have exactly.
+    relative_gap = mean_gap / (mean_hat**2 + mean**2 + eps)
+    of_variances = 1 / (s.var_hat + s.var + 9 * eps)
+    luminance = 1 - mean_gap * relative_gap
+    structure = 1 - (s.var_hat + s.var - 2 * s.cov) * of_variances
+    weight = 2.0 / (_numbers(x, patch, per_channel) * structure.numel())
+    a = weight * luminance * of_variances
+    b = a * structure
+    by_mean = weight * structure * relative_gap * (mean_hat * relative_gap - 1)
+    d = b * s.mean_hat - a * s.mean + by_mean
+    value = (luminance * structure).clamp(-1.0, 1.0).mean()  # rounding goes beyond
+    return value, _gradient(x_hat, x, a, b, d, patch, stride)
+
+
 MEASURES: dict[str, Callable[[Tensor, Tensor, int, int, float, bool], tuple[Tensor, Tensor]]] = {
     "patch_ncc": patch_ncc,
     "local_statistics": local_statistics,
+    "structural_similarity": structural_similarity,
 }
 """What each windowed kind of constraint measures."""
 

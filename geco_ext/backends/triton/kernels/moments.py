@@ -126,6 +126,10 @@ def measured(KIND: tl.constexpr, mean_hat, mean, var_hat, var, cov, reference_ha
     """
     if KIND == "patch_ncc":
         value, a, b, d = _patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor)
+    elif KIND == "structural_similarity":
+        value, a, b, d = _structural_similarity(
+            mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor
+        )
     else:
         tl.static_assert(KIND == "local_statistics")
         value, a, b, d = _local_statistics(mean_hat, mean, var_hat, var, reference_hat - reference, eps, factor)
@@ -157,3 +161,23 @@ def _local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
     b = tl.where(var_hat == 0.0, 0.0, -deviation_gap * inverse_hat * factor)
     value = (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5
     return value, tl.zeros_like(b), b, mean_gap * factor + b * mean_hat
+
+
+@triton.jit
+def _structural_similarity(mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor):
+    """SSIM with C1 = eps and C2 = 9 eps, each of its two factors counted from 1, which equal images have exactly."""
+    mean_gap = mean_hat - mean + (reference_hat - reference)
+    true_hat = mean_hat + reference_hat
+    true = mean + reference
+    relative_gap = mean_gap / (true_hat * true_hat + true * true + eps)
+    variances = var_hat + var + eps * 9.0
+    luminance = 1.0 - mean_gap * relative_gap
+    structure = 1.0 - (var_hat + var - cov * 2.0) / variances
+    scaled = luminance / variances * (factor * 2.0)
+    a = tl.where(var == 0.0, 0.0, scaled)
+    b = tl.where(var_hat == 0.0, 0.0, scaled * structure)
+    by_mean = relative_gap * (true_hat * relative_gap - 1.0) * structure * (factor * 2.0)
+    value = luminance * structure
+    # Rounding goes beyond; a NaN is neither above nor below.
+    clamped = tl.where(value > 1.0, 1.0, tl.where(value < -1.0, -1.0, value))
+    return clamped, a, b, b * mean_hat - a * mean + by_mean
