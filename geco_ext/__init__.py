@@ -19,6 +19,7 @@ from geco_ext.constraints import (
     LocalStatistics,
     PatchNCC,
     ReconstructionError,
+    StructuralSimilarity,
 )
 from geco_ext.criterion import GECOLoss
 from geco_ext.multiplier import MultiplierUpdate
@@ -42,6 +43,7 @@ __all__ = [
     "MultiplierUpdate",
     "PatchNCC",
     "ReconstructionError",
+    "StructuralSimilarity",
     "__version__",
     "available_backends",
     "data",

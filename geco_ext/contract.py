@@ -31,6 +31,7 @@ KINDS = {
     "scalar": Kind("own", "none"),
     "patch_ncc": Kind("1-kappa", "image", is_windowed=True),
     "local_statistics": Kind("kappa^2", "2 per position", is_windowed=True),
+    "structural_similarity": Kind("1-kappa", "image", is_windowed=True),
 }
 
 

@@ -52,6 +52,17 @@ def local_statistics(x_hat, x, kappa, patch, stride=1, eps=1e-5):
     return ((mean_gap**2 + deviation_gap**2) / 2).mean() - kappa**2
 
 
+def structural_similarity(x_hat, x, kappa, patch, stride=1, data_range=1.0):
+    """As it is written in the paper: window by window, every channel by itself."""
+    p_hat, p = patches(x_hat, patch, stride, per_channel=True), patches(x, patch, stride, per_channel=True)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    m_hat, m = p_hat.mean(2), p.mean(2)
+    covariance = ((p_hat - m_hat[:, :, None]) * (p - m[:, :, None])).mean(2)
+    luminance = (2 * m_hat * m + c1) / (m_hat**2 + m**2 + c1)
+    structure = (2 * covariance + c2) / (p_hat.var(2, unbiased=False) + p.var(2, unbiased=False) + c2)
+    return kappa - (luminance * structure).mean()
+
+
 class Algorithm1:
     """Moving average and multipliers of a criterion, in Python floats."""
 

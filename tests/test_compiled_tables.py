@@ -34,6 +34,7 @@ def test_scale_rules_decide_on_the_sign():
         "scalar": 1,
         "patch_ncc": -1,
         "local_statistics": 1,
+        "structural_similarity": -1,
     }
     assert COMPILED.scale_rules == in_order(native.SCALE_RULES)
 

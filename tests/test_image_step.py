@@ -5,13 +5,14 @@ import pytest
 import torch
 
 import geco_ext
-from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError, backends
+from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError, StructuralSimilarity, backends
 from geco_ext.ops import dispatch
 
 CONSTRAINTS = {
     "errors": lambda: [ReconstructionError(0.1)],
     "channels": lambda: [ReconstructionError(0.1), ReconstructionError(0.2, channels=3, name="channel")],
     "windows": lambda: [ReconstructionError(0.1), PatchNCC(0.9, 4), LocalStatistics(0.1, 3, stride=2)],
+    "similarity": lambda: [StructuralSimilarity(0.9, 4), ReconstructionError(0.1), PatchNCC(0.9, 4, per_channel=True)],
 }
 
 

@@ -13,6 +13,8 @@ USUAL = [
     Window("ncc", 11, per_channel=True),
     Window("local", 8),
     Window("local", 4, stride=3),
+    Window("ssim", 11, eps=1e-4, per_channel=True),
+    Window("ssim", 4, stride=3, eps=1e-4, per_channel=True),
 ]
 usual_windows = pytest.mark.parametrize("window", USUAL, ids=name_of)
 

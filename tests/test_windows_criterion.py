@@ -22,10 +22,11 @@ WINDOWS = [
     (0.3, Window("local", 5, stride=7)),
     (0.4, Window("local", 14)),
     (0.6, Window("ncc", 8, stride=3)),
+    (0.8, Window("ssim", 8, per_channel=True)),
 ]
 SAME_GEOMETRY = WINDOWS[:4]
 PER_CHANNEL = WINDOWS[3:4]
-MANY = [(0.3, window) for exponent in range(5) for window in kinds(5, 2, eps=10.0**-exponent)]
+MANY = [(0.3, window) for exponent in range(4) for window in kinds(5, 2, eps=10.0**-exponent)]
 
 
 def constraints(tolerances_and_windows=WINDOWS):

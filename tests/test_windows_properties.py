@@ -51,10 +51,10 @@ class Problem(NamedTuple):
 
 @st.composite
 def window(draw, largest):
-    kind = draw(st.sampled_from(["ncc", "local"]))
+    kind = draw(st.sampled_from(["ncc", "local", "ssim"]))
     patch = draw(st.integers(1, largest))
     stride = draw(st.one_of(st.just(1), st.integers(1, patch + 2)))
-    per_channel = kind == "ncc" and draw(st.booleans())
+    per_channel = kind == "ssim" or (kind == "ncc" and draw(st.booleans()))
     return Window(kind, patch, stride, draw(st.sampled_from([1e-3, 1e-2, 1.0])), per_channel)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geco_ext import LocalStatistics, PatchNCC
+from geco_ext import LocalStatistics, PatchNCC, StructuralSimilarity
 from geco_ext import functional as gf
 from geco_ext.state import new_block, views
 
@@ -34,19 +34,30 @@ class Window(NamedTuple):
     per_channel: bool = False
 
     def settings(self) -> dict:
+        if self.kind == "ssim":
+            return {"patch_size": self.patch, "stride": self.stride, "data_range": self.data_range}
         per_channel = {"per_channel": True} if self.per_channel else {}
         return {"patch_size": self.patch, "stride": self.stride, "eps": self.eps, **per_channel}
 
+    @property
+    def data_range(self) -> float:
+        """Of a structural similarity: its C1 is eps."""
+        return 100 * math.sqrt(self.eps)
+
     def constraint(self, kappa, name=None):
-        return {"ncc": PatchNCC, "local": LocalStatistics}[self.kind](kappa, **self.settings(), name=name)
+        classes = {"ncc": PatchNCC, "local": LocalStatistics, "ssim": StructuralSimilarity}
+        return classes[self.kind](kappa, **self.settings(), name=name)
 
     def functional(self, x_hat, x, kappa=0.0):
-        return {"ncc": gf.patch_ncc, "local": gf.local_statistics}[self.kind](x_hat, x, kappa=kappa, **self.settings())
+        functions = {"ncc": gf.patch_ncc, "local": gf.local_statistics, "ssim": gf.structural_similarity}
+        return functions[self.kind](x_hat, x, kappa=kappa, **self.settings())
 
     def expected(self, x_hat, x, kappa=0.0):
         """The oracle's value."""
         if self.kind == "ncc":
             return oracle.patch_ncc(x_hat, x, kappa, self.patch, self.stride, self.eps, self.per_channel)
+        if self.kind == "ssim":
+            return oracle.structural_similarity(x_hat, x, kappa, self.patch, self.stride, self.data_range)
         return oracle.local_statistics(x_hat, x, kappa, self.patch, self.stride, self.eps)
 
     def attainable(self, x_hat):
@@ -54,7 +65,10 @@ class Window(NamedTuple):
         where the gradient itself vanishes."""
         patches = oracle.patches(x_hat, self.patch, self.stride, self.per_channel)
         numbers, count = patches.shape[2], patches[:, :, 0].numel()
-        slopes = numbers * (patches.var(2, unbiased=False) + self.eps) if self.kind == "ncc" else numbers
+        variances = patches.var(2, unbiased=False)
+        slopes = numbers * (variances + self.eps) if self.kind == "ncc" else numbers
+        if self.kind == "ssim":  # its two factors have one each
+            slopes = numbers / (1 / (variances + 9 * self.eps) + 1 / (patches.mean(2) ** 2 + self.eps))
         return (torch.ones_like(patches[:, :, 0]) / slopes).sum().sqrt().item() / count
 
 
@@ -64,6 +78,7 @@ def kinds(patch, stride=1, eps=1e-5):
         Window("ncc", patch, stride, eps),
         Window("ncc", patch, stride, eps, per_channel=True),
         Window("local", patch, stride, eps),
+        Window("ssim", patch, stride, eps, per_channel=True),
     ]
 
 

@@ -341,13 +341,12 @@ struct AnyMarch {
     const bool counts = top >= strip.first_row && (!split || !group.joint || strip.channel == 0);
     const unsigned starts = starts_of_patches<columns>(strip, group.size, group.stride);
     for (int w = group.first; w < group.end; ++w) {
-      const WindowRule<Real> window = shared.rules[w];
+      const WindowRule<Real>& window = shared.rules[w];
       const unsigned counted = counts ? starts & strip.owned : 0;
-      Coefficients of_window;
-      const Real sum = window.correlation ? measure<true>(window.rule, moments, starts, counted, of_window)
-                                          : measure<false>(window.rule, moments, starts, counted, of_window);
-#pragma unroll
-      for (int j = 0; j < columns; ++j) coefficients.of[j] = coefficients.of[j] + of_window.of[j];
+      Real sum = 0;
+      with_formula_of<DeviceMath>(window.kind, [&](const auto& formula) {
+        sum = measure<true>(formula, window.rule, moments, starts, counted, coefficients);
+      });
       shared.sums[w * kWarpSize] += static_cast<double>(sum);
     }
     coefficients.weight = weight_of_last(coefficients.of, columns);

@@ -10,13 +10,12 @@
 
 namespace geco::cuda {
 
-static_assert(sizeof(PatchRule<double>) + 8 == kRuleBytes);
-
 template <class Real>
 struct WindowRule {
   PatchRule<Real> rule;
-  bool correlation;  // or else local statistics
+  ConstraintKind kind;
 };
+static_assert(sizeof(WindowRule<double>) == kRuleBytes);
 
 template <class Real>
 struct WindowShared {
@@ -61,15 +60,14 @@ __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, co
   const bool constant = constraint.kind() == ConstraintKind::kPatchCorrelation && numbers == 1;
   const double size = static_cast<double>(window.size);
   return {static_cast<Real>(1.0 / (size * size * channels)), max(representable_eps<Real>(window.eps), kLeastEps<Real>),
-          0, static_cast<Real>(constant ? 0.0 : sign_of_measured(constraint.scale()) * derivative)};
+          static_cast<Real>(constant ? 0.0 : sign_of_measured(constraint.scale()) * derivative)};
 }
 
 template <class Real>
 __device__ inline void prepare_windows(const Plan& plan, const Item& item, const Share& share,
                                        const WindowShared<Real>& shared) {
   for (int w = static_cast<int>(threadIdx.x); w < plan.window_count; w += kThreads) {
-    const bool correlation = plan.constraints[plan.windows[w].constraint].kind() == ConstraintKind::kPatchCorrelation;
-    shared.rules[w] = {rule_of<Real>(plan, item, plan.windows[w]), correlation};
+    shared.rules[w] = {rule_of<Real>(plan, item, plan.windows[w]), plan.constraints[plan.windows[w].constraint].kind()};
   }
   for (int c = static_cast<int>(threadIdx.x); c < shared.squared_errors; c += kThreads) {
     shared.squared_error[c] = coefficient_of(plan, {share.item, share.channel + c, 0});

@@ -40,7 +40,7 @@ class MarchOfSize {
                                          const WindowShared<Real>& shared, Real* rings)
       : first_(first),
         end_(end),
-        one_correlation_(first + 1 == end && shared.rules[first].correlation),
+        one_correlation_(first + 1 == end && shared.rules[first].kind == ConstraintKind::kPatchCorrelation),
         starts_(starts_of_patches<columns>(strip, size, plan.windows[first].stride)),
         first_row_(max(strip.first_row - size + 1, 0)),
         start_rows_(first_row_, plan.windows[first].stride),
@@ -125,22 +125,21 @@ class MarchOfSize {
       Real sum = 0;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        sum += cuda::measure<true>(shared.rules[first_].rule, rows[i], starts[i], counted[i], coefficients[i]);
+        sum += cuda::measure<false>(PatchCorrelation<DeviceMath>{}, shared.rules[first_].rule, rows[i], starts[i],
+                                    counted[i], coefficients[i]);
       }
       shared.sums[first_ * kWarpSize] += static_cast<double>(sum);
       return;
     }
 #pragma unroll 1
     for (int w = first_; w < end_; ++w) {
-      const WindowRule<Real> window = shared.rules[w];
+      const WindowRule<Real>& window = shared.rules[w];
       Real sum = 0;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        CoefficientRow of_window;
-        sum += window.correlation ? cuda::measure<true>(window.rule, rows[i], starts[i], counted[i], of_window)
-                                  : cuda::measure<false>(window.rule, rows[i], starts[i], counted[i], of_window);
-#pragma unroll
-        for (int j = 0; j < columns; ++j) coefficients[i].of[j] = coefficients[i].of[j] + of_window.of[j];
+        with_formula_of<DeviceMath>(window.kind, [&](const auto& formula) {
+          sum += cuda::measure<true>(formula, window.rule, rows[i], starts[i], counted[i], coefficients[i]);
+        });
       }
       shared.sums[w * kWarpSize] += static_cast<double>(sum);
     }

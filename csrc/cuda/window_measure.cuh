@@ -43,20 +43,23 @@ struct DeviceMath {
   }
 };
 
-// Values and coefficients of the patches of a row, from their moments. `starts`: which columns begin one, all others
+// Values of the patches of a row, and their coefficients, set or added. `starts`: which columns begin one, all others
 // have coefficients of zero; `counted`: whose values add up.
-template <bool correlation, class Real, int columns>
-__device__ __forceinline__ Real measure(const PatchRule<Real>& of_window, const Windows<Moments<Real>, columns>& row,
-                                        unsigned starts, unsigned counted,
+template <bool adds, class Formula, class Real, int columns>
+__device__ __forceinline__ Real measure(const Formula& formula, const PatchRule<Real>& rule,
+                                        const Windows<Moments<Real>, columns>& row, unsigned starts, unsigned counted,
                                         Windows<PatchCoefficients<Real>, columns>& coefficients) {
-  PatchRule<Real> rule = of_window;
-  rule.reference_gap = row.from.hat - row.from.x;
   Real sum = 0;
 #pragma unroll
   for (int j = 0; j < columns; ++j) {
-    const Real value = correlation ? patch_correlation<DeviceMath>(row.of[j], rule, coefficients.of[j])
-                                   : local_statistics<DeviceMath>(row.of[j], rule, coefficients.of[j]);
-    if ((starts >> j & 1u) == 0) coefficients.of[j] = {0, 0, 0};
+    PatchCoefficients<Real> c;
+    const Real value = formula(row.of[j], row.from, rule, c);
+    if ((starts >> j & 1u) == 0) c = {0, 0, 0};
+    if constexpr (adds) {
+      coefficients.of[j] = coefficients.of[j] + c;
+    } else {
+      coefficients.of[j] = c;
+    }
     if (counted >> j & 1u) sum += value;
   }
   return sum;

@@ -6,7 +6,7 @@
 
 namespace geco::cuda {
 
-constexpr int kRuleBytes = 40;
+constexpr int kRuleBytes = 32;
 
 // Bytes from the start of shared memory.
 struct WindowMemory {

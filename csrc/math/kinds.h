@@ -1,8 +1,10 @@
-// The kinds of constraint that kernels compute, each listed once: a new one is a line here, and its formula.
+// The kinds of constraint that kernels compute, each listed once: a new one is a line here, and its formula. Windowed
+// kinds are listed beside their formulas (math/patch.h).
 // Python compares its own tables with these when it is imported (geco_ext._C.kinds and geco_ext._C.scale_rules).
 #pragma once
 
 #include "math/macros.h"
+#include "math/patch.h"
 
 namespace geco {
 
@@ -27,8 +29,7 @@ namespace geco {
   X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)   \
   X(kSimilarity, "scalar_similarity", kOneMinusKappa, false, kOfImage) \
   X(kScalar, "scalar", kOwn, false, kNone)                             \
-  X(kPatchCorrelation, "patch_ncc", kOneMinusKappa, true, kOfImage)    \
-  X(kLocalStatistics, "local_statistics", kKappaSquared, true, kOfPositions)
+  GECO_WINDOWED_KINDS(X)
 
 #define GECO_ENUMERATOR(enumerator, ...) enumerator,
 enum class ScaleRule : int { GECO_SCALE_RULES(GECO_ENUMERATOR) };
@@ -45,7 +46,7 @@ GECO_HD constexpr double sign_of_measured(ScaleRule rule) {
 }
 #undef GECO_CASE
 
-#define GECO_CASE(enumerator, name, scale, windowed, elements) \
+#define GECO_CASE(enumerator, name, scale, windowed, elements, ...) \
   case ConstraintKind::enumerator: return ScaleRule::scale;
 GECO_HD constexpr ScaleRule scale_rule(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
@@ -53,7 +54,7 @@ GECO_HD constexpr ScaleRule scale_rule(ConstraintKind kind) {
 }
 #undef GECO_CASE
 
-#define GECO_CASE(enumerator, name, scale, windowed, elements) \
+#define GECO_CASE(enumerator, name, scale, windowed, elements, ...) \
   case ConstraintKind::enumerator: return windowed;
 GECO_HD constexpr bool is_windowed(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
@@ -61,7 +62,7 @@ GECO_HD constexpr bool is_windowed(ConstraintKind kind) {
 }
 #undef GECO_CASE
 
-#define GECO_CASE(enumerator, name, scale, windowed, elements) \
+#define GECO_CASE(enumerator, name, scale, windowed, elements, ...) \
   case ConstraintKind::enumerator: return ElementRule::elements;
 GECO_HD constexpr ElementRule element_rule(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
@@ -74,5 +75,17 @@ GECO_HD constexpr bool is_elementwise(ConstraintKind kind) { return element_rule
 
 // Whether PyTorch computes what it measures: a number, or one for each example, whose mean is taken.
 GECO_HD constexpr bool is_scalar(ConstraintKind kind) { return !is_windowed(kind) && !is_elementwise(kind); }
+
+// Calls visit(formula) with the formula of a windowed kind. Where it stands outside a loop, the loop has no branch.
+#define GECO_CASE(enumerator, name, scale, windowed, elements, Formula) \
+  case ConstraintKind::enumerator: return visit(Formula<Math>{});
+template <class Math, class Visit>
+GECO_HD void with_formula_of(ConstraintKind kind, const Visit& visit) {
+  switch (kind) {
+    GECO_WINDOWED_KINDS(GECO_CASE)
+    default: __builtin_unreachable();
+  }
+}
+#undef GECO_CASE
 
 }  // namespace geco

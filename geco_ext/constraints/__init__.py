@@ -5,6 +5,7 @@ from geco_ext.constraints.classification import ClassificationAccuracy
 from geco_ext.constraints.feature import FeatureReconstructionError
 from geco_ext.constraints.patch import LocalStatistics, PatchNCC
 from geco_ext.constraints.reconstruction import ReconstructionError
+from geco_ext.constraints.similarity import StructuralSimilarity
 
 __all__ = [
     "ClassificationAccuracy",
@@ -13,4 +14,5 @@ __all__ = [
     "LocalStatistics",
     "PatchNCC",
     "ReconstructionError",
+    "StructuralSimilarity",
 ]

@@ -8,6 +8,7 @@ from geco_ext.constraints.classification import classification_accuracy
 from geco_ext.constraints.feature import feature_reconstruction_error
 from geco_ext.constraints.patch import local_statistics, patch_ncc
 from geco_ext.constraints.reconstruction import reconstruction_error
+from geco_ext.constraints.similarity import structural_similarity
 from geco_ext.functional.models import affine_coupling, gaussian_rsample_kl, lstm_gates
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "lstm_gates",
     "patch_ncc",
     "reconstruction_error",
+    "structural_similarity",
 ]

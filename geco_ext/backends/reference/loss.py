@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from geco_ext.backends.allocation import loss_dtype
-from geco_ext.backends.reference.windows import local_statistics, patch_ncc
+from geco_ext.backends.reference.windows import MEASURES
 from geco_ext.contract import KINDS, LossCall, Term, UpdateSettings, inputs_of_terms, parse_terms
 from geco_ext.state import State, views
 
@@ -115,10 +115,7 @@ def _measure(term: Term, call: LossCall, inputs: list[int]) -> _Measured:
     if term.kind == "squared_error":
         return _squared_error(pairs, term)
     ((x_hat, x),) = pairs
-    if term.kind == "patch_ncc":
-        value, derivative = patch_ncc(x_hat, x, term.patch_size, term.stride, term.eps, term.per_channel)
-    else:
-        value, derivative = local_statistics(x_hat, x, term.patch_size, term.stride, term.eps)
+    value, derivative = MEASURES[term.kind](x_hat, x, term.patch_size, term.stride, term.eps, term.per_channel)
     return _Measured(value.reshape(1), [derivative])
 
 

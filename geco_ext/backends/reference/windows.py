@@ -9,6 +9,7 @@ where ``box`` sums over the patches that cover pixel j.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -126,26 +127,65 @@ def patch_ncc(
     s = _statistics(x_hat, x, patch, stride, per_channel)
     var_hat, var = s.var_hat + eps, s.var + eps
     inner = (s.cov + eps) * torch.rsqrt(var_hat * var)
-    channels = 1 if per_channel else x.shape[1]
-    weight = 1.0 / (channels * patch * patch * inner.numel())
+    weight = 1.0 / (_numbers(x, patch, per_channel) * inner.numel())
     a = weight * torch.rsqrt(var_hat * var)
     b = weight * inner / var_hat
     d = b * s.mean_hat - a * s.mean
     return inner.clamp(-1.0, 1.0).mean(), _gradient(x_hat, x, a, b, d, patch, stride)  # rounding goes beyond
 
 
-def local_statistics(x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float) -> tuple[Tensor, Tensor]:
+def local_statistics(
+    x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float, per_channel: bool
+) -> tuple[Tensor, Tensor]:
     """Mean over batch and positions of [(m_hat - m)^2 + (d_hat - d)^2] / 2, and its derivative by x_hat."""
     reference = x.mean((1, 2, 3), keepdim=True)  # the same for both images: their means are compared
     x_hat, x = x_hat - reference, x - reference
-    s = _statistics(x_hat, x, patch, stride, per_channel=False)
+    s = _statistics(x_hat, x, patch, stride, per_channel)
     deviation_hat, deviation = (s.var_hat + eps).sqrt(), (s.var + eps).sqrt()
     mean_gap, deviation_gap = s.mean_hat - s.mean, deviation_hat - deviation
-    weight = 1.0 / (x.shape[1] * patch * patch * mean_gap.numel())
+    weight = 1.0 / (_numbers(x, patch, per_channel) * mean_gap.numel())
     b = -weight * deviation_gap / deviation_hat
     d = weight * mean_gap + b * s.mean_hat
     value = 0.5 * (mean_gap**2 + deviation_gap**2).mean()
     return value, _gradient(x_hat, x, torch.zeros_like(b), b, d, patch, stride)
+
+
+def structural_similarity(
+    x_hat: Tensor, x: Tensor, patch: int, stride: int, eps: float, per_channel: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean over batch and positions of SSIM with C1 = eps and C2 = 9 eps, and its derivative by x_hat.
+
+    SSIM = (2 m_hat m + C1) / (m_hat^2 + m^2 + C1) * (2 cov + C2) / (var_hat + var + C2).
+    """
+    reference = x.mean((1, 2, 3), keepdim=True)
+    x_hat, x = x_hat - reference, x - reference
+    s = _statistics(x_hat, x, patch, stride, per_channel)
+    mean_hat, mean, mean_gap = s.mean_hat + reference, s.mean + reference, s.mean_hat - s.mean
+    # Both factors count from 1, which equal images then have exactly.
+    relative_gap = mean_gap / (mean_hat**2 + mean**2 + eps)
+    of_variances = 1 / (s.var_hat + s.var + 9 * eps)
+    luminance = 1 - mean_gap * relative_gap
+    structure = 1 - (s.var_hat + s.var - 2 * s.cov) * of_variances
+    weight = 2.0 / (_numbers(x, patch, per_channel) * structure.numel())
+    a = weight * luminance * of_variances
+    b = a * structure
+    by_mean = weight * structure * relative_gap * (mean_hat * relative_gap - 1)
+    d = b * s.mean_hat - a * s.mean + by_mean
+    value = (luminance * structure).clamp(-1.0, 1.0).mean()  # rounding goes beyond
+    return value, _gradient(x_hat, x, a, b, d, patch, stride)
+
+
+MEASURES: dict[str, Callable[[Tensor, Tensor, int, int, float, bool], tuple[Tensor, Tensor]]] = {
+    "patch_ncc": patch_ncc,
+    "local_statistics": local_statistics,
+    "structural_similarity": structural_similarity,
+}
+"""What each windowed kind of constraint measures."""
+
+
+def _numbers(x: Tensor, patch: int, per_channel: bool) -> int:
+    """That the statistics of a patch are taken over."""
+    return (1 if per_channel else x.shape[1]) * patch * patch
 
 
 def _gradient(x_hat: Tensor, x: Tensor, a: Tensor, b: Tensor, d: Tensor, patch: int, stride: int) -> Tensor:

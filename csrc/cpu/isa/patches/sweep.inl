@@ -79,7 +79,6 @@ class TileSweep {
     PatchRule<Real> result;
     result.per_number = static_cast<Real>(1.0 / numbers);
     result.eps = representable_eps<Real>(rule.eps);
-    result.reference_gap = static_cast<Real>(sweep_.reference_hat) - static_cast<Real>(sweep_.reference);
     result.factor = static_cast<Real>(rule.factor);
     return result;
   }
@@ -159,19 +158,21 @@ class TileSweep {
     }
     Real* const out = scratch_.coefficients[0].begin(row / stride_);
     Real* const values = scratch_.values;
-    if (sweep_.rule_count == 1 && sweep_.rules[0].kind == ConstraintKind::kPatchCorrelation) {
-      measure(parts, out, [this, values](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
-        store<Real>(values + i, patch_correlation<VectorMath>(moments, rules_[0], coefficients));
+    const Reference<Real> from = {static_cast<Real>(sweep_.reference_hat), static_cast<Real>(sweep_.reference)};
+    if (sweep_.rule_count == 1) {
+      with_formula_of<VectorMath>(sweep_.rules[0].kind, [&](const auto& formula) {
+        measure(parts, out, [&](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
+          store<Real>(values + i, formula(moments, from, rules_[0], coefficients));
+        });
       });
     } else {
-      measure(parts, out, [this, values](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
+      measure(parts, out, [&](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
         for (int r = 0; r < sweep_.rule_count; ++r) {
-          const bool correlates = sweep_.rules[r].kind == ConstraintKind::kPatchCorrelation;
-          PatchCoefficients<V> of_rule;
-          const V value = correlates ? patch_correlation<VectorMath>(moments, rules_[r], of_rule)
-                                     : local_statistics<VectorMath>(moments, rules_[r], of_rule);
-          coefficients = coefficients + of_rule;
-          store<Real>(values + r * pitch_ + i, value);
+          with_formula_of<VectorMath>(sweep_.rules[r].kind, [&](const auto& formula) {
+            PatchCoefficients<V> of_rule;
+            store<Real>(values + r * pitch_ + i, formula(moments, from, rules_[r], of_rule));
+            coefficients = coefficients + of_rule;
+          });
         }
       });
     }

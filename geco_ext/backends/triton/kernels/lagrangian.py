@@ -189,7 +189,7 @@ def _of_slots_of_term(block, slot, layout, compared, per_example, batch, term: t
         if not term[6][1][2]:
             numbers = numbers * layout[1][0]
         result = multiplier / (_values(layout, term) * numbers * batch)
-        if term[0] == "patch_ncc":
+        if term[3] == ONE_MINUS_KAPPA:
             result = -result
     return tl.where(here, result, 0.0)
 

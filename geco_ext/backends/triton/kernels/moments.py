@@ -119,8 +119,26 @@ def too_far(mean_hat, mean, var_hat, var, reference_hat, reference, position):
 
 
 @triton.jit
-def patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
-    """psi(x)^T psi(x_hat), and its coefficients a, b, d: ``factor`` is what the derivative is multiplied by."""
+def measured(KIND: tl.constexpr, mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor):
+    """What a windowed kind measures of each patch, and the coefficients a, b, d of its gradient.
+
+    Means count from the references. ``factor``: what the derivative is multiplied by.
+    """
+    if KIND == "patch_ncc":
+        value, a, b, d = _patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor)
+    elif KIND == "structural_similarity":
+        value, a, b, d = _structural_similarity(
+            mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor
+        )
+    else:
+        tl.static_assert(KIND == "local_statistics")
+        value, a, b, d = _local_statistics(mean_hat, mean, var_hat, var, reference_hat - reference, eps, factor)
+    return value, a, b, d
+
+
+@triton.jit
+def _patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
+    """psi(x)^T psi(x_hat) = (cov + eps) / sqrt((var_hat + eps) (var + eps))."""
     inverse_hat = tl.rsqrt(var_hat + eps)
     inverse = tl.rsqrt(var + eps)
     correlation = (cov + eps) * inverse_hat * inverse
@@ -133,12 +151,33 @@ def patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor):
 
 
 @triton.jit
-def local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
-    """[(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps), and its coefficients b and d."""
+def _local_statistics(mean_hat, mean, var_hat, var, reference_gap, eps, factor):
+    """[(m_hat - m)^2 + (d_hat - d)^2] / 2 with d = sqrt(var + eps)."""
     inverse_hat = tl.rsqrt(var_hat + eps)
     inverse = tl.rsqrt(var + eps)
     mean_gap = mean_hat - mean + reference_gap
     # d_hat - d without the difference of two roots: nothing is left of it where the variances agree.
     deviation_gap = (var_hat - var) / ((var_hat + eps) * inverse_hat + (var + eps) * inverse)
     b = tl.where(var_hat == 0.0, 0.0, -deviation_gap * inverse_hat * factor)
-    return (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5, b, mean_gap * factor + b * mean_hat
+    value = (mean_gap * mean_gap + deviation_gap * deviation_gap) * 0.5
+    return value, tl.zeros_like(b), b, mean_gap * factor + b * mean_hat
+
+
+@triton.jit
+def _structural_similarity(mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor):
+    """SSIM with C1 = eps and C2 = 9 eps, each of its two factors counted from 1, which equal images have exactly."""
+    mean_gap = mean_hat - mean + (reference_hat - reference)
+    true_hat = mean_hat + reference_hat
+    true = mean + reference
+    relative_gap = mean_gap / (true_hat * true_hat + true * true + eps)
+    variances = var_hat + var + eps * 9.0
+    luminance = 1.0 - mean_gap * relative_gap
+    structure = 1.0 - (var_hat + var - cov * 2.0) / variances
+    scaled = luminance / variances * (factor * 2.0)
+    a = tl.where(var == 0.0, 0.0, scaled)
+    b = tl.where(var_hat == 0.0, 0.0, scaled * structure)
+    by_mean = relative_gap * (true_hat * relative_gap - 1.0) * structure * (factor * 2.0)
+    value = luminance * structure
+    # Rounding goes beyond; a NaN is neither above nor below.
+    clamped = tl.where(value > 1.0, 1.0, tl.where(value < -1.0, -1.0, value))
+    return clamped, a, b, b * mean_hat - a * mean + by_mean

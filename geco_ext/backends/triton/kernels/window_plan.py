@@ -103,8 +103,8 @@ def constants(
             geometries.setdefault(geometry, []).append(measured)
     described: dict[bool, list[Any]] = {True: [], False: []}
     for (size, stride, joint), measured_terms in geometries.items():
-        correlates = any(kind == "patch_ncc" for kind, *_ in measured_terms)
-        described[joint].append((size, stride, correlates, tuple(measured_terms)))
+        reads_x = any(kind != "local_statistics" for kind, *_ in measured_terms)
+        described[joint].append((size, stride, reads_x, tuple(measured_terms)))
     errors = [t for t in readers if not terms[t].is_windowed]
     kind = max((2 if terms[t].rows > 1 else 1 for t in errors), default=0)
     first_error = len(of_terms) - len(errors)

@@ -12,13 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from geco_ext.backends.triton.kernels.moments import (
-    local_statistics,
-    patch_correlation,
-    sums_of_cover,
-    too_far,
-    windows,
-)
+from geco_ext.backends.triton.kernels.moments import measured, sums_of_cover, too_far, windows
 
 SAMPLES = tl.constexpr(32)
 
@@ -47,7 +41,8 @@ def windowed(
     slot. ``TILE``: (rows, columns) of a tile, of its halo before, of what it owns. ``ERRORS``: first slot of the
     squared errors, and 0 where there are none, 1 for one of all channels, 2 for one of each. ``JOINT`` and
     ``SEPARATE``: the geometries of windows over all channels and over each: (patch size, stride, whether any
-    correlation, terms), a term being (kind, slot, eps). ``CHANNELS``: how many, or 0 where it is not compiled for that.
+    has a coefficient of x, terms), a term being (kind, slot, eps). ``CHANNELS``: how many, or 0 where it is
+    not compiled for that.
     """
     totals = tl.zeros((SLOTS,), tl.float64)
     if len(JOINT) > 0:
@@ -395,13 +390,10 @@ def _geometry(
         which = slot == GEOMETRY[3][t][1]
         factor = tl.sum(tl.where(which, coefficients, 0.0)).to(COMPUTE)
         eps = tl.full((), GEOMETRY[3][t][2], COMPUTE)
-        if GEOMETRY[3][t][0] == "patch_ncc":
-            value, term_a, term_b, term_d = patch_correlation(mean_hat, mean, var_hat, var, cov, eps, factor)
-            patch_a += term_a
-        else:
-            value, term_b, term_d = local_statistics(
-                mean_hat, mean, var_hat, var, reference_hat - reference, eps, factor
-            )
+        value, term_a, term_b, term_d = measured(
+            GEOMETRY[3][t][0], mean_hat, mean, var_hat, var, cov, reference_hat, reference, eps, factor
+        )
+        patch_a += term_a
         patch_b += term_b
         patch_d += term_d
         values = _counted(tl.where(position & owned, value, 0.0), sides)
