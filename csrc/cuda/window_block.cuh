@@ -15,7 +15,7 @@ struct WindowRule {
   PatchRule<Real> rule;
   ConstraintKind kind;
 };
-static_assert(sizeof(WindowRule<double>) == kRuleBytes);
+static_assert(sizeof(WindowRule<double>) <= kRuleBytes);
 
 template <class Real>
 struct WindowShared {

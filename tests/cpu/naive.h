@@ -52,7 +52,7 @@ inline double squared_error(std::vector<Pair>& pairs, const Constraint& constrai
   return result;
 }
 
-// Table 1, pNCC and local statistics: patch by patch, number by number.
+// Table 1, pNCC and local statistics; SSIM: patch by patch, number by number.
 inline double windowed(Pair& pair, const Constraint& constraint, double multiplier) {
   const geco::Patches& patches = constraint.patches;
   const std::int64_t rows = geco::positions(pair.height, patches), columns = geco::positions(pair.width, patches);
@@ -75,6 +75,20 @@ inline double windowed(Pair& pair, const Constraint& constraint, double multipli
     for (std::size_t i : patch) {
       const double from_hat = pair.prediction[i] - mean_hat, from = pair.target[i] - mean;
       var_hat += from_hat * from_hat / numbers, var += from * from / numbers, cov += from_hat * from / numbers;
+    }
+    if (constraint.kind == ConstraintKind::kStructuralSimilarity) {
+      const double c1 = patches.eps, c2 = 9 * patches.eps;
+      const double of_means = mean_hat * mean_hat + mean * mean + c1, of_variances = var_hat + var + c2;
+      const double luminance = (2 * mean_hat * mean + c1) / of_means, structure = (2 * cov + c2) / of_variances;
+      result += weight * luminance * structure;
+      for (std::size_t i : patch) {
+        const double from_hat = pair.prediction[i] - mean_hat, from = pair.target[i] - mean;
+        const double by_structure = 2 * (from - structure * from_hat) / of_variances;
+        const double by_luminance = 2 * (mean - mean_hat * luminance) / of_means;
+        const double derivative = luminance * by_structure + structure * by_luminance;
+        pair.gradient[i] -= multiplier * weight * derivative / numbers;
+      }
+      continue;
     }
     const double d_hat = std::sqrt(var_hat + patches.eps), d = std::sqrt(var + patches.eps);
     const double correlation = (cov + patches.eps) / (d_hat * d);

@@ -79,6 +79,7 @@ struct Problem {
     add_constraint(ConstraintKind::kPatchCorrelation).patches = {size, stride, eps, false};
     add_constraint(ConstraintKind::kPatchCorrelation).patches = {size, stride, eps, true};
     add_constraint(ConstraintKind::kLocalStatistics).patches = {size, stride, eps, false};
+    add_constraint(ConstraintKind::kStructuralSimilarity).patches = {size, stride, eps, true};
   }
 
   // Of arithmetic in the narrowest type that is stored: the gradients of half types are float32.
@@ -160,7 +161,8 @@ std::vector<double> expected_constraints(const Problem& problem, std::vector<nai
         result.push_back(kappa - naive::mean(pair, -multiplier));
       } else {
         const double value = naive::windowed(pair, constraint, multiplier);
-        result.push_back(constraint.kind == ConstraintKind::kPatchCorrelation ? kappa - value : value - kappa * kappa);
+        const bool similarity = constraint.kind != ConstraintKind::kLocalStatistics;
+        result.push_back(similarity ? kappa - value : value - kappa * kappa);
       }
     }
   }

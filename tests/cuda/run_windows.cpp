@@ -37,6 +37,8 @@ void sizes_and_strides() {
     Problem problem = images(e.sizes);
     add_both(problem, e.patch, e.stride, e.per_channel);
     compare_sums(problem);
+    add_windowed(problem, ConstraintKind::kStructuralSimilarity, e.patch, e.stride, true, 1e-4);
+    compare_sums(problem);
   }
 }
 
@@ -114,6 +116,7 @@ Problem everything(DataType type, bool per_channel, std::int64_t channels = 3) {
   problem.add(ConstraintKind::kScalar, {scalars});
   problem.add(ConstraintKind::kSquaredError, {0}, 1, false);
   if (per_channel) add_windowed(problem, ConstraintKind::kPatchCorrelation, 5, 1, true);
+  if (per_channel) add_windowed(problem, ConstraintKind::kStructuralSimilarity, 5, 1, true, 1e-4);
   problem.kl = Array(DataType::kFloat32, {3});
   problem.fill();
   return problem;
@@ -170,7 +173,8 @@ void set_pixels(Array& array, const std::function<double(std::int64_t)>& value) 
 void hard_images() {
   const arrays::Sizes sizes{1, 1, 24, 40};
   const auto compare = [&](const char* what, const Problem& filled, const Tolerance& tolerance) {
-    for (ConstraintKind kind : {ConstraintKind::kPatchCorrelation, ConstraintKind::kLocalStatistics}) {
+    for (ConstraintKind kind :
+         {ConstraintKind::kPatchCorrelation, ConstraintKind::kLocalStatistics, ConstraintKind::kStructuralSimilarity}) {
       scenario = std::string(what) + " kind " + std::to_string(static_cast<int>(kind));
       Problem problem = filled;
       add_windowed(problem, kind, 8, 1, false, 1e-5);
@@ -335,6 +339,7 @@ int main(int count, char** arguments) {
   } else {
     const bool all = what == "all";
     kernels_of_one_size(all);
+    similarity_of_one_size();
     kernels_of_two_sizes();
     if (all) dark_beside_bright();
     if (all) refused_patches();

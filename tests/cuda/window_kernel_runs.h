@@ -48,9 +48,29 @@ inline void kernels_of_one_size(bool all) {
         Problem problem = images({batch, e.channels, height, width}, e.prediction, e.target, e.layout, e.layout);
         add_windowed(problem, ConstraintKind::kPatchCorrelation, size, both ? 3 : 1, e.per_channel);
         if (both) add_windowed(problem, ConstraintKind::kLocalStatistics, size, 3, e.per_channel);
+        if (both && (e.per_channel || e.channels == 1)) {
+          add_windowed(problem, ConstraintKind::kStructuralSimilarity, size, 3, true);
+        }
         problem.add(ConstraintKind::kSquaredError, {0}, both && !e.per_channel ? static_cast<int>(e.channels) : 1);
         expect_kernel(problem, size, 0, e.layout);
         compare_sums(problem, {mixed ? 1e-7 : 1e-6, 1e-5}, e.layout);
+      }
+    }
+  }
+}
+
+// Structural similarity alone: one channel at a time, in the kernels for one channel.
+inline void similarity_of_one_size() {
+  for (int size : {4, 8, 11, 16}) {
+    for (std::int64_t channels : {1, 3}) {
+      for (std::int64_t width : {16, 28, 156}) {
+        scenario = "structural similarity of size " + std::to_string(size) + " width " + std::to_string(width) +
+                   " channels " + std::to_string(channels);
+        Problem problem = images({2, channels, size + 5, width});
+        add_windowed(problem, ConstraintKind::kStructuralSimilarity, size, 1, true, 1e-4);
+        if (width == 28) problem.add(ConstraintKind::kSquaredError, {0});
+        expect_kernel(problem, size, 0);
+        compare_sums(problem);
       }
     }
   }
@@ -120,7 +140,8 @@ inline void one_edge(int size, ConstraintKind kind, bool across, std::int64_t ed
 
 inline void dark_beside_bright() {
   for (int size : {1, 3, 4, 5, 8, 9, 11, 16}) {
-    for (ConstraintKind kind : {ConstraintKind::kPatchCorrelation, ConstraintKind::kLocalStatistics}) {
+    for (ConstraintKind kind :
+         {ConstraintKind::kPatchCorrelation, ConstraintKind::kLocalStatistics, ConstraintKind::kStructuralSimilarity}) {
       if (size == 1 && kind == ConstraintKind::kPatchCorrelation) continue;  // no gradient
       const bool fixed = size == 4 || size == 8 || size == 11 || size == 16;
       for (std::int64_t edge = 18; edge < 23; ++edge) {

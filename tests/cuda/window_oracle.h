@@ -47,6 +47,17 @@ inline double of_patch(const Images& images, const std::vector<std::int64_t>& nu
     var += rest * rest / n;
     cov += rest_hat * rest / n;
   }
+  if (kind == ConstraintKind::kStructuralSimilarity) {
+    // SSIM as the paper writes it, C1 = eps and C2 = 9 eps; above, eps was added to both variances and the covariance.
+    const double of_means = mean_hat * mean_hat + mean * mean + eps, of_variances = var_hat + var + 7 * eps;
+    const double luminance = (2 * mean_hat * mean + eps) / of_means, structure = (2 * cov + 7 * eps) / of_variances;
+    for (std::int64_t i : numbers) {
+      const double by_structure = 2 * ((images.x(i) - mean) - structure * (images.hat(i) - mean_hat)) / of_variances;
+      const double by_luminance = 2 * (mean - mean_hat * luminance) / of_means;
+      gradient[static_cast<std::size_t>(i)] += scale * (luminance * by_structure + structure * by_luminance) / n;
+    }
+    return luminance * structure;
+  }
   const double deviation_hat = std::sqrt(var_hat), deviation = std::sqrt(var);
   const double correlation = cov / (deviation_hat * deviation);
   for (std::int64_t i : numbers) {
@@ -69,7 +80,7 @@ inline Answer windowed(const Constraint& constraint, const Array& hat, const Arr
   const std::int64_t down = (images.sizes[2] - patches.size) / patches.stride + 1;
   const std::int64_t across = (images.sizes[3] - patches.size) / patches.stride + 1;
   const double weight = 1.0 / static_cast<double>(images.sizes[0] * groups * down * across);
-  const bool correlation = constraint.kind == ConstraintKind::kPatchCorrelation;
+  const bool similarity = geco::scale_rule(constraint.kind) == geco::ScaleRule::kOneMinusKappa;
   double mean = 0;
   std::vector<std::int64_t> numbers;
   for (std::int64_t b = 0; b < images.sizes[0]; ++b) {
@@ -82,12 +93,12 @@ inline Answer windowed(const Constraint& constraint, const Array& hat, const Arr
                                         i % across * patches.stride + p % patches.size));
           }
         }
-        mean += weight * of_patch(images, numbers, constraint.kind, patches.eps, correlation ? -weight : weight,
-                                  answer.gradient);
+        mean += weight *
+                of_patch(images, numbers, constraint.kind, patches.eps, similarity ? -weight : weight, answer.gradient);
       }
     }
   }
-  answer.constraint = correlation ? kappa - mean : mean - kappa * kappa;
+  answer.constraint = similarity ? kappa - mean : mean - kappa * kappa;
   return answer;
 }
 
