@@ -37,7 +37,20 @@ double compared_elements(const LossCall& call, const Constraint& constraint) {
   return 0;
 }
 
-double squared_error_weight(const Constraint& constraint, const Input& input) {
+std::vector<Measure> measures_of(const LossCall& call, int input) {
+  std::vector<Measure> measures;
+  for (const Constraint& constraint : *call.constraints) {
+    const bool reads = std::find(constraint.inputs.begin(), constraint.inputs.end(), input) != constraint.inputs.end();
+    if (!is_elementwise(constraint.kind) || !reads) continue;
+    const Measure measure = measure_of(constraint);
+    if (std::find(measures.begin(), measures.end(), measure) == measures.end()) measures.push_back(measure);
+  }
+  std::stable_partition(measures.begin(), measures.end(),
+                        [](const Measure& measure) { return measure.kind == ConstraintKind::kSquaredError; });
+  return measures;
+}
+
+double difference_weight(const Constraint& constraint, const Input& input) {
   if (!constraint.mean) return 1.0;
   return static_cast<double>(constraint.rows) /
          (static_cast<double>(constraint.inputs.size()) * elements_per_example(input));

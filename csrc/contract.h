@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "math/measure.h"
 #include "math/multiplier.h"
 
 namespace geco {
@@ -53,7 +54,8 @@ struct Constraint {
   ConstraintKind kind = ConstraintKind::kScalar;
   int first_row = 0, rows = 1;  // its rows of the constraint vector; rows > 1: one per channel
   std::vector<int> inputs;      // several: a mean over feature maps
-  bool mean = true;             // squared error: mean or sum over the elements of an example
+  bool mean = true;             // compared number by number: mean or sum over the elements of an example
+  double eps = 0;               // of the measure of a difference
   Patches patches;              // windowed constraints; they read one input, the images
 };
 
@@ -73,8 +75,13 @@ struct LossCall {
 // D of lambda* = D / (2 s): how many numbers of an example a row of the constraint compares.
 double compared_elements(const LossCall& call, const Constraint& constraint);
 
-// Weight of one squared difference of this input in the constraint, before the mean over the batch.
-double squared_error_weight(const Constraint& constraint, const Input& input);
+// What elementwise constraints measure of an input: squared differences first, if any does.
+std::vector<Measure> measures_of(const LossCall& call, int input);
+
+inline Measure measure_of(const Constraint& constraint) { return {constraint.kind, constraint.eps}; }
+
+// Weight of one measured difference of this input in the constraint, before the mean over the batch.
+double difference_weight(const Constraint& constraint, const Input& input);
 
 // Positions of a patch along a side of an image.
 inline std::int64_t positions(std::int64_t extent, const Patches& patches) {

@@ -16,10 +16,11 @@ class Kind(NamedTuple):
     """What a kind of constraint measures. ``csrc/math/kinds.h`` has the same table."""
 
     # C and its scale s: measured - kappa^2 with s = kappa^2, kappa - measured with s = 1 - kappa, or the measured
-    # value itself with a scale of the constraint's own.
-    scale_rule: Literal["kappa^2", "1-kappa", "own"]
-    # D of the natural multiplier lambda* = D / (2 s): numbers of an example of the constraint's inputs (per row), those
-    # of an image, two for each position of a patch; or the constraint brings lambda* itself.
+    # value itself with a scale of the constraint's own; or measured - kappa with s = kappa.
+    scale_rule: Literal["kappa^2", "1-kappa", "own", "kappa"]
+    # D of the natural multiplier lambda* = D / (2 s), by the rule "kappa" D / s: numbers of an example of the
+    # constraint's inputs (per row), those of an image, two for each position of a patch; or the constraint brings
+    # lambda* itself.
     elements: Literal["inputs", "image", "2 per position", "none"]
     is_windowed: bool = False
 

@@ -24,6 +24,7 @@ class ConstraintVector {
     constraint.inputs = std::move(inputs);
     constraint.mean = mean;
     constraint.patches = patches;
+    if (is_elementwise(kind)) constraint.eps = patches.eps;
     rows_ += rows;
     constraints_.push_back(std::move(constraint));
   }

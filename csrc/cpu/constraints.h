@@ -1,35 +1,42 @@
 // What a step (step.cpp) is made of: the kernels of each kind of constraint, and numbers of any type.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "contract.h"
 
 namespace geco::cpu {
 
-// The squared-error constraints that read one input: they share its pass, their coefficients add up.
-class SquaredErrors {
+// The constraints that share a measure of one input: they share its pass, their coefficients add up.
+class MeasuredConstraints {
  public:
-  SquaredErrors(const LossCall& call, int input);
+  MeasuredConstraints(const LossCall& call, int input, const Measure& measure);
 
-  int channels() const { return channels_; }  // that are summed apart; 0: no constraint reads the input
+  const Measure& measure() const { return measure_; }
+  int channels() const { return channels_; }  // that are summed apart; 0: no constraint has this measure
 
-  // Of the squared differences of each channel in the gradient.
+  // At least so many, where another measure of the input needs them.
+  void split(int channels) { channels_ = std::max(channels_, channels); }
+
+  // Of the direction of each channel in the gradient.
   std::vector<double> coefficients() const;
 
-  // Adds what the sums of squared differences mean for the constraint vector.
+  // Adds what the sums of values mean for the constraint vector.
   void add(const std::vector<double>& sums, double* c_hat) const;
 
  private:
   const LossCall& call_;
   const Input& input_;
+  Measure measure_;
   std::vector<const Constraint*> constraints_;
   int channels_ = 0;
 };
 
 // The constraint sums and gradients of one kind of constraint; `c_hat` holds the L averages. Images that windowed
-// constraints read have their squared errors measured in the same sweep, by `patch_constraints`.
-void squared_errors(const LossCall& call, double* c_hat);
+// constraints read have their squared errors measured in the same sweep, by `patch_constraints`; it comes first, other
+// measures add to its gradient.
+void elementwise_constraints(const LossCall& call, double* c_hat);
 void patch_constraints(const LossCall& call, double* c_hat);
 bool has_patches(const LossCall& call, int input);
 void scalar(const LossCall& call, const Constraint& constraint, double* c_hat);

@@ -1,5 +1,3 @@
-#include "math/elementwise.h"
-
 #include <unistd.h>
 
 #include <algorithm>
@@ -54,21 +52,29 @@ const char* element(const Tensor& tensor, std::int64_t offset) {
   return static_cast<const char*>(tensor.data) + offset * size_of(tensor.type);
 }
 
-// One pass over an input: per channel (or once) the sum of squared differences, and the gradient.
-std::vector<double> squared_error_sums(const Input& input, const std::vector<double>& coefficients, int threads) {
-  const bool per_channel = coefficients.size() > 1;
+// One measure in a pass over an input: per channel (or once) a coefficient, and then the sum of its values.
+struct Pass {
+  MeasureLoop loop;
+  double eps;
+  std::vector<double> coefficients, sums;
+};
+
+// The sums of all passes, and the gradient. A thread makes one pass after the other over the elements that it takes at
+// a time: they are in a cache from the second on. `adds`: to what the gradient holds.
+void run_passes(const Input& input, std::vector<Pass>& passes, bool adds, int threads) {
+  const bool per_channel = passes[0].coefficients.size() > 1;
   const LoopNest loops = loop_nest(input, per_channel);
   const std::int64_t channels = loops.channel.size;
   const std::int64_t pieces = (loops.inner.size + kChunk - 1) / kChunk;                // a long loop is cut,
   const std::int64_t together = std::max<std::int64_t>(1, kChunk / loops.inner.size);  // short ones are bundled
   const std::int64_t items = pieces > 1 ? loops.iterations * pieces : (loops.iterations + together - 1) / together;
   const std::int64_t elements = input.prediction.elements();
-  const bool stream = 3 * elements * std::int64_t{sizeof(float)} > last_cache_bytes();
-  const SquaredErrorLoop run_loop =
-      kernels().squared_error[static_cast<int>(input.prediction.type)][static_cast<int>(input.target.type)];
+  const bool stream = 3 * elements * std::int64_t{sizeof(float)} > last_cache_bytes() && passes.size() == 1;
 
-  std::vector<double> partial(static_cast<std::size_t>(channels * items));
-  const auto piece = [&](std::int64_t channel, std::int64_t iteration, std::int64_t begin, std::int64_t length) {
+  const std::size_t count = passes.size();
+  std::vector<double> partial(static_cast<std::size_t>(channels * items) * count);
+  const auto piece = [&](std::int64_t channel, std::int64_t iteration, std::int64_t begin, std::int64_t length,
+                         double* sums) {
     const Offsets at = offsets_of(loops, channel, iteration);
     InnerLoop loop{};
     loop.prediction = element(input.prediction, at.prediction + begin * loops.inner.prediction);
@@ -80,57 +86,86 @@ std::vector<double> squared_error_sums(const Input& input, const std::vector<dou
     loop.prediction_stride = loops.inner.prediction;
     loop.target_stride = loops.inner.target;
     loop.gradient_stride = loops.inner.gradient;
-    return run_loop(loop, coefficients[static_cast<std::size_t>(channel)], stream);
+    for (std::size_t m = 0; m < count; ++m) {
+      loop.adds = adds || m > 0;
+      const double coefficient = passes[m].coefficients[static_cast<std::size_t>(channel)];
+      sums[m] += passes[m].loop(loop, passes[m].eps, coefficient, stream);
+    }
   };
   parallel_for(channels * items, elements < kParallelElements ? 1 : threads, [&](std::int64_t index) {
     const std::int64_t channel = index / items, item = index % items;
-    double sum = 0;
+    double* const sums = partial.data() + static_cast<std::size_t>(index) * count;
     if (pieces > 1) {
       const std::int64_t begin = item % pieces * kChunk;
-      sum = piece(channel, item / pieces, begin, std::min(kChunk, loops.inner.size - begin));
+      piece(channel, item / pieces, begin, std::min(kChunk, loops.inner.size - begin), sums);
     } else {
       const std::int64_t last = std::min(loops.iterations, (item + 1) * together);
       for (std::int64_t iteration = item * together; iteration < last; ++iteration) {
-        sum += piece(channel, iteration, 0, loops.inner.size);
+        piece(channel, iteration, 0, loops.inner.size, sums);
       }
     }
-    partial[static_cast<std::size_t>(index)] = sum;
   });
 
-  std::vector<double> sums(static_cast<std::size_t>(channels), 0.0);
-  for (std::int64_t index = 0; index < channels * items; ++index) {
-    sums[static_cast<std::size_t>(index / items)] += partial[static_cast<std::size_t>(index)];
+  for (std::size_t m = 0; m < count; ++m) {
+    passes[m].sums.assign(static_cast<std::size_t>(channels), 0.0);
+    for (std::int64_t index = 0; index < channels * items; ++index) {
+      passes[m].sums[static_cast<std::size_t>(index / items)] += partial[static_cast<std::size_t>(index) * count + m];
+    }
   }
-  return sums;
+}
+
+// All measures of one input, or those that the sweep of its patches has left.
+void measure_input(const LossCall& call, int i, double* c_hat) {
+  const Input& input = call.inputs[i];
+  const bool swept = has_patches(call, i);
+  std::vector<MeasuredConstraints> measured;
+  int channels = 0;
+  for (const Measure& measure : measures_of(call, i)) {
+    if (swept && measure.kind == ConstraintKind::kSquaredError) continue;
+    measured.emplace_back(call, i, measure);
+    channels = std::max(channels, measured.back().channels());
+  }
+  if (measured.empty()) return;
+  std::vector<Pass> passes;
+  for (MeasuredConstraints& constraints : measured) {
+    constraints.split(channels);
+    const MeasureLoop loop =
+        kernels().measures[measure_number(constraints.measure().kind)][static_cast<int>(input.prediction.type)]
+                          [static_cast<int>(input.target.type)];
+    passes.push_back({loop, constraints.measure().eps, constraints.coefficients(), {}});
+  }
+  run_passes(input, passes, swept, call.threads);
+  for (std::size_t m = 0; m < passes.size(); ++m) measured[m].add(passes[m].sums, c_hat);
 }
 
 }  // namespace
 
-SquaredErrors::SquaredErrors(const LossCall& call, int input) : call_(call), input_(call.inputs[input]) {
+MeasuredConstraints::MeasuredConstraints(const LossCall& call, int input, const Measure& measure)
+    : call_(call), input_(call.inputs[input]), measure_(measure) {
   for (const Constraint& constraint : *call.constraints) {
     const bool reads = std::find(constraint.inputs.begin(), constraint.inputs.end(), input) != constraint.inputs.end();
-    if (constraint.kind != ConstraintKind::kSquaredError || !reads) continue;
+    if (!(measure_of(constraint) == measure) || !reads) continue;
     constraints_.push_back(&constraint);
     channels_ = std::max(channels_, constraint.rows);
   }
 }
 
-std::vector<double> SquaredErrors::coefficients() const {
+std::vector<double> MeasuredConstraints::coefficients() const {
   std::vector<double> coefficients(static_cast<std::size_t>(channels_), 0.0);
   for (const Constraint* constraint : constraints_) {
-    const double weight = squared_error_weight(*constraint, input_), elements = compared_elements(call_, *constraint);
+    const double weight = difference_weight(*constraint, input_), elements = compared_elements(call_, *constraint);
     for (int c = 0; c < channels_; ++c) {
       const int row = constraint->first_row + (constraint->rows > 1 ? c : 0);
       const double multiplier = std::exp(log_multiplier(scale_rule(constraint->kind), call_.state, row, elements));
-      coefficients[c] += squared_error_coefficient(multiplier, weight, static_cast<double>(call_.batch));
+      coefficients[c] += measure_coefficient(measure_.kind, multiplier, weight, static_cast<double>(call_.batch));
     }
   }
   return coefficients;
 }
 
-void SquaredErrors::add(const std::vector<double>& sums, double* c_hat) const {
+void MeasuredConstraints::add(const std::vector<double>& sums, double* c_hat) const {
   for (const Constraint* constraint : constraints_) {
-    const double weight = squared_error_weight(*constraint, input_);
+    const double weight = difference_weight(*constraint, input_);
     for (int c = 0; c < channels_; ++c) {
       c_hat[constraint->first_row + (constraint->rows > 1 ? c : 0)] +=
           weight * sums[c] / static_cast<double>(call_.batch);
@@ -138,14 +173,10 @@ void SquaredErrors::add(const std::vector<double>& sums, double* c_hat) const {
   }
 }
 
-void squared_errors(const LossCall& call, double* c_hat) {
-  for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
-    const SquaredErrors constraints(call, i);
-    if (constraints.channels() == 0 || has_patches(call, i)) continue;
-    constraints.add(squared_error_sums(call.inputs[i], constraints.coefficients(), call.threads), c_hat);
-  }
+void elementwise_constraints(const LossCall& call, double* c_hat) {
+  for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) measure_input(call, i, c_hat);
   for (const Constraint& constraint : *call.constraints) {
-    if (constraint.kind != ConstraintKind::kSquaredError) continue;
+    if (!is_elementwise(constraint.kind)) continue;
     for (int row = constraint.first_row; row < constraint.first_row + constraint.rows; ++row) {
       c_hat[row] = constraint_value(scale_rule(constraint.kind), c_hat[row], call.state.at(Row::kKappa, row));
     }

@@ -128,7 +128,7 @@ class ImageSweep {
   ImageSweep(const LossCall& call, int input)
       : call_(call),
         images_(call.inputs[input]),
-        squared_errors_(call, input),
+        squared_errors_(call, input, {ConstraintKind::kSquaredError, 0.0}),
         coefficients_(squared_errors_.coefficients()),
         passes_(passes_of(call, input)),
         channels_(images_.prediction.sizes[1]),
@@ -270,7 +270,7 @@ class ImageSweep {
 
   const LossCall& call_;
   const Input& images_;
-  const SquaredErrors squared_errors_;
+  const MeasuredConstraints squared_errors_;
   std::vector<double> coefficients_;  // of each channel; empty: no squared error
   const std::vector<std::unique_ptr<Pass>> passes_;
   const std::int64_t channels_, height_, width_, blocks_;

@@ -13,8 +13,8 @@ double mean_kl(const LossCall& call) { return call.kl ? mean_of_examples(call.kl
 
 std::vector<double> constraint_averages(const LossCall& call) {
   std::vector<double> c_hat(static_cast<std::size_t>(call.state.constraints), 0.0);
-  squared_errors(call, c_hat.data());
   patch_constraints(call, c_hat.data());
+  elementwise_constraints(call, c_hat.data());
   for (const Constraint& constraint : *call.constraints) {
     if (is_scalar(constraint.kind)) scalar(call, constraint, c_hat.data());
   }

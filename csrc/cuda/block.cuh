@@ -4,13 +4,13 @@
 #include "cuda/launch.h"
 #include "cuda/plan.h"
 #include "cuda/threads.h"
-#include "math/elementwise.h"
+#include "math/measure.h"
 #include "math/multiplier.h"
 
 namespace geco::cuda {
 
 struct Shared {
-  double coefficient;
+  double coefficients[kMaxMeasures];  // of an item
   double of_warps[kWarps];
   unsigned is_last;
   double numbers[1];  // as many as shared_bytes_of asks for: a plan's sums, then C_hat, then lambda C
@@ -49,19 +49,20 @@ __device__ __forceinline__ double multiplier_of(const Plan& plan, const PlannedC
   return exp(log_multiplier(constraint.scale(), plan.state, row, constraint.elements));
 }
 
-// What the derivative of this share's sum is multiplied by: the coefficients of all constraints that read it add up.
-__device__ inline double coefficient_of(const Plan& plan, const Share& share) {
-  const double divisor = plan.items[share.item].divisor;
+// What the direction of a measure of this share (the derivative of its mean) is multiplied by: the coefficients of all
+// constraints that share it add up.
+__device__ inline double coefficient_of(const Plan& plan, const Share& share, int measure) {
+  const double divisor = divisor_of(plan, plan.items[share.item]);
   if (share.item == plan.kl_item) return 1.0 / divisor;
   double coefficient = 0;
   for (int t = 0; t < plan.constraint_count; ++t) {
     const PlannedConstraint& constraint = plan.constraints[t];
     for (int r = constraint.first_input; r < constraint.first_input + constraint.inputs; ++r) {
-      if (plan.weighted_inputs[r].item != share.item) continue;
+      if (plan.weighted_inputs[r].item != share.item || plan.weighted_inputs[r].measure != measure) continue;
       if (is_windowed(constraint.kind())) continue;  // it has coefficients of its own
       const double multiplier = multiplier_of(plan, constraint, row_of(constraint, share.channel));
-      coefficient += constraint.kind() == ConstraintKind::kSquaredError
-                         ? squared_error_coefficient(multiplier, plan.weighted_inputs[r].weight, divisor)
+      coefficient += is_elementwise(constraint.kind())
+                         ? measure_coefficient(constraint.kind(), multiplier, plan.weighted_inputs[r].weight, divisor)
                          : sign_of_measured(constraint.scale()) * multiplier / divisor;
     }
   }

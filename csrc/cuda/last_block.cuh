@@ -45,9 +45,9 @@ __device__ inline double sum_of_windows(const Plan& plan, Shared& shared, const 
   return total;
 }
 
-__device__ inline double squared_error_beside_windows(const Plan& plan, Shared& shared, const Item& item,
-                                                      const PlannedConstraint& constraint, int row) {
-  const int first = plan.window_count, count = plan.strips.sums - first;
+__device__ inline double elementwise_beside_windows(const Plan& plan, Shared& shared, const Item& item, int measure,
+                                                    const PlannedConstraint& constraint, int row) {
+  const int count = plan.strips.of_measure, first = plan.window_count + measure * count;
   const int channel = row - constraint.first_row;
   if (constraint.rows == 1) return sum_of_windows(plan, shared, item, first, count);
   if (item.channels == 1) return shared.sums()[item.first_sum + first + channel];
@@ -60,27 +60,28 @@ __device__ inline double windowed_constraint(const Plan& plan, Shared& shared, c
   const Item& item = plan.items[input.item];
   int window = 0;
   while (&plan.constraints[plan.windows[window].constraint] != &constraint) ++window;
-  const double mean = sum_of_windows(plan, shared, item, window, 1) * input.weight / item.divisor;
+  const double mean = sum_of_windows(plan, shared, item, window, 1) * input.weight / divisor_of(plan, item);
   return constraint_value(constraint.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
 // C_hat of a row from the sums of the items it reads (Table 1 of "Taming VAEs").
 __device__ inline double constraint_of(const Plan& plan, Shared& shared, const PlannedConstraint& constraint, int row) {
   double c = 0;
-  if (constraint.kind() == ConstraintKind::kSquaredError) {
+  if (is_elementwise(constraint.kind())) {
     for (int r = constraint.first_input; r < constraint.first_input + constraint.inputs; ++r) {
       const Item& item = plan.items[plan.weighted_inputs[r].item];
       if (item.operation == Operation::kWindows) {
-        c += squared_error_beside_windows(plan, shared, item, constraint, row) * plan.weighted_inputs[r].weight /
-             item.divisor;
+        c += elementwise_beside_windows(plan, shared, item, plan.weighted_inputs[r].measure, constraint, row) *
+             plan.weighted_inputs[r].weight / divisor_of(plan, item);
         continue;
       }
       const double weight = plan.weighted_inputs[r].weight;
+      const double* const sums = shared.sums() + item.first_sum + plan.weighted_inputs[r].measure;
       if (constraint.rows > 1) {
-        c += weight * shared.sums()[item.first_sum + row - constraint.first_row] / item.divisor;
+        c += weight * sums[(row - constraint.first_row) * item.measures] / divisor_of(plan, item);
       } else {
         for (int channel = 0; channel < item.channels; ++channel) {
-          c += weight * shared.sums()[item.first_sum + channel] / item.divisor;
+          c += weight * sums[channel * item.measures] / divisor_of(plan, item);
         }
       }
     }
@@ -88,7 +89,7 @@ __device__ inline double constraint_of(const Plan& plan, Shared& shared, const P
   }
   const Item& item = plan.items[plan.weighted_inputs[constraint.first_input].item];
   if (item.operation == Operation::kWindows) return windowed_constraint(plan, shared, constraint, row);
-  const double mean = shared.sums()[item.first_sum] / item.divisor;
+  const double mean = shared.sums()[item.first_sum] / divisor_of(plan, item);
   return constraint_value(constraint.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
@@ -150,7 +151,8 @@ __device__ inline void reduce_and_update(const Plan& plan, Shared& shared) {
     c_hat[row] = constraint_of(plan, shared, constraint_of_row(plan, row), row);
   }
   const double kl =
-      plan.kl_item < 0 ? 0.0 : shared.sums()[plan.items[plan.kl_item].first_sum] / plan.items[plan.kl_item].divisor;
+      plan.kl_item < 0 ? 0.0
+                       : shared.sums()[plan.items[plan.kl_item].first_sum] / divisor_of(plan, plan.items[plan.kl_item]);
   __syncthreads();
   if (plan.outcome == Outcome::kSums) {
     write_sums(plan, shared, kl);

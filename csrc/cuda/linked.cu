@@ -5,7 +5,7 @@
 namespace geco::cuda {
 
 __device__ void linked_elementwise(const Plan& plan, const Share& share, Shared& shared) {
-  elementwise<false>(plan, share, shared);
+  elementwise<SquaredAlone, false>(plan, share, shared);
 }
 
 __device__ void linked_reduce_and_update(const Plan& plan, Shared& shared) { reduce_and_update(plan, shared); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cuda/elementwise_plan.h"
 #include "cuda/threads.h"
@@ -27,7 +28,7 @@ Item new_item(const Tensor& prediction, const Tensor& target, const Tensor& grad
   item.prediction_type = static_cast<std::int8_t>(prediction.type);
   item.target_type = static_cast<std::int8_t>(target.type);
   item.operation = operation;
-  item.channels = 1;
+  item.channels = item.measures = 1;
   item.vectors = 1;
   return item;
 }
@@ -36,22 +37,20 @@ Item mean_item(const Tensor& values, const Tensor& gradient) {
   Item item = new_item(values, Tensor{}, gradient, Operation::kMean);
   item.elements = values.elements();
   item.inner = {item.elements, values.rank ? values.strides[0] : 0, 0, gradient.rank ? gradient.strides[0] : 0};
-  item.divisor = static_cast<double>(item.elements);
   return item;
 }
 
-Item squared_error_item(const Input& input, bool per_channel, std::int64_t batch, const DeviceSize& device) {
-  Item item = new_item(input.prediction, input.target, input.gradient, Operation::kSquaredError);
+Item elementwise_item(const Input& input, bool per_channel, const DeviceSize& device) {
+  Item item = new_item(input.prediction, input.target, input.gradient, Operation::kElementwise);
   lay_out(input, per_channel, item);
   plan_elements(input, item);
-  item.divisor = static_cast<double>(batch);
   const std::int64_t gradient_bytes = input.gradient ? input.gradient.elements() * size_of(input.gradient.type) : 0;
   item.stream = gradient_bytes > device.l2_bytes / 2;
   return item;
 }
 
-Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& device) {
-  Item item = squared_error_item(input, false, batch, device);
+Item windows_item(const Input& input, const DeviceSize& device) {
+  Item item = elementwise_item(input, false, device);
   const auto dimension = [&](int d) {
     const auto bytes = [d](const Tensor& tensor) { return tensor.strides[d] * size_of(tensor.type); };
     return Dimension{input.prediction.sizes[d], bytes(input.prediction), bytes(input.target), bytes(input.gradient)};
@@ -65,13 +64,17 @@ Item windows_item(const Input& input, std::int64_t batch, const DeviceSize& devi
   return item;
 }
 
-// The squared errors share the device by size; means are small and get a block for each few thousand
+int sums_of_block(const Plan& plan, const Item& item) {
+  return item.operation == Operation::kWindows ? plan.strips.sums : item.measures;
+}
+
+// Elementwise items share the device by size; means are small and get a block for each few thousand
 // numbers.
 void share_out(Plan& plan, const DeviceSize& device) {
   std::int64_t rounds = 0, tiles = 0;
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
-    if (item.operation != Operation::kSquaredError) continue;
+    if (item.operation != Operation::kElementwise) continue;
     plan_round(item, 1);
     rounds += item.channels * rounds_of(item);
   }
@@ -80,7 +83,7 @@ void share_out(Plan& plan, const DeviceSize& device) {
   const std::int64_t most = kBlocksPerMultiprocessor * device.multiprocessors;
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
-    if (item.operation != Operation::kSquaredError) continue;
+    if (item.operation != Operation::kElementwise) continue;
     plan_round(item, deep);
     tiles += item.channels * rounds_of(item);
   }
@@ -89,7 +92,7 @@ void share_out(Plan& plan, const DeviceSize& device) {
     Item& item = plan.items[i];
     std::int64_t blocks = 0;
     switch (item.operation) {
-      case Operation::kSquaredError: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
+      case Operation::kElementwise: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
       case Operation::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
       case Operation::kWindows: blocks = item.blocks; break;  // plan_windows knows
     }
@@ -99,11 +102,15 @@ void share_out(Plan& plan, const DeviceSize& device) {
     item.blocks = static_cast<int>(blocks);
     item.first_sum = plan.sums;
     plan.blocks += item.blocks * item.channels;
-    plan.sums += item.channels * (item.operation == Operation::kWindows ? plan.strips.sums : 1);
+    plan.sums += item.channels * sums_of_block(plan, item);
   }
-  // Blocks with windows write several sums each, those of all others come before them.
+  // Blocks that leave several sums write them behind those of all others.
+  int behind = plan.blocks;
   for (int i = 0; i < plan.item_count; ++i) {
-    if (plan.items[i].operation == Operation::kWindows) plan.items[i].first_partial = plan.blocks;
+    Item& item = plan.items[i];
+    if (item.operation != Operation::kWindows && sums_of_block(plan, item) == 1) continue;
+    item.first_partial = behind;
+    behind += sums_of_block(plan, item) * item.channels * item.blocks;
   }
 }
 
@@ -114,7 +121,7 @@ void limit(std::size_t count, int most, const char* takes, const char* what) {
 }
 
 double weight_of(const Constraint& constraint, const Input& input) {
-  if (constraint.kind == ConstraintKind::kSquaredError) return squared_error_weight(constraint, input);
+  if (is_elementwise(constraint.kind)) return difference_weight(constraint, input);
   return is_windowed(constraint.kind) ? patch_weight(constraint.patches, input) : 1.0;
 }
 
@@ -133,7 +140,8 @@ void plan_constraints(const LossCall& call, Plan& plan) {
     for (int input : constraint.inputs) {
       if (plan.weighted_input_count == kMaxWeightedInputs)
         limit(kMaxWeightedInputs + 1, kMaxWeightedInputs, "takes", "pairs of constraint and tensor");
-      plan.weighted_inputs[plan.weighted_input_count++] = {input, weight_of(constraint, call.inputs[input])};
+      plan.weighted_inputs[plan.weighted_input_count++] = {static_cast<std::int16_t>(input), 0,
+                                                           weight_of(constraint, call.inputs[input])};
     }
   }
   plan.state = call.state;
@@ -148,6 +156,39 @@ void plan_kl(const LossCall& call, Plan& plan) {
   if (!call.kl) return;
   plan.kl_item = plan.item_count;
   plan.items[plan.item_count++] = mean_item(call.kl, call.kl_gradient);
+}
+
+// What the elementwise constraints of an input measure.
+void plan_measures(const LossCall& call, int input, Plan& plan) {
+  const std::vector<Measure> measures = measures_of(call, input);
+  Item& item = plan.items[input];
+  if (measures.empty() && item.operation == Operation::kMean) return;
+  limit(measures.size(), kMaxMeasures, "takes", "measures of the differences of a tensor");
+  item.measures = static_cast<std::int8_t>(measures.size());
+  item.first_measure = static_cast<std::int8_t>(plan.measure_count);
+  const bool squared = measures.size() == 1 && measures[0].kind == ConstraintKind::kSquaredError;
+  plan.squared_alone = plan.squared_alone && (squared || measures.empty());
+  const auto same = [](const PlannedMeasure& measure) { return measure.kind() == ConstraintKind::kSquaredError; };
+  const auto planned_measures = plan.measures + plan.measure_count;
+  const auto listed = std::find_if(plan.measures, planned_measures, same);
+  if (squared && listed != planned_measures) {
+    item.first_measure = static_cast<std::int8_t>(listed - plan.measures);
+  } else {
+    limit(plan.measure_count + measures.size(), kMaxMeasures + 1, "takes", "measures of differences");
+    for (const Measure& measure : measures) {
+      plan.measures[plan.measure_count++] = {measure.eps, static_cast<std::int8_t>(measure.kind)};
+    }
+  }
+  for (int t = 0; t < plan.constraint_count; ++t) {
+    const Constraint& constraint = (*call.constraints)[t];
+    const auto found = std::find(measures.begin(), measures.end(), measure_of(constraint));
+    if (found == measures.end()) continue;
+    const PlannedConstraint& planned = plan.constraints[t];
+    for (int r = planned.first_input; r < planned.first_input + planned.inputs; ++r) {
+      if (plan.weighted_inputs[r].item != input) continue;
+      plan.weighted_inputs[r].measure = static_cast<std::int16_t>(found - measures.begin());
+    }
+  }
 }
 
 // A constraint that reads an input: a windowed one, where there are several, or else a squared error.
@@ -166,25 +207,28 @@ const Constraint& reader(const LossCall& call, int input, bool& per_channel) {
 
 std::int64_t most_partials(const DeviceSize& device) {
   const std::int64_t plain = static_cast<std::int64_t>(kBlocksPerMultiprocessor + kMaxItems) * device.multiprocessors;
-  return plain + most_window_partials(device);
+  return (1 + kMaxMeasures) * plain + most_window_partials(device);
 }
 
 Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device) {
   limit(call.inputs.size(), kMaxInputs, "compares", "tensors in a call");
   Plan plan{};
   plan.outcome = outcome;
+  plan.squared_alone = true;
   plan_constraints(call, plan);
   for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
     const Input& input = call.inputs[i];
     bool per_channel = false;
     const Constraint& constraint = reader(call, i, per_channel);
     Item& item = plan.items[plan.item_count++];
-    switch (constraint.kind) {
-      case ConstraintKind::kSquaredError: item = squared_error_item(input, per_channel, call.batch, device); break;
-      case ConstraintKind::kSimilarity:
-      case ConstraintKind::kScalar: item = mean_item(input.prediction, input.gradient); break;
-      default: item = windows_item(input, call.batch, device);
+    if (is_scalar(constraint.kind)) {
+      item = mean_item(input.prediction, input.gradient);
+    } else if (is_windowed(constraint.kind)) {
+      item = windows_item(input, device);
+    } else {
+      item = elementwise_item(input, per_channel, device);
     }
+    plan_measures(call, i, plan);
   }
   plan_kl(call, plan);
   plan_windows(call, device, plan);

@@ -9,7 +9,7 @@
 
 namespace geco::cuda {
 
-enum class Operation : std::int8_t { kSquaredError, kMean, kWindows };
+enum class Operation : std::int8_t { kElementwise, kMean, kWindows };
 
 // One input, or kl: its channels one after the other, each shared by `blocks` blocks.
 struct Item {
@@ -17,7 +17,7 @@ struct Item {
   const void* target;
   void* gradient;  // null: not wanted
 
-  // Squared error: the loops over the elements of a channel in memory order (contract.h, LoopNest).
+  // Elementwise: the loops over the elements of a channel in memory order (contract.h, LoopNest).
   // Mean: `inner` alone.
   // Windows: `outer` are batch and rows, `inner` the columns; strides are in bytes.
   Dimension channel;
@@ -26,18 +26,18 @@ struct Item {
   std::int64_t elements;             // of a channel
   std::int64_t vectorised_elements;  // in whole vectors, as many of each inner loop, from `head` on
 
-  double divisor;  // of the sum: the number of examples or, for a mean, of values
   int first_block, blocks, channels;
-  int first_sum;      // channels follow one another
+  int first_sum;      // channels follow one another, the measures of each
   int first_partial;  // so do their partial sums, `blocks` for each sum
-  std::uint16_t box;  // squared error without vectors, see tiles.h
+  std::uint16_t box;  // elementwise without vectors, see tiles.h
   std::uint8_t unrolled : 4, unroll_bits : 4;
   std::int8_t vectors;  // of a thread in one round
   std::int8_t head;     // elements of an inner loop before its first vector
   std::int8_t outer_dimensions;
   Operation operation;
   std::int8_t prediction_type, target_type;
-  bool stream;  // the gradient is larger than the caches
+  std::int8_t first_measure, measures;  // of the plan; a mean counts as one
+  bool stream;                          // the gradient is larger than the caches
 
   GECO_HD DataType type_of_prediction() const { return static_cast<DataType>(prediction_type); }
   GECO_HD DataType type_of_target() const { return static_cast<DataType>(target_type); }
@@ -45,8 +45,15 @@ struct Item {
 
 // An item that a constraint reads: its rows are sums of weight * sum / divisor.
 struct WeightedInput {
-  int item;
+  std::int16_t item, measure;  // which of the item's
   double weight;
+};
+
+struct PlannedMeasure {
+  double eps;
+  std::int8_t kind_number;
+
+  GECO_HD ConstraintKind kind() const { return static_cast<ConstraintKind>(kind_number); }
 };
 
 struct PlannedConstraint {
@@ -82,7 +89,8 @@ struct Strips {
   int warps;            // of a block, that take strips
   int ring_numbers;     // that a lane keeps of rows, of all its windows
   int ring_lanes;       // lanes that rings have room for
-  int sums;             // of a block: one for each window, then those of squared errors
+  int sums;             // of a block: one for each window, then `of_measure` for each measure
+  int of_measure;       // one, or one for each channel
   int shared_at;        // bytes of shared memory before those of the windows
 };
 
@@ -97,6 +105,7 @@ struct Plan {
   Item items[kMaxItems];  // the first one with windows, if any has: kernels then find it at a constant address
   PlannedConstraint constraints[kMaxConstraints];
   WeightedInput weighted_inputs[kMaxWeightedInputs];
+  PlannedMeasure measures[kMaxMeasures + 1];  // those of the images, and squared differences, which others share
   Window windows[kMaxConstraints];
   Strips strips;
   MultiplierUpdate update;
@@ -107,12 +116,18 @@ struct Plan {
   double* sums_out;  // kSums: where the L + 1 sums go
   void* loss;
   Outcome outcome;
-  int item_count, constraint_count, weighted_input_count, window_count;
+  int item_count, constraint_count, weighted_input_count, measure_count, window_count;
   int kl_item;  // -1: none
   int blocks;
   int sums;  // over all channels of all items
   bool loss_is_double;
+  bool squared_alone;  // all that is elementwise
 };
+
+// Of an item's sums: the number of examples or, for a mean, of values.
+GECO_HD double divisor_of(const Plan& plan, const Item& item) {
+  return static_cast<double>(item.operation == Operation::kMean ? item.elements : plan.batch);
+}
 
 constexpr int kSharedHead = 128;  // bytes of shared memory, at most, before those that depend on the plan
 

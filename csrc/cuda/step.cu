@@ -16,9 +16,10 @@ namespace {
 
 // The multipliers of a step are known before it starts: every block computes its own coefficient from the state, and
 // nobody writes the state before all blocks have handed in their sums.
+template <class Measures>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
-  elementwise<true>(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
+  elementwise<Measures, true>(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
   if (is_last_block(plan.ticket, gridDim.x, shared.is_last)) reduce_and_update(plan, shared);
 }
 
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
     for (std::int64_t i = threadIdx.x; i < item.elements; i += kThreads) {
       kl += read_element<double>(item.prediction, item.type_of_prediction(), i * item.inner.prediction);
     }
-    kl = block_sum(kl, shared.of_warps) / item.divisor;  // in thread 0, which writes the loss
+    kl = block_sum(kl, shared.of_warps) / divisor_of(plan, item);  // in thread 0, which writes the loss
   }
   for (int row = static_cast<int>(threadIdx.x); row < constraints; row += kThreads) {
     shared.c_hat(plan)[row] = sums[row] / examples;
@@ -81,7 +82,8 @@ void launch_lagrangian(const LossCall& call, const Place& place, Outcome outcome
   if (plan.window_count > 0) {
     launch_windowed_lagrangian(plan, place);
   } else {
-    GECO_LAUNCH(lagrangian_kernel, static_cast<unsigned>(plan.blocks), shared_bytes_of(plan), place.stream, plan);
+    const auto kernel = plan.squared_alone ? lagrangian_kernel<SquaredAlone> : lagrangian_kernel<AnyMeasures>;
+    GECO_LAUNCH(kernel, static_cast<unsigned>(plan.blocks), shared_bytes_of(plan), place.stream, plan);
   }
   check_launch(plan.window_count > 0 ? "windowed_lagrangian" : "lagrangian", plan.blocks, largest_input(call));
 }
@@ -141,7 +143,7 @@ std::string device_problem(int device) {
   try {
     const DeviceGuard guard(device);
     cudaFuncAttributes attributes;
-    check(cudaFuncGetAttributes(&attributes, lagrangian_kernel), "cudaFuncGetAttributes");
+    check(cudaFuncGetAttributes(&attributes, lagrangian_kernel<SquaredAlone>), "cudaFuncGetAttributes");
   } catch (const std::runtime_error& error) {
     return error.what();
   }

@@ -13,6 +13,7 @@ namespace geco::cuda {
 // A call beyond these does not fit the tables that a kernel takes as its parameters.
 constexpr int kMaxInputs = 12;
 constexpr int kMaxConstraints = 12;
+constexpr int kMaxMeasures = 4;  // of an input
 constexpr int kMaxRows = 1024;
 constexpr int kMaxDimensions = 4;  // of an input, after neighbouring ones are merged; the channels' not counted
 

@@ -379,14 +379,19 @@ struct AnyMarch {
       load_columns(images.hat, row, c, strip.inside, hats);
       auto* to =
           const_cast<unsigned char*>(images.gradient.start) + row * images.gradient.row + c * images.gradient.channel;
+      Real gradient[columns];
 #pragma unroll
       for (int j = 0; j < columns; ++j) {
-        if ((strip.owned >> j & 1u) == 0) continue;
         const Real hat = hats[j], x = xs[j], difference = hat - x;
-        squares += difference * difference;
-        const Real gradient = (x - box.from.x) * box.of[j].a - (hat - box.from.hat) * box.of[j].b + box.of[j].d +
-                              difference * coefficient;
-        if (item.gradient) write_gradient(to + j * images.gradient.column, images.gradient.type, 0, gradient);
+        if (strip.owned >> j & 1u) squares += difference * difference;
+        gradient[j] = (x - box.from.x) * box.of[j].a - (hat - box.from.hat) * box.of[j].b + box.of[j].d +
+                      difference * coefficient;
+      }
+      if (shared.others > 0) add_other_measures(plan, item, shared, c, strip.owned, hats, xs, gradient);
+#pragma unroll
+      for (int j = 0; j < columns; ++j) {
+        if ((strip.owned >> j & 1u) == 0 || !item.gradient) continue;
+        write_gradient(to + j * images.gradient.column, images.gradient.type, 0, gradient[j]);
       }
       if (shared.squared_errors > 0) {
         shared.sums[(plan.window_count + which) * kWarpSize] += static_cast<double>(squares);

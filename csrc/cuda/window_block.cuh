@@ -22,6 +22,7 @@ struct WindowShared {
   WindowRule<Real>* rules;  // of each window
   double* squared_error;    // coefficients: of each channel, or one
   int squared_errors;       // how many
+  int others;               // measures beside squared differences: their coefficients and sums follow
   double* of_warps;
   double* sums;  // of this thread, kWarpSize apart
   Real* rings;   // of this warp
@@ -35,7 +36,10 @@ __device__ __forceinline__ WindowShared<Real> window_shared(const Plan& plan, Sh
   WindowShared<Real> result;
   result.rules = static_cast<WindowRule<Real>*>(at(memory.rules));
   result.squared_error = static_cast<double*>(at(memory.squared_error));
-  result.squared_errors = plan.strips.sums - plan.window_count;
+  const Item& item = plan.items[0];
+  const bool squared = item.measures > 0 && plan.measures[item.first_measure].kind() == ConstraintKind::kSquaredError;
+  result.squared_errors = squared ? plan.strips.of_measure : 0;
+  result.others = item.measures - (squared ? 1 : 0);
   result.of_warps = static_cast<double*>(at(memory.of_warps));
   result.sums = static_cast<double*>(at(memory.sums)) + warp() * plan.strips.sums * kWarpSize + lane();
   result.rings = static_cast<Real*>(at(memory.rings + warp() * memory.ring_of_warp));
@@ -54,7 +58,7 @@ __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, co
   const double channels = plan.strips.kernel.size == 0 ? 1.0 : static_cast<double>(plan.strips.kernel.channels);
   const double numbers = static_cast<double>(window.size) * static_cast<double>(window.size) *
                          static_cast<double>(window.per_channel ? 1 : item.channel.size);
-  const double weight = plan.weighted_inputs[constraint.first_input].weight / (item.divisor * numbers);
+  const double weight = plan.weighted_inputs[constraint.first_input].weight / (divisor_of(plan, item) * numbers);
   const double derivative = multiplier_of(plan, constraint, constraint.first_row) * weight;
   // A single number correlates with any other: no gradient, where rounding would leave some.
   const bool constant = constraint.kind() == ConstraintKind::kPatchCorrelation && numbers == 1;
@@ -69,8 +73,9 @@ __device__ inline void prepare_windows(const Plan& plan, const Item& item, const
   for (int w = static_cast<int>(threadIdx.x); w < plan.window_count; w += kThreads) {
     shared.rules[w] = {rule_of<Real>(plan, item, plan.windows[w]), plan.constraints[plan.windows[w].constraint].kind()};
   }
-  for (int c = static_cast<int>(threadIdx.x); c < shared.squared_errors; c += kThreads) {
-    shared.squared_error[c] = coefficient_of(plan, {share.item, share.channel + c, 0});
+  const int of_measure = plan.strips.of_measure;
+  for (int i = static_cast<int>(threadIdx.x); i < plan.strips.sums - plan.window_count; i += kThreads) {
+    shared.squared_error[i] = coefficient_of(plan, {share.item, share.channel + i % of_measure, 0}, i / of_measure);
   }
   __syncthreads();
 }

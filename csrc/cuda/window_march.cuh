@@ -157,12 +157,13 @@ class MarchOfSize {
   Loaded upper_;  // the next row
 };
 
-// The gradient of one row and its squared errors, where windows sum up to `box`.
+// The gradient of one row, its squared errors and other measures, where windows sum up to `box`.
 template <class Images, class Real, int columns, int channels>
 __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, const Planes& planes, int row,
                                           const Pixels<Real, columns, channels>& pixels,
                                           const Windows<PatchCoefficients<Real>, columns>& box,
-                                          const Real (&coefficients)[channels], Real (&squares)[channels]) {
+                                          const Real (&coefficients)[channels], Real (&squares)[channels],
+                                          const Plan& plan, const WindowShared<Real>& shared) {
   Real gradient[channels][columns];
 #pragma unroll
   for (int c = 0; c < channels; ++c) {
@@ -173,6 +174,12 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, 
       if (strip.owned >> j & 1u) squares[c] += difference * difference;
       gradient[c][j] = (x - box.from.x) * box.of[j].a - (hat - box.from.hat) * box.of[j].b + box.of[j].d +
                        difference * coefficients[c];
+    }
+  }
+  if (shared.others > 0) {
+#pragma unroll
+    for (int c = 0; c < channels; ++c) {
+      add_other_measures(plan, item, shared, c, strip.owned, pixels.hat[c], pixels.x[c], gradient[c]);
     }
   }
   if (!item.gradient || strip.owned == 0) return;
@@ -271,7 +278,8 @@ struct FixedMarch {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (top + i < strip.first_row || top + i >= strip.end_row) continue;
-        write_row<Images>(item, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i], coefficients, squares);
+        write_row<Images>(item, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i], coefficients, squares,
+                          plan, shared);
       }
       double* const sums = shared.sums + plan.window_count * kWarpSize;
       if (shared.squared_errors == 1) {

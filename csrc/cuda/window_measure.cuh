@@ -1,6 +1,7 @@
 // From the moments of patches to values and coefficients.
 #pragma once
 
+#include "cuda/measures.cuh"
 #include "cuda/window_block.cuh"
 #include "cuda/window_sets.cuh"
 #include "cuda/window_strip.cuh"
@@ -63,6 +64,29 @@ __device__ __forceinline__ Real measure(const Formula& formula, const PatchRule<
     if (counted >> j & 1u) sum += value;
   }
   return sum;
+}
+
+// What measures other than squared differences make of some columns of a channel: their sums, and their part of the
+// gradient. Few calls have any.
+template <class Real, int columns>
+__device__ __forceinline__ void add_other_measures(const Plan& plan, const Item& item, const WindowShared<Real>& shared,
+                                                   int channel, unsigned owned, const Real (&hats)[columns],
+                                                   const Real (&xs)[columns], Real (&gradient)[columns]) {
+  const int of_measure = plan.strips.of_measure, which = of_measure > 1 ? channel : 0;
+  const int first = item.measures - shared.others;
+#pragma unroll 1
+  for (int m = first; m < item.measures; ++m) {
+    const PlannedMeasure& measure = plan.measures[item.first_measure + m];
+    const Real coefficient = static_cast<Real>(shared.squared_error[m * of_measure + which]);
+    Real sum = 0;
+#pragma unroll
+    for (int j = 0; j < columns; ++j) {
+      const Measured<Real> found = measured(measure, hats[j] - xs[j]);
+      if (owned >> j & 1u) sum += found.value;
+      gradient[j] += found.direction * coefficient;
+    }
+    shared.sums[(plan.window_count + m * of_measure + which) * kWarpSize] += static_cast<double>(sum);
+  }
 }
 
 }  // namespace geco::cuda

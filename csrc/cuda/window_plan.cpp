@@ -15,8 +15,8 @@
 namespace geco::cuda {
 namespace {
 
-// Channels whose squared errors are told apart by a block that works on all of them; beyond that each channel has
-// blocks of its own.
+// Channels whose elementwise constraints are told apart by a block that works on all of them; beyond that each channel
+// has blocks of its own.
 constexpr int kMostChannelsOfBlock = 8;
 
 constexpr std::int64_t kMostPatchSize = 1 << 10;  // more than fits
@@ -87,15 +87,14 @@ void list_windows(const LossCall& call, const Images& images, const std::vector<
 }
 
 // Where any constraint has a value for each channel, blocks work on one channel each (statistics over all channels,
-// should there be any, are then made once for each). Squared errors of few channels need no such split.
+// should there be any, are then made once for each). Elementwise constraints of few channels need no such split.
 void split_channels(const LossCall& call, const Images& images, Plan& plan) {
-  bool per_channel = false, squared = false, rows = false;
+  bool per_channel = false, rows = false;
   for (int w = 0; w < plan.window_count; ++w) per_channel = per_channel || plan.windows[w].per_channel;
   for (const Constraint& constraint : *call.constraints) {
     const bool reads =
         std::find(constraint.inputs.begin(), constraint.inputs.end(), images.item) != constraint.inputs.end();
-    if (constraint.kind != ConstraintKind::kSquaredError || !reads) continue;
-    squared = true;
+    if (!is_elementwise(constraint.kind) || !reads) continue;
     rows = rows || constraint.rows > 1;
   }
   const bool split = per_channel || (rows && images.channels > kMostChannelsOfBlock);
@@ -103,8 +102,10 @@ void split_channels(const LossCall& call, const Images& images, Plan& plan) {
     throw std::invalid_argument("it takes the channels of at most " + std::to_string(kMaxRows) + " one by one, got " +
                                 std::to_string(images.channels));
   }
-  plan.items[images.item].channels = static_cast<int>(split ? images.channels : 1);
-  plan.strips.sums = plan.window_count + (!squared ? 0 : rows && !split ? static_cast<int>(images.channels) : 1);
+  Item& item = plan.items[images.item];
+  item.channels = static_cast<int>(split ? images.channels : 1);
+  plan.strips.of_measure = rows && !split ? static_cast<int>(images.channels) : 1;
+  plan.strips.sums = plan.window_count + item.measures * plan.strips.of_measure;
 }
 
 // Whether an example of each image can be counted in 32 bits.
@@ -295,7 +296,7 @@ void move_to_front(int item, Plan& plan) {
   std::swap(plan.items[0], plan.items[item]);
   const auto moved = [item](int i) { return i == 0 ? item : i == item ? 0 : i; };
   for (int r = 0; r < plan.weighted_input_count; ++r)
-    plan.weighted_inputs[r].item = moved(plan.weighted_inputs[r].item);
+    plan.weighted_inputs[r].item = static_cast<std::int16_t>(moved(plan.weighted_inputs[r].item));
 }
 
 }  // namespace
@@ -310,7 +311,12 @@ void plan_windows(const LossCall& call, const DeviceSize& device, Plan& plan) {
 
   move_to_front(images.item, plan);
   for (int i = 1; i < plan.item_count; ++i) {
-    if (plan.items[i].prediction_type != plan.items[i].target_type) plan.items[i].vectorised_elements = 0;
+    const Item& other = plan.items[i];
+    const bool squared = plan.measures[other.first_measure].kind() == ConstraintKind::kSquaredError;
+    if (other.operation == Operation::kElementwise && (other.measures > 1 || !squared)) {
+      throw std::invalid_argument("beside windowed constraints it takes squared errors alone of other tensors");
+    }
+    if (other.prediction_type != other.target_type) plan.items[i].vectorised_elements = 0;
   }
   Item& item = plan.items[0];
   int sums = 0, largest_patch = 1;
@@ -333,7 +339,7 @@ void plan_windows(const LossCall& call, const DeviceSize& device, Plan& plan) {
 
 std::int64_t most_window_partials(const DeviceSize& device) {
   const std::int64_t blocks = std::max<std::int64_t>(kMaxRows, kBlocksPerMultiprocessor * device.multiprocessors);
-  return blocks * (kMaxConstraints + kMostChannelsOfBlock);
+  return blocks * (kMaxConstraints + kMaxMeasures * kMostChannelsOfBlock);
 }
 
 }  // namespace geco::cuda

@@ -1,15 +1,30 @@
-// The constraints that compare number by number (Table 1 of "Taming VAEs").
+// The constraints that compare number by number: the kinds, and what each measures of one difference d = x_hat - x.
 #pragma once
-
-#include <cmath>
 
 #include "math/macros.h"
 
 namespace geco {
 
-// RE, FRE: weight * (x_hat - x)^2 has the derivative 2 weight (x_hat - x).
-GECO_HD double squared_error_coefficient(double multiplier, double weight, double batch) {
-  return 2.0 * multiplier * weight / batch;
-}
+//   enumerator, name in Python, scale rule, is it windowed, element rule (math/kinds.h)
+#define GECO_ELEMENTWISE_KINDS(X) X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)
+
+//   enumerator, its measure
+#define GECO_MEASURES(X) X(kSquaredError, SquaredDifference)
+
+// A value, and its derivative by d without a constant factor: kFactor * direction.
+template <class V>
+struct Measured {
+  V value, direction;
+};
+
+// RE, FRE: d^2.
+struct SquaredDifference {
+  static constexpr double kFactor = 2.0;
+
+  template <class Math, class V, class Real>
+  static GECO_HD Measured<V> of(V d, Real /*eps*/) {
+    return {d * d, d};
+  }
+};
 
 }  // namespace geco

@@ -3,6 +3,7 @@
 // Python compares its own tables with these when it is imported (geco_ext._C.kinds and geco_ext._C.scale_rules).
 #pragma once
 
+#include "math/elementwise.h"
 #include "math/macros.h"
 #include "math/patch.h"
 
@@ -14,7 +15,8 @@ namespace geco {
 #define GECO_SCALE_RULES(X)                                       \
   X(kKappaSquared, "kappa^2", 1)   /* kappa^2      m - kappa^2 */ \
   X(kOneMinusKappa, "1-kappa", -1) /* 1 - kappa    kappa - m   */ \
-  X(kOwn, "own", 1)                /* as given     m           */
+  X(kOwn, "own", 1)                /* as given     m           */ \
+  X(kKappa, "kappa", 1)            /* kappa        m - kappa   */
 
 // What D of the natural multiplier lambda* = D / (2 s) counts.
 //   enumerator, name
@@ -25,8 +27,9 @@ namespace geco {
   X(kNone, "none")                  /* lambda* is given                             */
 
 //   enumerator, name in Python, scale rule, is it windowed (statistics of patches), element rule
+// Those that compare number by number are listed beside their formulas, in math/elementwise.h.
 #define GECO_CONSTRAINT_KINDS(X)                                       \
-  X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)   \
+  GECO_ELEMENTWISE_KINDS(X)                                            \
   X(kSimilarity, "scalar_similarity", kOneMinusKappa, false, kOfImage) \
   X(kScalar, "scalar", kOwn, false, kNone)                             \
   GECO_WINDOWED_KINDS(X)

@@ -31,6 +31,7 @@ constexpr double kSmallest = 1e-12;  // scales and shares of the tolerance below
 // The constraint C of a measured value (Table 1 of "Taming VAEs").
 GECO_HD double constraint_value(ScaleRule rule, double measured, double kappa) {
   if (rule == ScaleRule::kKappaSquared) return measured - kappa * kappa;
+  if (rule == ScaleRule::kKappa) return measured - kappa;
   return rule == ScaleRule::kOneMinusKappa ? kappa - measured : measured;
 }
 
@@ -38,14 +39,17 @@ GECO_HD double constraint_scale(ScaleRule rule, const State& state, int l) {
   const double kappa = state.at(Row::kKappa, l);
   const double scale = rule == ScaleRule::kKappaSquared    ? kappa * kappa
                        : rule == ScaleRule::kOneMinusKappa ? 1.0 - kappa
+                       : rule == ScaleRule::kKappa         ? kappa
                                                            : state.at(Row::kScale, l);
   return scale > kSmallest ? scale : kSmallest;
 }
 
-// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa.
+// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa. For errors that are not squared,
+// s = kappa, it is D / s: the Laplace likelihood with b = kappa.
 GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
   if (rule == ScaleRule::kOwn) return std::log(state.at(Row::kNaturalMultiplier, l));
-  return std::log(elements / (2.0 * constraint_scale(rule, state, l)));
+  const double scale = constraint_scale(rule, state, l);
+  return std::log(elements / (rule == ScaleRule::kKappa ? scale : 2.0 * scale));
 }
 
 // log lambda before this step; an automatic start is resolved here.

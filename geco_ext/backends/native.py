@@ -26,7 +26,7 @@ from geco_ext.contract import (
 # The numbers are those of the enums in csrc.
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64]
 TERM_KINDS = {name: number for number, name in enumerate(KINDS)}
-SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
+SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2, "kappa": 3}
 VIOLATIONS = {"log": 0, "relative": 1, "raw": 2}
 
 MAX_RANK = 8

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "cuda/elementwise_plan.h"
+#include "cuda/elementwise_tiles.cuh"
 #include "cuda/plan.h"
-#include "cuda/squared_error_tiles.cuh"
 #include "problem.h"
 
 namespace odd_sizes {
@@ -27,7 +27,7 @@ inline Outputs by_definition(const Problem& problem, const std::vector<double>& 
   const Constraint& constraint = problem.constraints[0];
   const LossCall call = expected.call(problem, nullptr);
   const Array &prediction = problem.predictions[0], &target = problem.targets[0];
-  const double weight = geco::squared_error_weight(constraint, call.inputs[0]);
+  const double weight = geco::difference_weight(constraint, call.inputs[0]);
   const Tensor tensor = prediction.tensor();
   std::int64_t of_channel = 1;
   for (int d = 2; d < tensor.rank; ++d) of_channel *= tensor.sizes[d];

@@ -1,30 +1,43 @@
-// Squared errors and scaled gradients. Internal linkage as in vectors.inl.
+// Measures of differences, and scaled gradients. Internal linkage as in vectors.inl.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/isa/kernels.h"
 #include "cpu/isa/vectors.inl"
+#include "math/elementwise.h"
 
 namespace geco::cpu {
 namespace {
 
-template <bool streams>
-GECO_HD void store_gradient(float* to, Floats values) {
-  if constexpr (streams) {
-    stream(to, values);
-  } else {
-    store<float>(to, values);
-  }
+enum class Gradient { kNone, kStored, kStreamed, kAdded };
+
+template <Gradient gradient>
+GECO_HD void put_gradient(float* to, Floats values) {
+  if constexpr (gradient == Gradient::kStored) store<float>(to, values);
+  if constexpr (gradient == Gradient::kStreamed) stream(to, values);
+  if constexpr (gradient == Gradient::kAdded) store<float>(to, load(to) + values);
 }
 
-// Float32 arithmetic on unit strides. Four sums of at most kRounds squares each, then double: the rounding of a
+template <class Measure>
+GECO_HD Measured<Floats> measured(Floats difference, float eps) {
+  return Measure::template of<VectorMath>(difference, eps);
+}
+
+template <class Measure>
+GECO_HD Measured<double> measured(double difference, double eps) {
+  return Measure::template of<VectorMath>(difference, eps);
+}
+
+// Float32 arithmetic on unit strides. Four sums of at most kRounds values each, then double: the rounding of a
 // sum of any length stays that of a few dozen additions.
-template <class P, class T, bool with_gradient, bool streams>
-double dense_squared_error(const P* prediction, const T* target, float* gradient, std::int64_t length,
-                           float coefficient) {
+template <class Measure, class P, class T, Gradient how>
+double measure_dense(const P* prediction, const T* target, float* gradient, std::int64_t length, double eps,
+                     float coefficient) {
   constexpr int kUnroll = 4, kRounds = 16;
   constexpr std::int64_t kBlock = kLanes * kUnroll * kRounds;
+  const float eps_of_vectors = static_cast<float>(eps);
   double total = 0;
   std::int64_t i = 0;
   for (; i + kBlock <= length; i += kBlock) {
@@ -33,31 +46,37 @@ double dense_squared_error(const P* prediction, const T* target, float* gradient
 #pragma GCC unroll 4
       for (int u = 0; u < kUnroll; ++u) {
         const std::int64_t at = i + (round * kUnroll + u) * kLanes;
-        const Floats difference = load(prediction + at) - load(target + at);
-        if constexpr (with_gradient) store_gradient<streams>(gradient + at, difference * coefficient);
-        sums[u] += difference * difference;
+        const Measured<Floats> found = measured<Measure>(load(prediction + at) - load(target + at), eps_of_vectors);
+        put_gradient<how>(gradient + at, found.direction * coefficient);
+        sums[u] += found.value;
       }
     }
     total += sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
   }
   Floats rest = {};
   for (; i + kLanes <= length; i += kLanes) {
-    const Floats difference = load(prediction + i) - load(target + i);
-    if constexpr (with_gradient) store_gradient<streams>(gradient + i, difference * coefficient);
-    rest += difference * difference;
+    const Measured<Floats> found = measured<Measure>(load(prediction + i) - load(target + i), eps_of_vectors);
+    put_gradient<how>(gradient + i, found.direction * coefficient);
+    rest += found.value;
   }
   total += sum(rest);
   for (; i < length; ++i) {
     const float difference = to_float(prediction[i]) - to_float(target[i]);
-    if constexpr (with_gradient) gradient[i] = difference * coefficient;
-    total += static_cast<double>(difference) * static_cast<double>(difference);
+    const Measured<double> found = measured<Measure>(static_cast<double>(difference), eps);
+    const float slope = static_cast<float>(found.direction) * coefficient;
+    if constexpr (how == Gradient::kAdded) {
+      gradient[i] += slope;
+    } else if constexpr (how != Gradient::kNone) {
+      gradient[i] = slope;
+    }
+    total += found.value;
   }
   return total;
 }
 
 // Any strides, and float64 arithmetic.
-template <class P, class T, class G, class Compute>
-double strided_squared_error(const InnerLoop& loop, Compute coefficient) {
+template <class Measure, class P, class T, class G, class Compute>
+double measure_strided(const InnerLoop& loop, double eps, Compute coefficient) {
   const P* prediction = static_cast<const P*>(loop.prediction);
   const T* target = static_cast<const T*>(loop.target);
   G* gradient = static_cast<G*>(loop.gradient);
@@ -65,8 +84,13 @@ double strided_squared_error(const InnerLoop& loop, Compute coefficient) {
   for (std::int64_t i = 0; i < loop.length; ++i) {
     const Compute difference = static_cast<Compute>(to_float(prediction[i * loop.prediction_stride])) -
                                static_cast<Compute>(to_float(target[i * loop.target_stride]));
-    if (gradient) gradient[i * loop.gradient_stride] = static_cast<G>(difference * coefficient);
-    total += static_cast<double>(difference) * static_cast<double>(difference);
+    const Measured<double> found = measured<Measure>(static_cast<double>(difference), eps);
+    if (gradient) {
+      G& to = gradient[i * loop.gradient_stride];
+      const Compute slope = static_cast<Compute>(found.direction) * coefficient;
+      to = static_cast<G>(loop.adds ? static_cast<Compute>(to) + slope : slope);
+    }
+    total += found.value;
   }
   return total;
 }
@@ -76,32 +100,32 @@ constexpr bool kSame = false;
 template <class A>
 constexpr bool kSame<A, A> = true;
 
-template <class P, class T>
-double squared_error(const InnerLoop& loop, double coefficient, bool streams) {
+template <class Measure, class P, class T>
+double measure(const InnerLoop& loop, double eps, double coefficient, bool streams) {
   if constexpr (kSame<P, double>) {
-    return strided_squared_error<P, T, double, double>(loop, coefficient);
+    return measure_strided<Measure, P, T, double, double>(loop, eps, coefficient);
   } else if constexpr (kSame<T, double>) {
-    return strided_squared_error<P, T, float, double>(loop, coefficient);
+    return measure_strided<Measure, P, T, float, double>(loop, eps, coefficient);
   } else {
     const bool dense = loop.prediction_stride == 1 && loop.target_stride == 1 &&
                        (loop.gradient == nullptr || loop.gradient_stride == 1);
     const float factor = static_cast<float>(coefficient);
-    if (!dense) return strided_squared_error<P, T, float, float>(loop, factor);
+    if (!dense) return measure_strided<Measure, P, T, float, float>(loop, eps, factor);
     const P* prediction = static_cast<const P*>(loop.prediction);
     const T* target = static_cast<const T*>(loop.target);
     float* gradient = static_cast<float*>(loop.gradient);
-    if (gradient == nullptr) {
-      return dense_squared_error<P, T, false, false>(prediction, target, gradient, loop.length, factor);
-    }
+    const auto run = [&](auto how) {
+      return measure_dense<Measure, P, T, how()>(prediction, target, gradient, loop.length, eps, factor);
+    };
+    if (gradient == nullptr) return run(std::integral_constant<Gradient, Gradient::kNone>());
+    if (loop.adds) return run(std::integral_constant<Gradient, Gradient::kAdded>());
     const bool aligned = reinterpret_cast<std::uintptr_t>(gradient) % sizeof(Floats) == 0;
-    if (streams && aligned) {
-      const double sum = dense_squared_error<P, T, true, true>(prediction, target, gradient, loop.length, factor);
+    if (!streams || !aligned) return run(std::integral_constant<Gradient, Gradient::kStored>());
+    const double sum = run(std::integral_constant<Gradient, Gradient::kStreamed>());
 #if defined(__AVX2__)
-      _mm_sfence();  // streaming stores are not ordered with what tells other threads that they are done
+    _mm_sfence();  // streaming stores are not ordered with what tells other threads that they are done
 #endif
-      return sum;
-    }
-    return dense_squared_error<P, T, true, false>(prediction, target, gradient, loop.length, factor);
+    return sum;
   }
 }
 

@@ -21,7 +21,11 @@ namespace geco::cpu {
 
 const KernelTable& GECO_NAME_OF(GECO_INSTRUCTION_SET)() {
 #define GECO_TYPES(kernel) {kernel<float>, kernel<double>, kernel<Half>, kernel<BFloat16>}
-#define GECO_TARGET_TYPES(kernel, P) {kernel<P, float>, kernel<P, double>, kernel<P, Half>, kernel<P, BFloat16>}
+#define GECO_TARGET_TYPES(Type, P) \
+  {measure<Type, P, float>, measure<Type, P, double>, measure<Type, P, Half>, measure<Type, P, BFloat16>}
+#define GECO_MEASURE_TYPES(enumerator, Type)                                                       \
+  {GECO_TARGET_TYPES(Type, float), GECO_TARGET_TYPES(Type, double), GECO_TARGET_TYPES(Type, Half), \
+   GECO_TARGET_TYPES(Type, BFloat16)},
 #define GECO_FLAG(kernel, T) {kernel<T, false>, kernel<T, true>}
 #define GECO_TYPES_AND_FLAG(kernel)                                                                           \
   {                                                                                                           \
@@ -29,8 +33,7 @@ const KernelTable& GECO_NAME_OF(GECO_INSTRUCTION_SET)() {
   }
   static constexpr KernelTable table = {
       GECO_TEXT_OF(GECO_INSTRUCTION_SET),
-      {GECO_TARGET_TYPES(squared_error, float), GECO_TARGET_TYPES(squared_error, double),
-       GECO_TARGET_TYPES(squared_error, Half), GECO_TARGET_TYPES(squared_error, BFloat16)},
+      {GECO_MEASURES(GECO_MEASURE_TYPES)},
       GECO_TYPES(scale),
       {sweep_scratch<float>, sweep_scratch<double>},
       {sweep_patches<float>, sweep_patches<double>},

@@ -13,13 +13,15 @@ struct InnerLoop {
   const void* prediction;
   const void* target;
   void* gradient;  // null: not wanted
+  bool adds;       // to what the gradient holds
   std::int64_t length;
   std::int64_t prediction_stride, target_stride, gradient_stride;  // in elements
 };
 
-// Writes gradient = coefficient * (prediction - target), returns sum (prediction - target)^2.
-// `stream` writes past the caches: for gradients that will not be in a cache when they are read.
-using SquaredErrorLoop = double (*)(const InnerLoop& loop, double coefficient, bool stream);
+// Writes or adds coefficient * direction of the measure of prediction - target (math/elementwise.h) to the gradient,
+// returns the sum of its values. `stream` writes past the caches: for gradients that will not be in a cache when they
+// are read.
+using MeasureLoop = double (*)(const InnerLoop& loop, double eps, double coefficient, bool stream);
 
 // out = in * factor, float32 in, rounded once to the type of out. `in` may be `out` when the types agree.
 using ScaleLoop = void (*)(const float* in, void* out, std::int64_t length, float factor);
@@ -37,9 +39,9 @@ using BlockKernel = void (*)(const Call& call, const Block& block, double* sums)
 // First index: the type of the numbers, as in DataType.
 struct KernelTable {
   const char* instruction_set;
-  SquaredErrorLoop squared_error[4][4];  // [type of prediction][type of target]
-  ScaleLoop scale[4];                    // [type of out]
-  SweepScratch patches_scratch[2];       // in float32, in float64
+  MeasureLoop measures[kMeasureKinds][4][4];  // [kind][type of prediction][type of target]
+  ScaleLoop scale[4];                         // [type of out]
+  SweepScratch patches_scratch[2];            // in float32, in float64
   PatchSweep patches[2];
   BlockKernel<GaussianCall> gaussian[4][2];  // [type][with a prior of its own]
   BlockKernel<GaussianBackwardCall> gaussian_backward[4][2];

@@ -225,6 +225,8 @@ struct VectorMath {
 #endif
   }
 
+  static GECO_HD double square_root(double value) { return __builtin_sqrt(value); }
+
   static GECO_HD Doubles inverse_sqrt(Doubles values) { return 1.0 / square_root(values); }
 
   static GECO_HD Floats inverse_sqrt(Floats values) {

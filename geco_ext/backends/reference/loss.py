@@ -97,12 +97,12 @@ def _constraint_averages(call: LossCall) -> Tensor:
 
 
 def constraint_value(scale_rule: str, measured: Tensor, kappa: Tensor) -> Tensor:
-    """Table 1: an error minus its tolerance, kappa minus a similarity or a probability, a scalar as it is."""
+    """Table 1: an error minus its tolerance, kappa minus a similarity, a scalar as it is."""
     if scale_rule == "kappa^2":
         return measured - kappa**2
     if scale_rule == "1-kappa":
         return kappa - measured
-    return measured
+    return measured - kappa if scale_rule == "kappa" else measured
 
 
 def _measure(term: Term, call: LossCall, inputs: list[int]) -> _Measured:
@@ -112,25 +112,34 @@ def _measure(term: Term, call: LossCall, inputs: list[int]) -> _Measured:
         return _Measured(value.mean().reshape(1), [torch.full_like(value, 1.0 / max(value.numel(), 1))])
     targets = [call.targets[i] for i in inputs]
     pairs = [(p, t.to(torch.float64)) for p, t in zip(predictions, targets, strict=True) if t is not None]
-    if term.kind == "squared_error":
-        return _squared_error(pairs, term)
+    if term.is_elementwise:
+        return _elementwise(pairs, term)
     ((x_hat, x),) = pairs
     value, derivative = MEASURES[term.kind](x_hat, x, term.patch_size, term.stride, term.eps, term.per_channel)
     return _Measured(value.reshape(1), [derivative])
 
 
-def _squared_error(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:
-    """RE and FRE: the squared error of an example, averaged over the batch; several pairs: a mean of means."""
+def _squared_difference(difference: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """RE and FRE: d^2."""
+    return difference.square(), 2.0 * difference
+
+
+# What is measured of each difference: its value and the derivative.
+_DIFFERENCES = {"squared_error": _squared_difference}
+
+
+def _elementwise(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:
+    """The error of an example, averaged over the batch; several pairs: a mean of means."""
     rows = []
     derivatives = []
     for prediction, target in pairs:
         difference = prediction - target
         per_example = difference[0].numel() / term.rows
         weight = 1.0 / (len(pairs) * per_example) if term.mean else 1.0
-        square = difference.square()
-        total = square.sum(dim=[d for d in range(square.dim()) if d != 1]) if term.rows > 1 else square.sum()
+        value, derivative = _DIFFERENCES[term.kind](difference, term.eps)
+        total = value.sum(dim=[d for d in range(value.dim()) if d != 1]) if term.rows > 1 else value.sum()
         rows.append(weight * total.reshape(term.rows) / difference.shape[0])
-        derivatives.append(2.0 * weight * difference / difference.shape[0])
+        derivatives.append(weight * derivative / difference.shape[0])
     return _Measured(torch.stack(rows).sum(0), derivatives)
 
 
@@ -167,13 +176,13 @@ def _scales(call: LossCall, state: State) -> Tensor:
         rows = slice(row, row + term.rows)
         row += term.rows
         kappa = state.kappa[rows]
-        rules = {"kappa^2": kappa**2, "1-kappa": 1.0 - kappa, "own": state.scale[rows]}
+        rules = {"kappa^2": kappa**2, "1-kappa": 1.0 - kappa, "own": state.scale[rows], "kappa": kappa}
         scales.append(rules[term.scale_rule])
     return torch.cat(scales).clamp_min(SMALLEST)
 
 
 def _natural_log_multiplier(call: LossCall) -> Tensor:
-    """Log lambda*, [L]: lambda* = D / (2 s), or what a constraint brings."""
+    """Log lambda*, [L]: lambda* = D / (2 s), D / s where s is kappa, or what a constraint brings."""
     state = views(call.block)
     scales = _scales(call, state)
     result = []
@@ -181,8 +190,8 @@ def _natural_log_multiplier(call: LossCall) -> Tensor:
     for term, elements in zip(parse_terms(call.terms), compared_elements(call), strict=True):
         rows = slice(row, row + term.rows)
         row += term.rows
-        own = term.scale_rule == "own"
-        result.append(state.natural_multiplier[rows] if own else elements / (2.0 * scales[rows]))
+        scale = scales[rows] if term.scale_rule == "kappa" else 2.0 * scales[rows]
+        result.append(state.natural_multiplier[rows] if term.scale_rule == "own" else elements / scale)
     return torch.cat(result).log()
 
 

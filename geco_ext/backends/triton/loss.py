@@ -16,7 +16,7 @@ from geco_ext.backends.workspace import new_workspace, workspace_of_stream
 from geco_ext.contract import KINDS, LossCall, Term, count_rows, inputs_of_terms, parse_terms
 from geco_ext.state import COUNTERS
 
-_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2}
+_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2, "kappa": 3}
 
 
 def lagrangian(call: LossCall) -> Tensor:
@@ -89,7 +89,7 @@ class _Plan(NamedTuple):
     constraints: int
     first_programs: tuple[int, ...]
     programs: tuple[int, ...]
-    partials_of_windows: int
+    partials_of_slots: int
     tile: int
     warps: int
 
@@ -127,7 +127,7 @@ def _launch(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> None:
             block,
             block[-len(COUNTERS) :].view(torch.int64),
             _counter(block.device),
-            new_empty(block, (launched + plan.partials_of_windows,)),
+            new_empty(block, (launched + plan.partials_of_slots,)),
             sums,
             loss,
             call.batch,
@@ -188,13 +188,14 @@ def _plan(
     items = []
     for index in range(len(owners)):
         readers = tuple(t for t, of_term in enumerate(inputs) if index in of_term)
-        kinds = {terms[t].kind for t in readers}
         compute = tl.float64 if geometry[index].is_double else tl.float32
         if any(terms[t].is_windowed for t in readers):
             items.append(_windowed_item(geometry[index], terms, readers, compute, multiprocessors))
-        elif kinds == {"squared_error"}:
+        elif any(terms[t].is_elementwise for t in readers):
             per_channel = any(terms[t].rows > 1 for t in readers)
-            items.append(_squared_error_item(geometry[index], per_channel, readers, compute))
+            measures = window_plan.measures_of_terms(terms, readers)
+            setting = (compute, measures, power_of_two(len(measures)))
+            items.append(_elementwise_item(geometry[index], per_channel, readers, setting))
         else:
             items.append(_mean_item(geometry[index], readers))
     if has_kl:
@@ -207,7 +208,8 @@ def _plan(
         slots = window_plan.slots_of_terms(terms, items[of_term[0]].readers)
         windows = (term.patch_size, window_plan.clamped_stride(term), term.per_channel) if term.is_windowed else None
         rule = _RULES[term.scale_rule]
-        described.append((term.kind, first_row, term.rows, rule, term.mean, tuple(of_term), (slots[t], windows)))
+        of_sums = (*slots.get(t, (0, 1)), term.is_elementwise, windows)
+        described.append((term.kind, first_row, term.rows, rule, term.mean, tuple(of_term), of_sums))
         first_row += term.rows
         counted = KINDS[term.kind].elements
         elements = image_elements
@@ -218,12 +220,16 @@ def _plan(
             elements = 2 * term.positions(height) * term.positions(width)
         compared.append(elements)
 
-    measured = sum(item.channels * item.elements for item in items if item.kind == "squared_error")
+    measured = sum(item.channels * item.elements for item in items if item.kind == "elementwise")
     tile = _TILE if measured >= 2 * multiprocessors * _TILE else _SMALL_TILE
     programs = tuple(_programs(item, tile, measured, multiprocessors) for item in items)
     starts = _starts([item.channels * count for item, count in zip(items, programs, strict=True)])
     windowed = [(item, count) for item, count in zip(items, programs, strict=True) if item.kind == "windowed"]
-    partials_of_windows = sum(item.setting.slots * count for item, count in windowed)
+    # One item at most leaves several sums: that of the images, which constraints share.
+    partials_of_slots = sum(item.setting.slots * count for item, count in windowed)
+    for item, count in zip(items, programs, strict=True):
+        if item.kind == "elementwise" and len(item.setting[1]) > 1:
+            partials_of_slots += len(item.setting[1]) * item.channels * count
     warps = max((_warps_of_windows(item.setting.tile) for item, _ in windowed), default=_WARPS)
     return _Plan(
         tuple(items),
@@ -233,7 +239,7 @@ def _plan(
         first_row,
         starts,
         programs,
-        partials_of_windows,
+        partials_of_slots,
         tile,
         warps,
     )
@@ -248,7 +254,7 @@ def _constants(value: tuple[Any, ...] | None) -> Any:
 
 
 def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> int:
-    """Programs of a channel of an item; squared errors share the device by size."""
+    """Programs of a channel of an item; elementwise ones share the device by size."""
     if item.kind == "scalar":
         return 1
     if item.kind == "windowed":
@@ -258,7 +264,9 @@ def _programs(item: _Item, tile: int, measured: int, multiprocessors: int) -> in
     return max(1, -(-item.elements // (tile * rounds)))
 
 
-def _squared_error_item(geometry: _Geometry, per_channel: bool, readers: tuple[int, ...], compute: Any) -> _Item:
+def _elementwise_item(
+    geometry: _Geometry, per_channel: bool, readers: tuple[int, ...], setting: tuple[Any, ...]
+) -> _Item:
     """The elements of a channel as one dimension after the other, in the order of the gradient's memory."""
     shape, *strides = geometry[:4]
     channels, of_channels = 1, (0, 0, 0)
@@ -280,7 +288,7 @@ def _squared_error_item(geometry: _Geometry, per_channel: bool, readers: tuple[i
     for size, *_ in innermost_first:
         elements *= size
     layout = (elements, of_channels, *innermost_first)
-    return _Item("squared_error", readers, compute, layout, channels, elements, elements * channels // shape[0])
+    return _Item("elementwise", readers, setting, layout, channels, elements, elements * channels // shape[0])
 
 
 def _windowed_item(

@@ -8,13 +8,15 @@ import triton
 import triton.language as tl
 
 from geco_ext.backends.triton.kernels.measures import (
+    elementwise,
     mean,
-    squared_error,
     sum_of_partials,
     sums_of_channels,
+    with_factor,
 )
 from geco_ext.backends.triton.kernels.state import (
     KAPPA,
+    KAPPA_ITSELF,
     KAPPA_SQUARED,
     ONE_MINUS_KAPPA,
     advance,
@@ -51,9 +53,11 @@ def lagrangian_kernel(
     """Programs take shares of the items, in turn; the last one to finish adds up, moves the state and writes the loss.
 
     ``ITEMS[i]``: (kind, reading terms, setting); kl, if there is one, is the last and belongs to no term. A setting
-    is the type to compute in, the constants of ``windowed``, or None.
-    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, windows). The last is the first
-    slot of a term of a windowed item and, of a windowed term, (patch size, stride, whether of each channel), or None.
+    is (the type to compute in, measures, slots for them), the constants of ``windowed``, or None.
+    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, slots). The last is the first
+    slot of a term in the sums of its items, of how many it is the sum, whether it is elementwise and, of a windowed
+    term, (patch size, stride, whether of each channel), or None. Items with several slots leave their sums behind
+    those of all programs.
     ``finished`` counts the programs that have handed in their sums; it is zero between launches.
     ``compared[t]``: the numbers of an example that a term compares. ``per_example[i]``: those of an input.
     """
@@ -64,14 +68,22 @@ def lagrangian_kernel(
         if (program >= first_programs[i]) & (program < first_programs[i + 1]):
             share = (program - first_programs[i]) % programs[i]
             channel = (program - first_programs[i]) // programs[i]
-            coefficient = tl.full((), 0.0, tl.float64)
-            if (gradients[i] is not None) & (ITEMS[i][0] != "windowed"):
-                coefficient = _coefficient(block, channel, compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS)
-            if ITEMS[i][0] == "squared_error":
-                total = squared_error(
-                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], channel, coefficient,
-                    ITEMS[i][2], BLOCK,
+            if ITEMS[i][0] == "elementwise":
+                coefficients = tl.zeros((ITEMS[i][2][2],), tl.float64)
+                if gradients[i] is not None:
+                    coefficients = _coefficients_of_measures(
+                        block, channel, compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS
+                    )
+                found = elementwise(
+                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], channel, coefficients,
+                    ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2], BLOCK,
                 )  # fmt: skip
+                if len(ITEMS[i][2][1]) == 1:
+                    total = tl.sum(found)
+                else:
+                    slot = tl.arange(0, ITEMS[i][2][2])
+                    at = first_programs[len(ITEMS)] + slot * (first_programs[i + 1] - first_programs[i])
+                    tl.store(partials + at + program - first_programs[i], found, mask=slot < len(ITEMS[i][2][1]))
             elif ITEMS[i][0] == "windowed":
                 coefficients = _coefficients_of_slots(
                     block, layouts[i], compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS
@@ -82,6 +94,11 @@ def lagrangian_kernel(
                     ITEMS[i][2][3], ITEMS[i][2][4], ITEMS[i][2][5], ITEMS[i][2][6],
                 )  # fmt: skip
             else:
+                coefficient = tl.full((), 0.0, tl.float64)
+                if gradients[i] is not None:
+                    coefficient = _coefficient_of_mean(
+                        block, channel, compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS
+                    )
                 total = mean(predictions[i], gradients[i], layouts[i], coefficient, 256)
     tl.store(partials + program, total)
     tl.debug_barrier()  # the thread that takes the ticket answers for what all others have written
@@ -96,7 +113,7 @@ def lagrangian_kernel(
 
 @triton.jit
 def _weight(per_example, term: tl.constexpr):
-    """Of one squared difference in the term's constraint, before the mean over the batch."""
+    """Of one measured difference in the term's constraint, before the mean over the batch."""
     weight = float64(1.0)
     if term[4]:
         weight = float64(term[2]) / (float64(len(term[5])) * per_example)
@@ -104,7 +121,7 @@ def _weight(per_example, term: tl.constexpr):
 
 
 @triton.jit
-def _coefficient(
+def _coefficients_of_measures(
     block,
     channel,
     compared,
@@ -115,7 +132,31 @@ def _coefficient(
     TERMS: tl.constexpr,
     CONSTRAINTS: tl.constexpr,
 ):
-    """What the derivative of an item's sum is multiplied by: the coefficients of all terms that read it add up."""
+    """What the direction of each measure is multiplied by: the coefficients of all terms that share it add up."""
+    slot = tl.arange(0, ITEMS[i][2][2])
+    coefficients = tl.zeros((ITEMS[i][2][2],), tl.float64)
+    for reader in tl.static_range(len(ITEMS[i][1])):
+        coefficient = _coefficient_of_term(
+            block, channel, compared[ITEMS[i][1][reader]], per_example[i], batch, TERMS[ITEMS[i][1][reader]],
+            CONSTRAINTS,
+        )  # fmt: skip
+        coefficients += tl.where(slot == TERMS[ITEMS[i][1][reader]][6][0], coefficient, 0.0)
+    return coefficients
+
+
+@triton.jit
+def _coefficient_of_mean(
+    block,
+    channel,
+    compared,
+    per_example,
+    batch,
+    i: tl.constexpr,
+    ITEMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    CONSTRAINTS: tl.constexpr,
+):
+    """What the derivative of a mean is multiplied by."""
     coefficient = tl.full((), 0.0, tl.float64)
     for reader in tl.static_range(len(ITEMS[i][1])):
         coefficient += _coefficient_of_term(
@@ -137,8 +178,8 @@ def _coefficient_of_term(block, channel, compared, per_example, batch, term: tl.
     row = term[1] + channel if term[2] > 1 else term[1] + channel * 0
     elements = float64(compared) / term[2]
     multiplier = tl.exp(log_multiplier(block, row, row >= 0, term[3], elements, CONSTRAINTS))
-    if term[0] == "squared_error":
-        result = 2.0 * multiplier * _weight(per_example, term) / batch
+    if term[6][2]:
+        result = with_factor(multiplier, term[0]) * _weight(per_example, term) / batch
     else:
         result = multiplier / per_example
         if term[3] == ONE_MINUS_KAPPA:
@@ -171,22 +212,15 @@ def _coefficients_of_slots(
 
 @triton.jit
 def _of_slots_of_term(block, slot, layout, compared, per_example, batch, term: tl.constexpr, CONSTRAINTS: tl.constexpr):
-    if term[6][1] is not None:
-        here = slot == term[6][0]
-        row = term[1] + slot * 0
-    elif term[2] > 1:
-        here = (slot >= term[6][0]) & (slot < term[6][0] + term[2])
-        row = term[1] + slot - term[6][0]
-    else:
-        here = slot >= term[6][0]
-        row = term[1] + slot * 0
+    here = (slot >= term[6][0]) & (slot < term[6][0] + term[6][1])
+    row = term[1] + slot - term[6][0] if term[2] > 1 else term[1] + slot * 0
     elements = float64(compared) / term[2]
     multiplier = tl.exp(log_multiplier(block, row, here, term[3], elements, CONSTRAINTS))
-    if term[0] == "squared_error":
-        result = 2.0 * multiplier * _weight(per_example, term) / batch
+    if term[6][2]:
+        result = with_factor(multiplier, term[0]) * _weight(per_example, term) / batch
     else:
-        numbers = float64(term[6][1][0] * term[6][1][0])
-        if not term[6][1][2]:
+        numbers = float64(term[6][3][0] * term[6][3][0])
+        if not term[6][3][2]:
             numbers = numbers * layout[1][0]
         result = multiplier / (_values(layout, term) * numbers * batch)
         if term[3] == ONE_MINUS_KAPPA:
@@ -197,9 +231,9 @@ def _of_slots_of_term(block, slot, layout, compared, per_example, batch, term: t
 @triton.jit
 def _values(layout, term: tl.constexpr):
     """How many numbers a windowed term averages for each example."""
-    of_channel = float64((layout[2][0] - term[6][1][0]) // term[6][1][1] + 1)
-    of_channel = of_channel * ((layout[3][0] - term[6][1][0]) // term[6][1][1] + 1)
-    if term[6][1][2]:
+    of_channel = float64((layout[2][0] - term[6][3][0]) // term[6][3][1] + 1)
+    of_channel = of_channel * ((layout[3][0] - term[6][3][0]) // term[6][3][1] + 1)
+    if term[6][3][2]:
         of_channel = of_channel * layout[1][0]
     return of_channel
 
@@ -241,6 +275,7 @@ def _finish(
     kappa = tl.load(block + KAPPA * CONSTRAINTS + row, mask=inside, other=0.0)
     c_hat = tl.where(rule == KAPPA_SQUARED, c_hat - kappa * kappa, c_hat)
     c_hat = tl.where(rule == ONE_MINUS_KAPPA, kappa - c_hat, c_hat)
+    c_hat = tl.where(rule == KAPPA_ITSELF, c_hat - kappa, c_hat)
     kl = tl.full((), 0.0, tl.float64)
     if len(ITEMS[len(ITEMS) - 1][1]) == 0:
         last: tl.constexpr = len(ITEMS) - 1
@@ -280,14 +315,15 @@ def _measured(
     count = first_programs[i + 1] - first
     if ITEMS[i][0] == "windowed":  # behind what the programs of all items have left
         first = first_programs[len(ITEMS)] + term[6][0] * programs
-        count = programs
-        if (term[0] == "squared_error") & (ITEMS[i][2][3][1] == 2):
-            count = programs * layout[1][0]
+        count = programs * term[6][1]
+    elif ITEMS[i][0] == "elementwise":  # noqa: SIM102 (others have no measures)
+        if len(ITEMS[i][2][1]) > 1:
+            first = first_programs[len(ITEMS)] + term[6][0] * count
     if term[2] > 1:
         of_rows = sums_of_channels(partials, first, programs, channel, in_term, ROWS, 64)
     else:
         of_rows = sum_of_partials(partials, first, count, 512) + tl.zeros((ROWS,), tl.float64)
-    if term[0] == "squared_error":
+    if term[6][2]:
         of_rows = of_rows * _weight(per_example, term) / batch
     elif ITEMS[i][0] == "windowed":
         of_rows = of_rows / (_values(layout, term) * batch)

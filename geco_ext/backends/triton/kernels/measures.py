@@ -9,7 +9,23 @@ import triton.language as tl
 
 
 @triton.jit
-def squared_error(
+def measure(difference, eps, KIND: tl.constexpr):
+    """Of a difference: a value, and its derivative without the constant factor (``with_factor``)."""
+    value = difference * difference
+    direction = difference
+    return value, direction
+
+
+@triton.jit
+def with_factor(coefficient, KIND: tl.constexpr):
+    """A coefficient times the constant factor of a measure's derivative."""
+    if KIND == "squared_error":
+        coefficient = 2.0 * coefficient
+    return coefficient
+
+
+@triton.jit
+def elementwise(
     prediction,
     target,
     gradient,
@@ -17,18 +33,24 @@ def squared_error(
     share,
     programs,
     channel,
-    coefficient,
+    coefficients,
     COMPUTE: tl.constexpr,
+    MEASURES: tl.constexpr,
+    SLOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sum of (x_hat - x)^2 over every ``programs``-th tile of a channel.
+    """Sums of measures of x_hat - x over every ``programs``-th tile of a channel.
 
-    A round adds to sums that threads hold for themselves, in the type to compute in: they meet once, at the end.
+    ``MEASURES``: (kind, eps) of each; ``coefficients`` of their directions and the sums are vectors of ``SLOTS``. Where
+    there is one, a round adds to sums that threads hold for themselves, in the type to compute in: they meet once, at
+    the end.
     ``layout``: the number of elements of a channel; the strides of the channels in prediction, target and gradient;
     size and strides of the innermost dimension; then of the others, outermost last.
     """
     elements = layout[0]
-    factor = coefficient.to(COMPUTE)
+    factor = tl.sum(coefficients).to(COMPUTE)
+    slot = tl.arange(0, SLOTS)
+    totals = tl.zeros((SLOTS,), tl.float64)
     channel = tl.cast(channel, tl.int64)
     prediction += channel * layout[1][0]
     target += channel * layout[1][1]
@@ -57,10 +79,21 @@ def squared_error(
         x_hat = tl.load(prediction + in_prediction, mask=inside, other=0.0).to(COMPUTE)
         x = tl.load(target + in_target, mask=inside, other=0.0).to(COMPUTE)
         difference = x_hat - x
+        if len(MEASURES) == 1:
+            value, direction = measure(difference, tl.full((), MEASURES[0][1], COMPUTE), MEASURES[0][0])
+            derivative = direction * factor
+            sums += tl.sum(tl.reshape(value, (parts, BLOCK // parts)), axis=0)
+        else:
+            derivative = tl.zeros((BLOCK,), COMPUTE)
+            for m in tl.static_range(len(MEASURES)):
+                value, direction = measure(difference, tl.full((), MEASURES[m][1], COMPUTE), MEASURES[m][0])
+                derivative += direction * tl.sum(tl.where(slot == m, coefficients, 0.0)).to(COMPUTE)
+                totals += tl.where(slot == m, tl.sum(value).to(tl.float64), 0.0)
         if gradient is not None:
-            tl.store(gradient + in_gradient, difference * factor, mask=inside)
-        sums += tl.sum(tl.reshape(difference * difference, (parts, BLOCK // parts)), axis=0)
-    return tl.sum(sums.to(tl.float64))
+            tl.store(gradient + in_gradient, derivative, mask=inside)
+    if len(MEASURES) == 1:
+        totals += tl.sum(sums.to(tl.float64))
+    return totals
 
 
 @triton.jit

@@ -32,6 +32,7 @@ SMALLEST = tl.constexpr(1e-12)  # scales and shares of the tolerance below it co
 KAPPA_SQUARED = tl.constexpr(0)
 ONE_MINUS_KAPPA = tl.constexpr(1)
 OWN = tl.constexpr(2)
+KAPPA_ITSELF = tl.constexpr(3)
 
 
 @triton.jit
@@ -46,15 +47,17 @@ def constraint_scale(block, row, inside, rule, CONSTRAINTS: tl.constexpr):
     kappa = tl.load(block + KAPPA * CONSTRAINTS + row, mask=inside, other=0.0)
     own = tl.load(block + SCALE * CONSTRAINTS + row, mask=inside, other=1.0)
     scale = tl.where(rule == KAPPA_SQUARED, kappa * kappa, tl.where(rule == ONE_MINUS_KAPPA, 1.0 - kappa, own))
+    scale = tl.where(rule == KAPPA_ITSELF, kappa, scale)
     return tl.where(scale > SMALLEST, scale, float64(SMALLEST))
 
 
 @triton.jit
 def natural_log_multiplier(block, row, inside, rule, elements, CONSTRAINTS: tl.constexpr):
-    """Log lambda*, lambda* = D / (2 s), or what a constraint brings."""
+    """Log lambda*: D / (2 s), D / s where s is kappa, or what a constraint brings."""
     scale = constraint_scale(block, row, inside, rule, CONSTRAINTS)
     own = tl.load(block + NATURAL_MULTIPLIER * CONSTRAINTS + row, mask=inside, other=1.0)
-    return tl.log(tl.where(rule == OWN, own, elements / (2.0 * scale)))
+    natural = elements / tl.where(rule == KAPPA_ITSELF, scale, 2.0 * scale)
+    return tl.log(tl.where(rule == OWN, own, natural))
 
 
 @triton.jit

@@ -76,16 +76,32 @@ class Constants(NamedTuple):
     compute: Any
     slots: int
     tile: Tile
-    errors: tuple[int, int]
+    errors: tuple[int, int, tuple[tuple[str, float], ...]]
     joint: tuple[Any, ...]
     separate: tuple[Any, ...]
     channels: int
 
 
-def slots_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> dict[int, int]:
-    """The first slot of each term that reads a windowed item: squared errors share what lies behind the others."""
+def measures_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> tuple[tuple[str, float], ...]:
+    """(kind, eps) of what elementwise terms measure of an item."""
+    return tuple(dict.fromkeys((terms[t].kind, terms[t].eps) for t in readers if terms[t].is_elementwise))
+
+
+def slots_of_terms(terms: Sequence[Term], readers: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """First slot and number of slots of each term that reads an item: windowed terms come first, one slot each.
+
+    Those that share a measure share its slots; where windows are measured too there is one for each channel if any term
+    needs them apart. (Without windows, channels are apart by other means.)
+    """
     windowed = [t for t in readers if terms[t].is_windowed]
-    return {t: windowed.index(t) if t in windowed else len(windowed) for t in readers}
+    measures = measures_of_terms(terms, readers)
+    of_measure = max((terms[t].rows for t in readers if terms[t].is_elementwise), default=1) if windowed else 1
+    slots = {t: (windowed.index(t), 1) for t in windowed}
+    for t in readers:
+        if terms[t].is_elementwise:
+            number = measures.index((terms[t].kind, terms[t].eps))
+            slots[t] = (len(windowed) + number * of_measure, of_measure)
+    return slots
 
 
 def constants(
@@ -94,7 +110,7 @@ def constants(
     """Terms of one size and stride share their statistics; those of a single channel are those of all channels."""
     geometries: dict[tuple[int, int, bool], list[tuple[str, int, float]]] = {}
     of_terms = slots_of_terms(terms, readers)
-    for t, slot in of_terms.items():
+    for t, (slot, _) in of_terms.items():
         if terms[t].is_windowed:
             joint = channels == 1 or not terms[t].per_channel
             smallest, largest = _EPS[is_double]
@@ -105,12 +121,12 @@ def constants(
     for (size, stride, joint), measured_terms in geometries.items():
         reads_x = any(kind != "local_statistics" for kind, *_ in measured_terms)
         described[joint].append((size, stride, reads_x, tuple(measured_terms)))
-    errors = [t for t in readers if not terms[t].is_windowed]
+    errors = [t for t in readers if terms[t].is_elementwise]
     kind = max((2 if terms[t].rows > 1 else 1 for t in errors), default=0)
-    first_error = len(of_terms) - len(errors)
+    described_errors = (len(of_terms) - len(errors), kind, measures_of_terms(terms, readers))
     known = channels if channels <= _KNOWN_CHANNELS else 0
     windows = tuple(described[True]), tuple(described[False])
-    return Constants(compute, slots, tile, (first_error, kind), *windows, known)
+    return Constants(compute, slots, tile, described_errors, *windows, known)
 
 
 def clamped_stride(term: Term) -> int:
@@ -119,6 +135,5 @@ def clamped_stride(term: Term) -> int:
 
 
 def slots_needed(terms: Sequence[Term], readers: Sequence[int]) -> int:
-    """One for each windowed term, and one for squared errors or one for each channel."""
-    errors = [terms[t].rows for t in readers if not terms[t].is_windowed]
-    return len(readers) - len(errors) + max(errors, default=0)
+    """One for each windowed term, and for each measure one or one for each channel."""
+    return max(first + count for first, count in slots_of_terms(terms, readers).values())

@@ -1,6 +1,6 @@
 # ruff: noqa: N803 (constants of a compilation are in capitals, as everywhere in Triton)
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
-"""Windowed constraints and the squared errors of the same images, tile by tile.
+"""Windowed constraints and the elementwise ones of the same images, tile by tile.
 
 A program takes a tile with all it needs: the patches that cover the pixels it owns, and the pixels of these patches.
 Nothing but the gradient is written. Images come from memory once, and from the caches where tiles overlap and where
@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from geco_ext.backends.triton.kernels.measures import measure
 from geco_ext.backends.triton.kernels.moments import measured, sums_of_cover, too_far, windows
 
 SAMPLES = tl.constexpr(32)
@@ -35,11 +36,11 @@ def windowed(
     SEPARATE: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Sums over every ``programs``-th tile, one slot for each windowed term, then those of squared errors.
+    """Sums over every ``programs``-th tile, one slot for each windowed term, then those of elementwise ones.
 
     ``layout``: size and strides of batch, channels, rows and columns. ``coefficients``: of the derivative of each
     slot. ``TILE``: (rows, columns) of a tile, of its halo before, of what it owns. ``ERRORS``: first slot of the
-    squared errors, and 0 where there are none, 1 for one of all channels, 2 for one of each. ``JOINT`` and
+    elementwise terms, 1 for one of all channels, 2 for one of each, and the measures, (kind, eps). ``JOINT`` and
     ``SEPARATE``: the geometries of windows over all channels and over each: (patch size, stride, whether any
     has a coefficient of x, terms), a term being (kind, slot, eps). ``CHANNELS``: how many, or 0 where it is
     not compiled for that.
@@ -48,12 +49,12 @@ def windowed(
     if len(JOINT) > 0:
         totals = _tiles(
             prediction, target, gradient, layout, share, programs, 1, layout[1][0], coefficients, totals, COMPUTE, TILE,
-            ERRORS[0], ERRORS[1], JOINT, CHANNELS, False,
+            ERRORS[0], ERRORS[1], ERRORS[2], JOINT, CHANNELS, False,
         )  # fmt: skip
     if len(SEPARATE) > 0:
         totals = _tiles(
             prediction, target, gradient, layout, share, programs, layout[1][0], 1, coefficients, totals, COMPUTE, TILE,
-            ERRORS[0], ERRORS[1] if len(JOINT) == 0 else 0, SEPARATE, 1, len(JOINT) > 0,
+            ERRORS[0], ERRORS[1] if len(JOINT) == 0 else 0, ERRORS[2], SEPARATE, 1, len(JOINT) > 0,
         )  # fmt: skip
     tl.store(partials + tl.arange(0, SLOTS) * programs + share, totals)
 
@@ -74,6 +75,7 @@ def _tiles(
     TILE: tl.constexpr,
     FIRST_ERROR: tl.constexpr,
     ERRORS: tl.constexpr,
+    MEASURES: tl.constexpr,
     GEOMETRIES: tl.constexpr,
     CHANNELS: tl.constexpr,
     ADDS: tl.constexpr,
@@ -101,7 +103,8 @@ def _tiles(
         totals, turn, second_hat, second = _tile(
             prediction + channel * layout[1][1], target + channel * layout[1][2], of_gradient, layout,
             number // (down * across), number // across % down, number % across, part, channels, turn,
-            second_hat, second, coefficients, totals, COMPUTE, TILE, FIRST_ERROR, ERRORS, GEOMETRIES, CHANNELS, ADDS,
+            second_hat, second, coefficients, totals, COMPUTE, TILE, FIRST_ERROR, ERRORS, MEASURES,
+            GEOMETRIES, CHANNELS, ADDS,
         )  # fmt: skip
         if turn == 0:
             part += 1
@@ -131,6 +134,7 @@ def _tile(
     TILE: tl.constexpr,
     FIRST_ERROR: tl.constexpr,
     ERRORS: tl.constexpr,
+    MEASURES: tl.constexpr,
     GEOMETRIES: tl.constexpr,
     CHANNELS: tl.constexpr,
     ADDS: tl.constexpr,
@@ -179,14 +183,14 @@ def _tile(
             totals = _gradient_and_error(
                 of_prediction, of_target, gradient, layout, example, row, column, channel, first_channel, inside,
                 owned, reference_hat, reference, a, b, d, coefficients, totals, sides, COMPUTE, FIRST_ERROR, ERRORS,
-                ADDS,
+                MEASURES, ADDS,
             )  # fmt: skip
     else:
         for channel in range(channels):
             totals = _gradient_and_error(
                 of_prediction, of_target, gradient, layout, example, row, column, channel, first_channel, inside,
                 owned, reference_hat, reference, a, b, d, coefficients, totals, sides, COMPUTE, FIRST_ERROR, ERRORS,
-                ADDS,
+                MEASURES, ADDS,
             )  # fmt: skip
     return totals, next_turn, second_hat, second
 
@@ -215,21 +219,23 @@ def _gradient_and_error(
     COMPUTE: tl.constexpr,
     FIRST_ERROR: tl.constexpr,
     ERRORS: tl.constexpr,
+    MEASURES: tl.constexpr,
     ADDS: tl.constexpr,
 ):
-    """Of a channel: writes the gradient (adds it to what is there), returns sums with those of squared errors."""
+    """Of a channel: writes the gradient (adds it to what is there), returns sums with those of elementwise terms."""
     x_hat = _pixels(of_prediction, layout, channel, inside, 1, COMPUTE)
     x = _pixels(of_target, layout, channel, inside, 2, COMPUTE)
     derivative = (x - reference) * a - (x_hat - reference_hat) * b + d
     if ERRORS > 0:
-        error = x_hat - x
         slot = tl.arange(0, totals.shape[0])
-        which = slot == FIRST_ERROR
-        if ERRORS == 2:
-            which = slot == FIRST_ERROR + first_channel + channel
-        squares = _counted(tl.where(owned, error * error, 0.0), sides)
-        totals += tl.where(which, tl.sum(squares).to(tl.float64), 0.0)
-        derivative += error * tl.sum(tl.where(which, coefficients, 0.0)).to(COMPUTE)
+        for m in tl.static_range(len(MEASURES)):
+            which = slot == FIRST_ERROR + m
+            if ERRORS == 2:
+                which = slot == FIRST_ERROR + m * layout[1][0] + first_channel + channel
+            value, direction = measure(x_hat - x, tl.full((), MEASURES[m][1], COMPUTE), MEASURES[m][0])
+            values = _counted(tl.where(owned, value, 0.0), sides)
+            totals += tl.where(which, tl.sum(values).to(tl.float64), 0.0)
+            derivative += direction * tl.sum(tl.where(which, coefficients, 0.0)).to(COMPUTE)
     if gradient is not None:
         at = gradient + _offset(layout, example, row, column, 3) + tl.cast(channel, tl.int64) * layout[1][3]
         derivative = _counted(derivative, sides)

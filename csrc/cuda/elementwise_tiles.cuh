@@ -1,10 +1,11 @@
-// Squared errors of elements that do not lie in vectors: whole items, see tiles.h, and what vectors leave over.
+// Differences of elements that do not lie in vectors: whole items, see tiles.h, and what vectors leave over.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
 #include "cuda/block.cuh"
+#include "cuda/measures.cuh"
 #include "cuda/memory.h"
 #include "cuda/tiles.h"
 
@@ -133,8 +134,9 @@ __device__ __forceinline__ void widen_bits(DataType type, Bits (&bits)[n]) {
 }
 
 // Any strides and types. `Compute` is double where either side is float64.
-template <class Compute>
-__device__ __forceinline__ double squared_error_tiles(const Item& item, const Share& share, const Shared& shared) {
+template <class Measures, class Compute>
+__device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan, const Item& item, const Share& share,
+                                                               const Shared& shared) {
   using Bits = std::conditional_t<sizeof(Compute) == 8, std::uint64_t, std::uint32_t>;
   constexpr int kUnroll = elements_of_thread(sizeof(Compute));
   const DataType p = item.type_of_prediction(), t = item.type_of_target();
@@ -156,7 +158,7 @@ __device__ __forceinline__ double squared_error_tiles(const Item& item, const Sh
   unsigned number = static_cast<unsigned>(share.index);
   Tile tile = tile_of(item, tiling, number);
 
-  double total = 0;
+  Sums<Measures::kMost> totals{};
   Compute coefficient = 0;
   bool knows_coefficient = false;
   do {
@@ -166,50 +168,56 @@ __device__ __forceinline__ double squared_error_tiles(const Item& item, const Sh
     load_bits(targets + elements.first.target * t_bytes, apart.target, elements.count, t, target);
     if (!knows_coefficient) {
       __syncthreads();
-      coefficient = static_cast<Compute>(shared.coefficient);
+      coefficient = static_cast<Compute>(shared.coefficients[0]);
       knows_coefficient = true;
     }
     widen_bits<Compute>(p, prediction);
     widen_bits<Compute>(t, target);
     const int gradients_to_write = gradients ? elements.count : 0;
     std::int64_t gradient_at = elements.first.gradient * g_bytes;
-    Compute squares = 0;
+    Compute values[Measures::kMost] = {};
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k) {
-      const Compute difference = bit_cast<Compute>(prediction[k]) - bit_cast<Compute>(target[k]);
-      squares += difference * difference;
-      if (k < gradients_to_write) store_gradient(gradients + gradient_at, wide_gradient, difference * coefficient);
+      const Compute difference[1] = {bit_cast<Compute>(prediction[k]) - bit_cast<Compute>(target[k])};
+      Compute gradient[1];
+      Measures::apply(plan, item, shared, coefficient, difference, gradient, values);
+      if (k < gradients_to_write) store_gradient(gradients + gradient_at, wide_gradient, gradient[0]);
       gradient_at += apart.gradient;
     }
-    total += static_cast<double>(squares);
+#pragma unroll
+    for (int m = 0; m < Measures::kMost; ++m) totals.of[m] += static_cast<double>(values[m]);
     advance(item, tiling, step, tile);
     number += blocks;
   } while (number < tiling.all);
-  return total;
+  return totals;
 }
 
 // The elements of each inner loop before its first vector and after its last one.
-__device__ __forceinline__ double squared_error_edges(const Item& item, const Share& share, const Shared& shared) {
+template <class Measures>
+__device__ __forceinline__ Sums<Measures::kMost> measure_edges(const Plan& plan, const Item& item, const Share& share,
+                                                               const Shared& shared) {
   const DataType p = item.type_of_prediction(), t = item.type_of_target();
   const Dimension loops = item.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : item.outer[0];
   const std::int64_t in_vectors = elements_in_vectors(item);
   const unsigned of_loop = static_cast<unsigned>(item.inner.size - in_vectors);
   const unsigned edges = static_cast<unsigned>(loops.size) * of_loop;
   const unsigned step = static_cast<unsigned>(item.blocks) * kThreads;
-  double total = 0;
+  Sums<Measures::kMost> totals{};
   for (unsigned i = static_cast<unsigned>(share.index) * kThreads + threadIdx.x; i < edges; i += step) {
     const unsigned loop = i / of_loop, edge = i - loop * of_loop;
     const std::int64_t position = edge < static_cast<unsigned>(item.head) ? edge : edge + in_vectors;
     const auto at = [&](std::int64_t channel_stride, std::int64_t loop_stride) {
       return position + loop * loop_stride + share.channel * channel_stride;
     };
-    const double difference = read_element<double>(item.prediction, p, at(item.channel.prediction, loops.prediction)) -
-                              read_element<double>(item.target, t, at(item.channel.target, loops.target));
-    total += difference * difference;
+    const double difference[1] = {
+        read_element<double>(item.prediction, p, at(item.channel.prediction, loops.prediction)) -
+        read_element<double>(item.target, t, at(item.channel.target, loops.target))};
+    double gradient[1];
+    Measures::apply(plan, item, shared, shared.coefficients[0], difference, gradient, totals.of);
     if (!item.gradient) continue;
-    write_gradient(item.gradient, p, at(item.channel.gradient, loops.gradient), difference * shared.coefficient);
+    write_gradient(item.gradient, p, at(item.channel.gradient, loops.gradient), gradient[0]);
   }
-  return total;
+  return totals;
 }
 
 }  // namespace geco::cuda

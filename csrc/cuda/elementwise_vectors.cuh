@@ -1,0 +1,136 @@
+// Constraints that compare number by number: sums of measures of differences, and their gradient in the same pass.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/elementwise_tiles.cuh"
+#include "cuda/measures.cuh"
+#include "cuda/memory.h"
+
+namespace geco::cuda {
+
+// From the end of the vectors of an inner loop to the first one of the next, where there are several.
+__device__ __forceinline__ Offsets gap_of(const Item& item, std::int64_t length) {
+  const Dimension& outer = item.outer[0];
+  return {outer.prediction - length, outer.target - length, outer.gradient - length};
+}
+
+// Unit strides in the inner loop. A block takes every item.blocks-th tile, so that all blocks together sweep the
+// tensors front to back. All loads of a tile come before their first use; the first ones before the coefficient is
+// waited for.
+template <class Measures, class P, class T, bool several_loops>
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
+                                                                 const Shared& shared) {
+  using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
+  constexpr int kWidth = width_of(sizeof(P)), kUnroll = unroll_of(sizeof(P), sizeof(T));
+  const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction + item.head;
+  const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target + item.head;
+  Compute* gradients = static_cast<Compute*>(item.gradient);
+  if (gradients) gradients += share.channel * item.channel.gradient + item.head;
+
+  const std::int64_t vectors = item.vectorised_elements / kWidth;
+  const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
+  const std::int64_t length = elements_in_vectors(item);
+  const Offsets gap = several_loops ? gap_of(item, length) : Offsets{0, 0, 0};
+  const auto loop_of = [&](std::int64_t v) {
+    return several_loops ? static_cast<unsigned>(v) / static_cast<unsigned>(length / kWidth) : 0u;
+  };
+  Vector<P, kWidth> prediction[kUnroll];
+  Vector<T, kWidth> target[kUnroll];
+  Sums<Measures::kMost> totals{};
+  Compute coefficient = 0;
+  bool knows_coefficient = false;
+  std::int64_t first = share.index * tile;
+  do {
+    const std::int64_t end = min(first + tile, vectors);
+#pragma unroll
+    for (int k = 0; k < kUnroll; ++k) {
+      const std::int64_t v = first + k * kThreads + threadIdx.x;
+      if (v >= end) continue;
+      const unsigned loop = loop_of(v);
+      prediction[k] = load<P, kWidth>(predictions + v * kWidth + loop * gap.prediction);
+      target[k] = load_last<T, kWidth>(targets + v * kWidth + loop * gap.target);
+    }
+    if (!knows_coefficient) {
+      __syncthreads();
+      coefficient = static_cast<Compute>(shared.coefficients[0]);
+      knows_coefficient = true;
+    }
+    // Each of these adds the values of one vector, all together those of at most 32 numbers; beyond that in double.
+    constexpr int kChains = Measures::kMost == 1 ? kUnroll : 1;
+    Compute values[kChains][Measures::kMost] = {};
+#pragma unroll
+    for (int k = 0; k < kUnroll; ++k) {
+      const std::int64_t v = first + k * kThreads + threadIdx.x;
+      if (v >= end) continue;
+      Compute differences[kWidth];
+      Vector<Compute, kWidth> gradient;
+#pragma unroll
+      for (int e = 0; e < kWidth; ++e) {
+        differences[e] = widen(prediction[k].values[e]) - widen(target[k].values[e]);
+      }
+      Measures::apply(plan, item, shared, coefficient, differences, gradient.values, values[k % kChains]);
+      if (gradients) store(gradients + v * kWidth + loop_of(v) * gap.gradient, gradient, item.stream);
+    }
+#pragma unroll
+    for (int m = 0; m < Measures::kMost; ++m) {
+#pragma unroll
+      for (int step = 1; step < kChains; step *= 2) {
+#pragma unroll
+        for (int k = 0; k < kChains; k += 2 * step) values[k][m] += values[k + step][m];
+      }
+      totals.of[m] += static_cast<double>(values[0][m]);
+    }
+    first += item.blocks * tile;
+  } while (first < vectors);
+  return totals;
+}
+
+// One inner loop, or several that are all equally far apart.
+template <class Measures, class P, class T>
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
+                                                                 const Shared& shared) {
+  return item.outer_dimensions == 0 ? measure_vectors<Measures, P, T, false>(plan, item, share, shared)
+                                    : measure_vectors<Measures, P, T, true>(plan, item, share, shared);
+}
+
+template <class Measures, class P, bool mixed_types>
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
+                                                                 const Shared& shared) {
+  if constexpr (!mixed_types) return measure_vectors<Measures, P, P>(plan, item, share, shared);
+  switch (item.type_of_target()) {
+    case DataType::kFloat16: return measure_vectors<Measures, P, Half>(plan, item, share, shared);
+    case DataType::kBFloat16: return measure_vectors<Measures, P, BFloat16>(plan, item, share, shared);
+    default: return measure_vectors<Measures, P, float>(plan, item, share, shared);
+  }
+}
+
+template <class Measures, bool mixed_types>
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
+                                                                 const Shared& shared) {
+  switch (item.type_of_prediction()) {
+    case DataType::kFloat64: return measure_vectors<Measures, double, double>(plan, item, share, shared);
+    case DataType::kFloat16: return measure_vectors<Measures, Half, mixed_types>(plan, item, share, shared);
+    case DataType::kBFloat16: return measure_vectors<Measures, BFloat16, mixed_types>(plan, item, share, shared);
+    default: return measure_vectors<Measures, float, mixed_types>(plan, item, share, shared);
+  }
+}
+
+// This thread's part of the sums of a share. Without `mixed_types` vectors are of one type.
+template <class Measures, bool mixed_types>
+__device__ __forceinline__ Sums<Measures::kMost> measure_elements(const Plan& plan, const Item& item,
+                                                                  const Share& share, const Shared& shared) {
+  if (item.vectorised_elements > 0) {
+    Sums<Measures::kMost> totals = measure_vectors<Measures, mixed_types>(plan, item, share, shared);
+    if (item.vectorised_elements < item.elements) totals.add(measure_edges<Measures>(plan, item, share, shared));
+    return totals;
+  }
+  if (item.elements == 0) {
+    __syncthreads();
+    return {};
+  }
+  const bool wide = item.type_of_prediction() == DataType::kFloat64 || item.type_of_target() == DataType::kFloat64;
+  return wide ? measure_tiles<Measures, double>(plan, item, share, shared)
+              : measure_tiles<Measures, float>(plan, item, share, shared);
+}
+
+}  // namespace geco::cuda

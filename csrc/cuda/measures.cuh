@@ -1,0 +1,75 @@
+// What kernels measure of the differences of an item: squared differences alone, as most calls do, or any measures.
+#pragma once
+
+#include <cmath>
+
+#include "cuda/block.cuh"
+
+namespace geco::cuda {
+
+// What a thread finds of an item: a sum for each of its measures.
+template <int most>
+struct Sums {
+  double of[most];
+
+  __device__ __forceinline__ void add(const Sums& other) {
+#pragma unroll
+    for (int m = 0; m < most; ++m) of[m] += other.of[m];
+  }
+};
+
+struct MeasureMath {
+  static __device__ __forceinline__ float square_root(float value) { return ::sqrtf(value); }
+  static __device__ __forceinline__ double square_root(double value) { return ::sqrt(value); }
+};
+
+template <class Real>
+__device__ __forceinline__ Measured<Real> measured(const PlannedMeasure& of, Real difference) {
+  return with_measure(of.kind(), [&](auto measure) {
+    return decltype(measure)::template of<MeasureMath>(difference, static_cast<Real>(of.eps));
+  });
+}
+
+// `Measures` of the kernels: what becomes of n differences. Adds their values to `values`, one for each measure, and
+// writes their gradient.
+
+struct SquaredAlone {
+  static constexpr int kMost = 1;
+
+  template <class Real, int n>
+  static __device__ __forceinline__ void apply(const Plan&, const Item&, const Shared&, Real coefficient,
+                                               const Real (&differences)[n], Real (&gradient)[n],
+                                               Real (&values)[kMost]) {
+#pragma unroll
+    for (int e = 0; e < n; ++e) {
+      gradient[e] = differences[e] * coefficient;
+      values[0] += differences[e] * differences[e];
+    }
+  }
+};
+
+struct AnyMeasures {
+  static constexpr int kMost = kMaxMeasures;
+
+  template <class Real, int n>
+  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared& shared, Real,
+                                               const Real (&differences)[n], Real (&gradient)[n],
+                                               Real (&values)[kMost]) {
+#pragma unroll
+    for (int e = 0; e < n; ++e) gradient[e] = 0;
+#pragma unroll
+    for (int m = 0; m < kMost; ++m) {
+      if (m >= item.measures) continue;
+      const PlannedMeasure& measure = plan.measures[item.first_measure + m];
+      const Real coefficient = static_cast<Real>(shared.coefficients[m]);
+#pragma unroll
+      for (int e = 0; e < n; ++e) {
+        const Measured<Real> found = measured(measure, differences[e]);
+        gradient[e] += found.direction * coefficient;
+        values[m] += found.value;
+      }
+    }
+  }
+};
+
+}  // namespace geco::cuda
