@@ -14,7 +14,30 @@ from geco_ext.contract import Term
 Reduction = Literal["mean", "sum"]
 
 
-class ReconstructionError(Constraint):
+class ElementwiseConstraint(Constraint):
+    """What constraints that compare images number by number share: how they average, and one for each channel."""
+
+    def __init__(
+        self, kappa: float, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(kappa, name)
+        self.reduction = check_reduction(reduction)
+        self.channels = None if channels is None else check_positive_integer(channels, "channels")
+        self._rows = self.channels or 1
+        self._checks_images = self.channels is not None
+        self._term_tells = self.channels != 1  # one row is also that of all channels together
+
+    def _row_names(self) -> list[str]:
+        return [self.name] if self.channels is None else [f"{self.name}/{c}" for c in range(self.channels)]
+
+    def _check(self, x_hat: Tensor, x: Tensor) -> None:
+        if self.channels is not None and (x_hat.dim() < 2 or x_hat.shape[1] != self.channels):
+            raise ValueError(
+                f"x_hat: got shape {tuple(x_hat.shape)}, expected {self.channels} channels (channels={self.channels})"
+            )
+
+
+class ReconstructionError(ElementwiseConstraint):
     """Squared error between reconstruction and data (RE, Table 1 of "Taming VAEs").
 
     ``C = mean (or sum) over C, H, W of (x_hat - x)^2 - kappa^2``, satisfied when the root mean squared error per
@@ -37,32 +60,13 @@ class ReconstructionError(Constraint):
         0.0
     """
 
-    def __init__(
-        self, kappa: float, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
-    ) -> None:
-        super().__init__(kappa, name)
-        self.reduction = check_reduction(reduction)
-        self.channels = None if channels is None else check_positive_integer(channels, "channels")
-        self._rows = self.channels or 1
-        self._checks_images = self.channels is not None
-        self._term_tells = self.channels != 1  # one row is also that of all channels together
-
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
         self._check(x_hat, x)
         return reconstruction_error(x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels)
 
-    def _row_names(self) -> list[str]:
-        return [self.name] if self.channels is None else [f"{self.name}/{c}" for c in range(self.channels)]
-
     def _term(self) -> Term:
         return Term("squared_error", rows=self._rows, mean=self.reduction == "mean")
-
-    def _check(self, x_hat: Tensor, x: Tensor) -> None:
-        if self.channels is not None and (x_hat.dim() < 2 or x_hat.shape[1] != self.channels):
-            raise ValueError(
-                f"x_hat: got shape {tuple(x_hat.shape)}, expected {self.channels} channels (channels={self.channels})"
-            )
 
 
 def reconstruction_error(
@@ -92,6 +96,11 @@ def reconstruction_error(
     check_prediction(prediction, target, ("prediction", "target"))
     kappa = check_kappa_non_negative(kappa)
     term = Term("squared_error", mean=check_reduction(reduction) == "mean")
+    return elementwise_average(term, prediction, target, kappa, channels)
+
+
+def elementwise_average(term: Term, prediction: Tensor, target: Tensor, kappa: float, channels: int | None) -> Tensor:
+    """A constraint without a criterion, 0-d, or [channels]."""
     if channels is None:
         return batch_average(term, [prediction], [target], kappa)
     if prediction.dim() < 2 or prediction.shape[1] != channels:
