@@ -168,13 +168,16 @@ void plan_measures(const LossCall& call, int input, Plan& plan) {
   item.first_measure = static_cast<std::int8_t>(plan.measure_count);
   const bool squared = measures.size() == 1 && measures[0].kind == ConstraintKind::kSquaredError;
   plan.squared_alone = plan.squared_alone && (squared || measures.empty());
-  const auto same = [](const PlannedMeasure& measure) { return measure.kind() == ConstraintKind::kSquaredError; };
-  const auto planned_measures = plan.measures + plan.measure_count;
-  const auto listed = std::find_if(plan.measures, planned_measures, same);
-  if (squared && listed != planned_measures) {
+  const auto same = [](const PlannedMeasure& planned, const Measure& measure) {
+    return planned.kind() == measure.kind && planned.eps == measure.eps;
+  };
+  PlannedMeasure* const end = plan.measures + plan.measure_count;
+  const PlannedMeasure* const listed = std::search(plan.measures, end, measures.begin(), measures.end(), same);
+  if (listed != end) {
     item.first_measure = static_cast<std::int8_t>(listed - plan.measures);
   } else {
-    limit(plan.measure_count + measures.size(), kMaxMeasures + 1, "takes", "measures of differences");
+    limit(static_cast<std::size_t>(plan.measure_count) + measures.size(), kMaxMeasures + 1, "takes",
+          "measures of differences");
     for (const Measure& measure : measures) {
       plan.measures[plan.measure_count++] = {measure.eps, static_cast<std::int8_t>(measure.kind)};
     }
