@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from geco_ext import functional
 from geco_ext.constraints import (
+    AbsoluteError,
     ClassificationAccuracy,
     Constraint,
     FeatureReconstructionError,
@@ -35,6 +36,7 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0"
 
 __all__ = [
+    "AbsoluteError",
     "ClassificationAccuracy",
     "Constraint",
     "FeatureReconstructionError",

@@ -28,6 +28,7 @@ class Kind(NamedTuple):
 # In the order of the kernels' enum.
 KINDS = {
     "squared_error": Kind("kappa^2", "inputs"),
+    "absolute_error": Kind("kappa", "inputs"),
     "scalar_similarity": Kind("1-kappa", "image"),
     "scalar": Kind("own", "none"),
     "patch_ncc": Kind("1-kappa", "image", is_windowed=True),

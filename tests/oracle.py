@@ -17,6 +17,15 @@ def squared_error_per_channel(x_hat, x, kappa):
     return torch.stack([squared_error(x_hat[:, c], x[:, c], kappa) for c in range(x.shape[1])])
 
 
+def absolute_error(x_hat, x, kappa, eps=1e-3, reduction="mean"):
+    error = (((x_hat - x).double().square() + eps**2).sqrt() - eps).flatten(1)
+    return (error.mean(1) if reduction == "mean" else error.sum(1)).mean() - kappa
+
+
+def absolute_error_per_channel(x_hat, x, kappa, eps=1e-3):
+    return torch.stack([absolute_error(x_hat[:, c], x[:, c], kappa, eps) for c in range(x.shape[1])])
+
+
 def feature_error(maps_hat, maps, kappa):
     return torch.stack([squared_error(a, b, 0.0) for a, b in zip(maps_hat, maps, strict=True)]).mean() - kappa**2
 

@@ -30,6 +30,7 @@ def test_scale_rules_decide_on_the_sign():
     """A larger correlation or probability satisfies its constraint, a smaller error does."""
     assert {kind["name"]: kind["sign"] for kind in COMPILED.kinds} == {
         "squared_error": 1,
+        "absolute_error": 1,
         "scalar_similarity": -1,
         "scalar": 1,
         "patch_ncc": -1,

@@ -7,6 +7,7 @@ import torch
 
 import geco_ext
 from geco_ext import (
+    AbsoluteError,
     ClassificationAccuracy,
     FeatureReconstructionError,
     GECOLoss,
@@ -41,6 +42,9 @@ SETTINGS = {
     "classifier": (lambda: ClassificationAccuracy(0.5, 3), "classifier: got int"),
     "extractor": (lambda: FeatureReconstructionError(0.5, None), "extractor: got NoneType"),
     "reduction": (lambda: ReconstructionError(0.1, reduction="max"), "reduction: got 'max'"),
+    "absolute kappa": (lambda: AbsoluteError(-0.1), "kappa: got -0.1"),
+    "absolute eps": (lambda: AbsoluteError(0.1, eps=0.0), "eps: got 0.0"),
+    "absolute channels": (lambda: AbsoluteError(0.1, channels=0), "channels: got 0"),
     "channels": (lambda: ReconstructionError(0.1, channels=0), "channels: got 0"),
     "patch size": (lambda: PatchNCC(0.9, 0), "patch_size: got 0"),
     "patch size float": (lambda: PatchNCC(0.9, 2.5), "patch_size: got 2.5"),

@@ -17,6 +17,8 @@ FUNCTIONALS = {
     "reconstruction_error": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1),
     "reconstruction_error_sum": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, reduction="sum"),
     "reconstruction_error_channels": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, channels=3),
+    "absolute_error": lambda a, b: gf.absolute_error(a, b, kappa=0.1, eps=0.1),
+    "absolute_error_channels": lambda a, b: gf.absolute_error(a, b, kappa=0.1, eps=0.1, channels=3),
     "patch_ncc": lambda a, b: gf.patch_ncc(a, b, kappa=0.9, patch_size=3, eps=1e-2),
     "patch_ncc_per_channel": lambda a, b: gf.patch_ncc(
         a, b, kappa=0.9, patch_size=3, stride=2, eps=1e-2, per_channel=True
@@ -56,8 +58,9 @@ def test_gradcheck_of_the_evaluation_loss():
             geco_ext.LocalStatistics(0.1, patch_size=4, stride=2, eps=1e-2),
             geco_ext.FeatureReconstructionError(0.1, extractor),
             geco_ext.ClassificationAccuracy(0.9, classifier),
+            geco_ext.AbsoluteError(0.1, eps=0.1),
         ],
-        multiplier_init=[2.0, 1.0, 0.5, 3.0, 1.5, 4.0, 0.3, 1.0],
+        multiplier_init=[2.0, 1.0, 0.5, 3.0, 1.5, 4.0, 0.3, 1.0, 0.7],
     ).eval()
     x_hat, x = pair((2, 3, 8, 7))
     kl = torch.rand(2, dtype=torch.float64, requires_grad=True)
@@ -66,12 +69,18 @@ def test_gradcheck_of_the_evaluation_loss():
 
 
 def test_gradient_of_the_targets_in_a_training_step():
-    criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1), geco_ext.PatchNCC(0.9, 3)], multiplier_init=2.0)
+    criterion = geco_ext.GECOLoss(
+        [geco_ext.ReconstructionError(0.1), geco_ext.PatchNCC(0.9, 3), geco_ext.AbsoluteError(0.1)], multiplier_init=2.0
+    )
     x_hat, x = pair()
     x.requires_grad_()
     criterion(x_hat, x, torch.zeros(2, dtype=torch.float64)).backward()
     y_hat, y = x_hat.detach().requires_grad_(), x.detach().requires_grad_()
-    (2 * oracle.squared_error(y_hat, y, 0.1) + 2 * oracle.patch_ncc(y_hat, y, 0.9, 3)).backward()
+    (
+        2 * oracle.squared_error(y_hat, y, 0.1)
+        + 2 * oracle.patch_ncc(y_hat, y, 0.9, 3)
+        + 2 * oracle.absolute_error(y_hat, y, 0.1)
+    ).backward()
     assert torch.allclose(x.grad, y.grad, rtol=1e-9, atol=1e-12)
     assert torch.allclose(x_hat.grad, y_hat.grad, rtol=1e-9, atol=1e-12)
 

@@ -5,12 +5,22 @@ import pytest
 import torch
 
 import geco_ext
-from geco_ext import GECOLoss, LocalStatistics, PatchNCC, ReconstructionError, StructuralSimilarity, backends
+from geco_ext import (
+    AbsoluteError,
+    GECOLoss,
+    LocalStatistics,
+    PatchNCC,
+    ReconstructionError,
+    StructuralSimilarity,
+    backends,
+)
 from geco_ext.ops import dispatch
 
 CONSTRAINTS = {
     "errors": lambda: [ReconstructionError(0.1)],
     "channels": lambda: [ReconstructionError(0.1), ReconstructionError(0.2, channels=3, name="channel")],
+    "absolute": lambda: [AbsoluteError(0.1), ReconstructionError(0.1), AbsoluteError(0.2, channels=3, name="channel")],
+    "beside windows": lambda: [PatchNCC(0.9, 4), AbsoluteError(0.1)],
     "windows": lambda: [ReconstructionError(0.1), PatchNCC(0.9, 4), LocalStatistics(0.1, 3, stride=2)],
     "similarity": lambda: [StructuralSimilarity(0.9, 4), ReconstructionError(0.1), PatchNCC(0.9, 4, per_channel=True)],
 }

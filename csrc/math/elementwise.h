@@ -6,10 +6,12 @@
 namespace geco {
 
 //   enumerator, name in Python, scale rule, is it windowed, element rule (math/kinds.h)
-#define GECO_ELEMENTWISE_KINDS(X) X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs)
+#define GECO_ELEMENTWISE_KINDS(X)                                    \
+  X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs) \
+  X(kAbsoluteError, "absolute_error", kKappa, false, kOfInputs)
 
 //   enumerator, its measure
-#define GECO_MEASURES(X) X(kSquaredError, SquaredDifference)
+#define GECO_MEASURES(X) X(kSquaredError, SquaredDifference) X(kAbsoluteError, AbsoluteDifference)
 
 // A value, and its derivative by d without a constant factor: kFactor * direction.
 template <class V>
@@ -24,6 +26,17 @@ struct SquaredDifference {
   template <class Math, class V, class Real>
   static GECO_HD Measured<V> of(V d, Real /*eps*/) {
     return {d * d, d};
+  }
+};
+
+// sqrt(d^2 + eps^2) - eps, without the difference of two numbers that are nearly equal.
+struct AbsoluteDifference {
+  static constexpr double kFactor = 1.0;
+
+  template <class Math, class V, class Real>
+  static GECO_HD Measured<V> of(V d, Real eps) {
+    const V root = Math::square_root(d * d + eps * eps);
+    return {d * d / (root + eps), d / root};
   }
 };
 

@@ -4,6 +4,7 @@ A constraint takes a prediction and a target and returns its batch average, 0-d,
 satisfied when at most zero.
 """
 
+from geco_ext.constraints.absolute import absolute_error
 from geco_ext.constraints.classification import classification_accuracy
 from geco_ext.constraints.feature import feature_reconstruction_error
 from geco_ext.constraints.patch import local_statistics, patch_ncc
@@ -12,6 +13,7 @@ from geco_ext.constraints.similarity import structural_similarity
 from geco_ext.functional.models import affine_coupling, gaussian_rsample_kl, lstm_gates
 
 __all__ = [
+    "absolute_error",
     "affine_coupling",
     "classification_accuracy",
     "feature_reconstruction_error",

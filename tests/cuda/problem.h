@@ -88,6 +88,7 @@ struct Problem {
     constraint.rows = rows;
     constraint.inputs = std::move(inputs);
     constraint.mean = mean;
+    if (kind == ConstraintKind::kAbsoluteError) constraint.eps = 0.01;
     row_count += rows;
     constraints.push_back(std::move(constraint));
   }

@@ -73,7 +73,7 @@ void large_images() {
       problem.batch = 4;
       problem.image_elements = 64 * width;
       const int image = problem.input(Array(p, {4, 1, 64, width}), Array(p, {4, 1, 64, width}));
-      problem.add(ConstraintKind::kSquaredError, {image});
+      problem.add(width == 64 ? ConstraintKind::kSquaredError : ConstraintKind::kAbsoluteError, {image});
       problem.fill();
       const MultiplierUpdate update = update_rule();
       std::vector<double> block = new_block(1);
@@ -83,7 +83,7 @@ void large_images() {
 }
 
 // Every kind of constraint in one call.
-Problem everything(DataType type, bool kl_of_examples) {
+Problem everything(DataType type, bool kl_of_examples, bool absolute = true) {
   Problem problem;
   problem.batch = 5;
   problem.image_elements = 3 * 6 * 8;
@@ -101,6 +101,8 @@ Problem everything(DataType type, bool kl_of_examples) {
   problem.add(ConstraintKind::kScalar, {scalars});
   problem.add(ConstraintKind::kScalar, {scalar});
   problem.add(ConstraintKind::kSquaredError, {image}, 1, false);
+  if (absolute) problem.add(ConstraintKind::kAbsoluteError, {image}, 3);
+  if (absolute) problem.add(ConstraintKind::kAbsoluteError, {features, map});
   problem.kl = kl_of_examples ? Array(DataType::kFloat32, {5}) : Array(type, {});
   problem.fill();
   return problem;

@@ -124,8 +124,14 @@ def _squared_difference(difference: Tensor, eps: float) -> tuple[Tensor, Tensor]
     return difference.square(), 2.0 * difference
 
 
+def _absolute_difference(difference: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """sqrt(d^2 + eps^2) - eps, without the difference of two numbers that are nearly equal."""
+    root = (difference.square() + eps**2).sqrt()
+    return difference.square() / (root + eps), difference / root
+
+
 # What is measured of each difference: its value and the derivative.
-_DIFFERENCES = {"squared_error": _squared_difference}
+_DIFFERENCES = {"squared_error": _squared_difference, "absolute_error": _absolute_difference}
 
 
 def _elementwise(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:

@@ -13,6 +13,10 @@ def measure(difference, eps, KIND: tl.constexpr):
     """Of a difference: a value, and its derivative without the constant factor (``with_factor``)."""
     value = difference * difference
     direction = difference
+    if KIND == "absolute_error":  # sqrt(d^2 + eps^2) - eps, without the difference of two nearly equal numbers
+        root = tl.sqrt(difference * difference + eps * eps)
+        value = difference * difference / (root + eps)
+        direction = difference / root
     return value, direction
 
 
