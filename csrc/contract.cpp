@@ -24,7 +24,7 @@ double compared_elements(const LossCall& call, const Constraint& constraint) {
     case ElementRule::kOfInputs: {
       double elements = 0;
       for (int i : constraint.inputs) elements += elements_per_example(call.inputs[i]);
-      return elements / constraint.rows;
+      return (scale_rule(constraint.kind) == ScaleRule::kKappa ? 2 : 1) * elements / constraint.rows;
     }
     case ElementRule::kOfImage: return static_cast<double>(call.image_elements);
     case ElementRule::kOfPositions: {

@@ -35,6 +35,7 @@ __device__ __forceinline__ Measured<Real> measured(const PlannedMeasure& of, Rea
 
 struct SquaredAlone {
   static constexpr int kMost = 1;
+  static constexpr int kBlocks = kResidentBlocks;  // of a multiprocessor, which bounds registers
 
   template <class Real, int n>
   static __device__ __forceinline__ void apply(const Plan&, const Item&, const Shared&, Real coefficient,
@@ -50,6 +51,7 @@ struct SquaredAlone {
 
 struct AnyMeasures {
   static constexpr int kMost = kMaxMeasures;
+  static constexpr int kBlocks = 1;
 
   template <class Real, int n>
   static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared& shared, Real,

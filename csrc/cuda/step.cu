@@ -17,14 +17,14 @@ namespace {
 // The multipliers of a step are known before it starts: every block computes its own coefficient from the state, and
 // nobody writes the state before all blocks have handed in their sums.
 template <class Measures>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
+__global__ void __launch_bounds__(kThreads, Measures::kBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
   elementwise<Measures, true>(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
   if (is_last_block(plan.ticket, gridDim.x, shared.is_last)) reduce_and_update(plan, shared);
 }
 
 // The second half of a step of several processes; one block.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     update_kernel(const __grid_constant__ Plan plan, const double* sums, double world_size, double* gradient_factor) {
   GECO_DYNAMIC_SHARED(Shared, shared);
   const int constraints = plan.state.constraints;

@@ -44,12 +44,11 @@ GECO_HD double constraint_scale(ScaleRule rule, const State& state, int l) {
   return scale > kSmallest ? scale : kSmallest;
 }
 
-// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa. For errors that are not squared,
-// s = kappa, it is D / s: the Laplace likelihood with b = kappa.
+// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa. Of errors that are not squared
+// every number counts twice in D (compared_elements): that makes it D / kappa, the Laplace likelihood with b = kappa.
 GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
   if (rule == ScaleRule::kOwn) return std::log(state.at(Row::kNaturalMultiplier, l));
-  const double scale = constraint_scale(rule, state, l);
-  return std::log(elements / (rule == ScaleRule::kKappa ? scale : 2.0 * scale));
+  return std::log(elements / (2.0 * constraint_scale(rule, state, l)));
 }
 
 // log lambda before this step; an automatic start is resolved here.
