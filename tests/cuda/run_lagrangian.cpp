@@ -155,8 +155,8 @@ void many_steps() {
         problem.fill();
         if (step == 0 || step == 9) problem.kl.set(2, kNaN);
         if (step == 5) problem.predictions[0].set(7, kInfinity);
-        if (step == 11) problem.targets[3].set(1, 1000);  // a label out of range
-        if (step >= 15 && step < 18) problem.targets[4].set(0, -1);
+        if (step == 11) problem.predictions[3].set(1, kInfinity);  // a similarity
+        if (step >= 15 && step < 18) problem.predictions[4].set(0, kNaN);
         compare_call(problem, &update, block);
       }
     }
