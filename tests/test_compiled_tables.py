@@ -51,3 +51,16 @@ def test_a_scale_rule_of_another_kind_is_refused():
     one_minus_kappa = native.SCALE_RULES["1-kappa"]
     with pytest.raises(ValueError, match="scale rule"):
         COMPILED.Program().add(0, 1, [0], True, one_minus_kappa, 1, 1, 0.0, False)
+
+
+def test_a_constraint_reads_what_is_there():
+    """Operators can be called with any lists."""
+    own = native.SCALE_RULES["own"]
+    scalar = native.TERM_KINDS["scalar"]
+    with pytest.raises(ValueError, match="without inputs"):
+        COMPILED.Program().add(scalar, 1, [], True, own, 1, 1, 0.0, False)
+    numbers, block = torch.rand(3, 4), state.new_block(1)
+    for terms, owners in (("scalar on_image=False", [0]), ("scalar", [0])):  # of two dimensions; of nobody
+        arguments = ([numbers], [None], None, block, terms, owners, [], [False, False], 3, 4)
+        with pytest.raises(ValueError, match="scalar constraint|without inputs"):
+            torch.ops.geco_ext.evaluation_loss.default(*arguments)

@@ -90,3 +90,29 @@ def test_no_gradient_no_buffer():
     assert not gf.reconstruction_error(x_hat, x, kappa=0.1).requires_grad
     with torch.no_grad():
         assert not gf.reconstruction_error(x_hat.requires_grad_(), x, kappa=0.1).requires_grad
+
+
+def called_alone():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 9 * 8, 5)).double()
+    return [
+        geco_ext.ReconstructionError(0.1),
+        geco_ext.ReconstructionError(0.1, channels=3),
+        geco_ext.AbsoluteError(0.1),
+        geco_ext.PatchNCC(0.9, 3),
+        geco_ext.LocalStatistics(0.1, 3),
+        geco_ext.StructuralSimilarity(0.9, 3),
+        geco_ext.FeatureReconstructionError(0.1, network),
+        geco_ext.ClassificationAccuracy(0.9, network),
+        geco_ext.ClassificationAccuracy(0.9, network, gradient="log_probability"),
+    ]
+
+
+@pytest.mark.parametrize("constraint", called_alone(), ids=lambda constraint: type(constraint).__name__)
+def test_a_constraint_called_by_itself_is_what_the_criterion_measures(constraint):
+    x_hat, x = pair((2, 3, 9, 8))
+    labels = torch.tensor([1, 4])
+    criterion = geco_ext.GECOLoss([constraint])
+    criterion(x_hat, x, torch.zeros(()), labels=labels)
+    alone = constraint(x_hat, x, labels=labels)
+    torch.testing.assert_close(alone.reshape(-1), criterion.last_constraint, rtol=1e-12, atol=1e-12)
+    assert alone.requires_grad

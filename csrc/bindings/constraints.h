@@ -17,6 +17,7 @@ class ConstraintVector {
  public:
   void add(ConstraintKind kind, int rows, std::vector<int> inputs, bool mean, ScaleRule scale, const Patches& patches) {
     if (scale != scale_rule(kind)) throw py::value_error("that is not the scale rule of this kind of constraint");
+    if (inputs.empty()) throw py::value_error("a constraint without inputs");
     Constraint constraint;
     constraint.kind = kind;
     constraint.first_row = rows_;
@@ -40,6 +41,7 @@ class ConstraintVector {
     for (std::size_t i = 0; i < count; ++i) {
       call.inputs.push_back({tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i])});
     }
+    for (const Constraint& constraint : constraints_) expect_inputs(constraint, call.inputs);
     call.kl = tensor_from(kl);
     call.kl_gradient = tensor_from(gradients[count]);
     call.batch = batch;
@@ -67,6 +69,16 @@ class ConstraintVector {
   }
 
  private:
+  // Operators can be called by anybody, with any lists: kernels read no further than what is there.
+  static void expect_inputs(const Constraint& constraint, const std::vector<Input>& inputs) {
+    for (int i : constraint.inputs) {
+      if (i < 0 || static_cast<std::size_t>(i) >= inputs.size()) throw py::value_error("a constraint lacks its input");
+      if (is_scalar(constraint.kind) && inputs[static_cast<std::size_t>(i)].prediction.rank > 1) {
+        throw py::value_error("a scalar constraint takes a number, or one for each example");
+      }
+    }
+  }
+
   std::vector<Constraint> constraints_;
   int rows_ = 0;
 };

@@ -182,5 +182,5 @@ def batch_average(term: Term, predictions: list[Tensor], targets: Sequence[Tenso
     first = predictions[0]
     block = new_block(1, device=first.device)
     views(block).kappa.fill_(kappa)
-    owners = (IMAGE,) * len(predictions)
+    owners = (IMAGE if term.on_image else 0,) * len(predictions)
     return lagrangian(predictions, targets, owners, None, block, str(term), first.shape[0], first[0].numel())
