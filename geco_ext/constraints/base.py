@@ -79,7 +79,11 @@ class Constraint(nn.Module):
 
     @property
     def kappa(self) -> float:
-        """The tolerance, as the criterion's state has it: read again, which waits for the device, when that changed."""
+        """The tolerance, as the criterion's state has it.
+
+        When somebody has written the state it is read again, which waits for the device: once after a checkpoint is
+        loaded, at every step where buffers are broadcast. ``kappa_tensor`` never waits.
+        """
         slot = self._slot
         if slot is not None and not torch.compiler.is_compiling() and _version(slot) != self._kappa_version:
             self._kappa, self._kappa_version = float(slot[0]), _version(slot)

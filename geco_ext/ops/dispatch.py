@@ -31,7 +31,7 @@ ENVIRONMENT_VARIABLE = "GECO_EXT_BACKEND"
 
 # Plain calls ----------------------------------------------------------------------------------------------------------
 
-_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
@@ -47,7 +47,7 @@ def is_plain(*tensors: Tensor | None) -> bool:
         for tensor in tensors:
             if tensor is None:
                 continue
-            if type(tensor) not in _PLAIN_TYPES or (tensor.data_ptr() == 0 and tensor.numel() > 0):
+            if type(tensor) not in PLAIN_TYPES or (tensor.data_ptr() == 0 and tensor.numel() > 0):
                 return False
     except RuntimeError:  # a tensor without storage
         return False

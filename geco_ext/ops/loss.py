@@ -90,7 +90,8 @@ def image_step(
     Between the checks and a kernel, Python costs more than the kernel where images are small. None where something is
     not usual: nothing has moved then, and the call has to take :func:`lagrangian`.
     """
-    if type(x_hat) not in _PLAIN_TYPES or type(x) not in _PLAIN_TYPES or type(kl) not in _PLAIN_TYPES:
+    plain = dispatch.PLAIN_TYPES
+    if type(x_hat) not in plain or type(x) not in plain or type(kl) not in plain:
         return None
     if dispatch.is_watched() or forward_ad._current_level >= 0:
         return None
@@ -102,9 +103,6 @@ def image_step(
     if kl_gradient is None and image_gradient is None:
         return loss
     return _TakenStep.apply(step, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
-
-
-_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def refuse_forward_mode(*tensors: Tensor | None) -> None:

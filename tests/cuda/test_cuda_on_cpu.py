@@ -35,6 +35,7 @@ THREAD = ["-fsanitize=thread", "-g1"]
 ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"]  # alignment among what is undefined
 
 PROPERTIES = [
+    "tests/test_absolute_error.py",
     "tests/test_backends.py",
     "tests/test_autograd.py",
     "tests/test_image_step.py",
