@@ -29,6 +29,9 @@ class Step:
         self.weights = [torch.ones_like(output) for output in self.outputs]
 
     def forward(self):
+        # Outputs keep the graph behind them, and that the nodes of the inputs with the stream they were made on: a
+        # backward pass on another stream makes that one wait, which a capture refuses.
+        self.outputs = None
         self.outputs = self.function(*self.inputs)
 
     def backward(self):
