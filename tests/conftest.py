@@ -81,7 +81,7 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logfinish(nodeid):
-    """After an illegal address a process gets no answer from its GPU any more: another worker takes over."""
+    """After an illegal address, or a capture that failed, another worker takes over."""
     if IS_WORKER:
         faulthandler.cancel_dump_traceback_later()
         if _is_lost():
@@ -89,13 +89,19 @@ def pytest_runtest_logfinish(nodeid):
 
 
 def _is_lost():
+    """Whether other tests would not find the process as they expect it.
+
+    After an illegal address it gets no answer from its GPU any more. And where ``torch.cuda.graph`` cannot end its
+    capture, PyTorch leaves the thread on the capture's stream and its allocator believing in the capture: captures
+    that ought to fail succeed then, and ``empty_cache`` returns nothing.
+    """
     if not torch.cuda.is_initialized():
         return False
     try:
         torch.cuda.synchronize()
+        return torch.cuda.current_stream() != torch.cuda.default_stream()
     except RuntimeError:
         return True
-    return False
 
 
 @pytest.fixture(params=backend_parameters())

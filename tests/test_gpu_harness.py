@@ -128,7 +128,7 @@ def test_a_process_that_takes_too_long_is_stopped_with_all_it_started(tmp_path, 
 
 
 def test_a_worker_whose_gpu_is_lost_is_replaced(tmp_path):
-    """An illegal address costs the tests of its process; here that is the one test."""
+    """An illegal address costs the tests of its process, so does a failed capture; here that is the one test."""
     (tmp_path / "test_crash.py").write_text(
         "import os, time, torch\n"
         "def test_a_crash():\n"
@@ -137,7 +137,10 @@ def test_a_worker_whose_gpu_is_lost_is_replaced(tmp_path):
         "    torch.cuda.synchronize()\n"
         "def test_b_of_another_process(): torch.cuda.synchronize()\n"
         "def test_c_that_does_not_end(): time.sleep(600)\n"
-        "def test_d_of_a_third(): pass\n"
+        "def test_d_whose_capture_fails():\n"
+        "    torch.cuda.current_stream = lambda: 'of the capture'\n"
+        "    raise RuntimeError\n"
+        "def test_e_of_a_fourth(): assert torch.cuda.current_stream() == torch.cuda.default_stream()\n"
     )
     rows = tmp_path / "rows.tsv"
     settings = {"GECO_EXT_TEST_ROWS": str(rows), "GECO_EXT_TEST_GROUP": "g", "GECO_EXT_TEST_LONGEST": "2"}
@@ -152,11 +155,12 @@ def test_a_worker_whose_gpu_is_lost_is_replaced(tmp_path):
     found = [line.split("\t") for line in rows.read_text().splitlines()]
     outcomes = {row[3].split("::")[-1]: row[1] for row in found}
     assert outcomes == {
-        "4": "collected",
+        "5": "collected",
         "test_a_crash": "failed",
         "test_b_of_another_process": "passed",
         "test_c_that_does_not_end": "failed",
-        "test_d_of_a_third": "passed",
+        "test_d_whose_capture_fails": "failed",
+        "test_e_of_a_fourth": "passed",
     }
     assert any("illegal memory access" in row[4] for row in found)
 

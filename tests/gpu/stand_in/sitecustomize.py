@@ -68,7 +68,8 @@ def _streams_and_graphs(torch):
             return max((other.at - self.at) * 1e3, 1e-3)
 
     torch.cuda.Stream, torch.cuda.Event = Stream, Event
-    torch.cuda.current_stream = lambda device=None: Stream()
+    default = Stream()
+    torch.cuda.current_stream = torch.cuda.default_stream = lambda device=None: default
     torch.cuda.stream = torch.cuda.device = lambda given: contextlib.nullcontext()
 
 
