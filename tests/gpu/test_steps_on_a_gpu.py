@@ -161,8 +161,8 @@ def test_memory_of_a_step_is_one_gradient(kind, backend, device):
 
 
 @contextlib.contextmanager
-def little_memory(device, headroom, monkeypatch):
-    """Allocations beyond so many bytes fail."""
+def little_memory(device, headroom, size, monkeypatch):
+    """Allocations beyond so many bytes fail; at once where they take ``size`` and more than the headroom."""
     if device.type != "cuda":
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -174,15 +174,26 @@ def little_memory(device, headroom, monkeypatch):
     torch.cuda.empty_cache()
     index = torch.cuda.current_device() if device.index is None else device.index  # a fraction is set by index alone
     total = torch.cuda.get_device_properties(index).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(index) + headroom) / total, index)
+
+    def limit(more):
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(index) + more) / total, index)
+
+    held = []
     try:
+        # The limit is one of segments, and those of earlier tests that hold a tensor still are not given back: what is
+        # free in them has to be taken first.
+        limit(0)
+        with contextlib.suppress(torch.OutOfMemoryError):
+            for _ in range((torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)) // size):
+                held.append(torch.empty(size, dtype=torch.uint8, device=device))
+        limit(headroom)
         yield
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
 @pytest.mark.parametrize("headroom", [8 << 20, 60 << 20], ids=["no gradient", "little else"])
-def test_out_of_memory_leaves_the_state_as_it_is(kind, device, monkeypatch, headroom):
+def test_out_of_memory_leaves_the_state_as_it_is(kind, backend, device, monkeypatch, headroom):
     """The second headroom holds a gradient buffer: the kernels need no more, plain PyTorch does."""
     shape = (16, 3, 512, 512) if device.type == "cuda" else (2, 3, 12, 11)
     criterion, x_hat, x, kl = leaves(kind, device, shape)
@@ -190,14 +201,17 @@ def test_out_of_memory_leaves_the_state_as_it_is(kind, device, monkeypatch, head
     x_hat.grad = kl.grad = None
     before = criterion._block.clone()
     steps = int(criterion.steps)
-    with little_memory(device, headroom, monkeypatch):
+    with little_memory(device, headroom, x.nbytes, monkeypatch):
         try:
             criterion(x_hat, x, kl)
         except (torch.OutOfMemoryError, MemoryError):
             failed = True
         else:
             failed = False
-    assert failed or headroom > x.nbytes
+    if device.type != "cuda" or headroom < x.nbytes:
+        assert failed
+    elif backend in ("cuda", "triton"):
+        assert not failed
     if failed:
         assert_same([criterion._block], [before])
     criterion(x_hat, x, kl).backward()
