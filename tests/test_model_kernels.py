@@ -51,10 +51,12 @@ def test_half_types_round_once(backend, device, kernel):
     halves = KERNELS[kernel][0](*inputs)
     floats = KERNELS[kernel][0](*[tensor.float() for tensor in inputs])
     for half, value in zip(halves, floats, strict=True):
-        # The last bit of float32 may decide a tie.
-        wrong = half != value.to(half.dtype)
-        assert wrong.float().mean() < 0.02
-        assert_close([half], [value.cpu()], torch.bfloat16 if half.dtype == torch.bfloat16 else torch.float32)
+        if half.dtype == torch.bfloat16:
+            # The last bit of float32 may decide a tie.
+            wrong = half != value.to(half.dtype)
+            assert wrong.float().mean() < 0.02
+        # Sums are float32 either way, of the same numbers. Their last bit depends on how many a vector holds.
+        assert_close([half], [value.cpu()], half.dtype)
 
 
 LAYOUTS = {
