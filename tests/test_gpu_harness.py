@@ -178,6 +178,28 @@ def test_what_is_left_out_is_counted(tmp_path, monkeypatch, capsys):
     assert "6 of 9 tests of group a (the time was up)" in (tmp_path / "left-out.txt").read_text()
 
 
+def test_a_group_without_time_for_any_test_fails_the_stage(tmp_path, monkeypatch, capsys):
+    """Nothing failed, but nothing was tried either. Groups that lack a tool or a second GPU are no failure."""
+    monkeypatch.setenv("GPU_RESULTS", str(tmp_path))
+    left_out = "left out\t0.0\tt\tleft out: the time was up\n"
+    outcomes = {}
+
+    def start(session, group, seconds):
+        with (tmp_path / "test.tsv").open("a") as rows:
+            rows.writelines(f"{group.name}\t{line}" for line in ["collected\t\t3\t\n", *outcomes[group.name]])
+        return SimpleNamespace(name=group.name, lines=["done"], was_stopped=False, wait=lambda: 0)
+
+    monkeypatch.setattr(groups, "_start", start)
+    for tried in (True, False):
+        outcomes |= {group.name: ["passed\t0.1\tt\t\n", left_out] for group in (*groups.BESIDE, groups.LARGE)}
+        outcomes["sanitizers"] = ["skipped\t0.0\tt\tno compute-sanitizer\n"]
+        outcomes["first"] = ["skipped\t0.0\tt\tno two GPUs\n", left_out, *(["passed\t0.1\tt\t\n"] if tried else [])]
+        with Session("test") as session:
+            assert groups.run(session) is tried
+            assert session.left_out_some
+        assert ("there was no time for any test of first\n" in capsys.readouterr().out) is not tried
+
+
 @pytest.fixture
 def conftest(request):
     """The one of this folder; those of other folders have the same name."""

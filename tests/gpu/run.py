@@ -27,7 +27,9 @@ def main() -> int:
             session.leave_out(f"all of gpu-{stage}", "the build failed")
             return 1
         passed = STAGES[stage](session)
-        session.say(f"gpu-{stage}: {'passed' if built and passed else 'FAILED'}; results in {session.folder}")
+        verdict = "passed" if built and passed else "FAILED"
+        verdict += ", with some left out" if session.left_out_some else ""
+        session.say(f"gpu-{stage}: {verdict}; results in {session.folder}")
         return 0 if built and passed else 1
 
 

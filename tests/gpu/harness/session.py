@@ -27,6 +27,7 @@ class Session:
         self._started = time.monotonic()
         self._end = self._started + float(os.environ.get("GPU_SECONDS") or SECONDS)
         self._log = (self.folder / f"{stage}.log").open("w")
+        self.left_out_some = False
         self._left_out = self.folder / "left-out.txt"
         self._forget_what_was_left_out()
         self._lock = threading.Lock()
@@ -60,6 +61,7 @@ class Session:
 
     def leave_out(self, what: str, why: str) -> None:
         """Say that something was not run, also in ``left-out.txt``."""
+        self.left_out_some = True
         self.say(f"left out: {what} ({why})")
         with self._left_out.open("a") as file:
             file.write(f"gpu-{self.stage}: {what} ({why})\n")
