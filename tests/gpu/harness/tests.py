@@ -80,7 +80,8 @@ def _is_untried(outcomes: dict[str, int]) -> bool:
 def _start(session: Session, group: Group, seconds: float) -> Process:
     """All of a group that begins within its seconds, less what a last test needs."""
     choice = " and ".join(f"({part})" for part in (group.choice, session.only) if part)
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "harness.rows", "-m", group.marks]
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "harness.rows"]
+    arguments += ["-m", group.marks]
     arguments += [f"--junitxml={session.folder / f'test-{group.name}.xml'}", "-n", str(_processes(group))]
     arguments += ["--max-worker-restart", "40", "--maxschedchunk", "1", *(["-k", choice] if choice else [])]
     environment = {
