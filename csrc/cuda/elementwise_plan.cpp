@@ -120,10 +120,11 @@ void plan_elements(const Input& input, Item& item) {
 }
 
 void plan_round(Item& item, std::int64_t wanted) {
-  const std::int64_t p = size_of(item.type_of_prediction()), t = size_of(item.type_of_target());
   if (item.vectorised_elements > 0) {
-    item.vectors = static_cast<std::int8_t>(std::clamp<std::int64_t>(wanted, 1, unroll_of(p, t)));
+    const int most = unrolled_vectors(size_of(item.type_of_prediction()), item.outer_dimensions > 0);
+    item.vectors = static_cast<std::int8_t>(std::clamp<std::int64_t>(wanted, 1, most));
   } else {
+    const std::int64_t p = size_of(item.type_of_prediction()), t = size_of(item.type_of_target());
     const std::int64_t elements = std::clamp<std::int64_t>(wanted, 1, elements_of_thread(std::max(p, t)));
     unroll_box(item, logarithm(elements + 1) - 1);  // rounded down
   }

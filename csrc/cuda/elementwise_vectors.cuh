@@ -21,7 +21,7 @@ template <class Measures, class P, class T, bool several_loops>
 __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
                                                                  const Shared& shared) {
   using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
-  constexpr int kWidth = width_of(sizeof(P)), kUnroll = unroll_of(sizeof(P), sizeof(T));
+  constexpr int kWidth = width_of(sizeof(P)), kUnroll = unrolled_vectors(sizeof(P), several_loops);
   const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction + item.head;
   const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target + item.head;
   Compute* gradients = static_cast<Compute*>(item.gradient);
@@ -48,7 +48,7 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
       if (v >= end) continue;
       const unsigned loop = loop_of(v);
       prediction[k] = load<P, kWidth>(predictions + v * kWidth + loop * gap.prediction);
-      target[k] = load_last<T, kWidth>(targets + v * kWidth + loop * gap.target);
+      target[k] = load<T, kWidth>(targets + v * kWidth + loop * gap.target);
     }
     if (!knows_coefficient) {
       __syncthreads();

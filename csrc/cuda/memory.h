@@ -64,11 +64,52 @@ __device__ __forceinline__ Vector<T, n> load(const T* from) {
   return bit_cast<Vector<T, n>>(__ldg(reinterpret_cast<const Words<T, n>*>(from)));
 }
 
-// Read for the last time: first to leave the caches.
+// Of memory that the kernel writes, too.
 template <class T, int n>
-__device__ __forceinline__ Vector<T, n> load_last(const T* from) {
+__device__ __forceinline__ Vector<T, n> load_coherent(const T* from) {
   GECO_LOADED(sizeof(T) * n);
-  return bit_cast<Vector<T, n>>(__ldcs(reinterpret_cast<const Words<T, n>*>(from)));
+  return bit_cast<Vector<T, n>>(*reinterpret_cast<const Words<T, n>*>(from));
+}
+
+// Whether what is loaded will be loaded again while the kernel runs. The L2 cache lets go last of what will be, and
+// first of what will not: pixels of a window are loaded twice, with all that the other warps load in between, which is
+// almost as much as the cache holds.
+enum class Reuse { kUnsaid, kSoon, kNever };
+
+template <Reuse reuse, class T, int n>
+__device__ __forceinline__ Vector<T, n> load(const T* from) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (reuse == Reuse::kUnsaid) return load<T, n>(from);
+  std::uint64_t policy;
+  if constexpr (reuse == Reuse::kSoon) {
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  } else {
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  }
+  Words<T, n> words;
+  if constexpr (sizeof words == 16) {
+    asm("ld.global.nc.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+        : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+        : "l"(from), "l"(policy));
+  } else if constexpr (sizeof words == 8) {
+    asm("ld.global.nc.L2::cache_hint.v2.u32 {%0, %1}, [%2], %3;"
+        : "=r"(words.x), "=r"(words.y)
+        : "l"(from), "l"(policy));
+  } else {
+    static_assert(sizeof words == 4);
+    asm("ld.global.nc.L2::cache_hint.u32 %0, [%1], %2;" : "=r"(words) : "l"(from), "l"(policy));
+  }
+  return bit_cast<Vector<T, n>>(words);
+#else
+  return load<T, n>(from);
+#endif
+}
+
+// Asks for a line of memory that will be loaded a while later.
+__device__ __forceinline__ void fetch_to_l2([[maybe_unused]] const void* address) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#endif
 }
 
 // `stream`: larger than the caches can keep until it is read.

@@ -76,16 +76,18 @@ struct Window {
 };
 
 // How the images are cut into columns of strips, each marched down by one warp (window_march.cuh), and what a block
-// keeps. Columns of strips lie end to end in a line of rows, and a warp takes so many rows of the line at a time.
+// keeps. The images lie end to end in a line of rows, for each of their columns of strips, and a warp takes so many
+// rows of one line at a time. All lines are cut at the same rows: warps that follow one another take neighbouring
+// columns and load what these share, and what lies next to each other in memory, at the same time.
 struct Strips {
   WindowKernel kernel;
-  std::int64_t length;  // of the line, in rows
+  std::int64_t length;  // of a line, in rows
   int lanes, beside;    // of a warp that see an image, and how many images lie side by side in a warp
   int step;             // columns from one strip to the next
   int halo;             // columns of a strip, but the first, before those it owns
   int across;           // columns of strips in an image
-  int line;             // rows of a column of strips in the line: those of the image, or a few more
-  int rows;             // of the line, that a warp takes
+  int line;             // rows of an image in a line: those it has, or a few more
+  int rows;             // of a line, that a warp takes
   int warps;            // of a block, that take strips
   int ring_numbers;     // that a lane keeps of rows, of all its windows
   int ring_lanes;       // lanes that rings have room for

@@ -15,14 +15,23 @@
 
 namespace geco::cuda {
 
+// Whether a kernel tells caches what it loads again, and when: others have no registers left for that, and gained
+// nothing.
+GECO_HD constexpr bool tells_caches(int channels, int size) { return channels > 1 && size != 11; }
+
+// What there is beside a squared error: one correlation, as most calls have it, or any windowed constraints and
+// measures. The loop of the first has half the code, which instruction caches hold.
+enum class Constrained { kCorrelation, kAny };
+
 // The windows of one size: of the plan those from `first` to `end`, which share their statistics.
-template <class Images, int size, int channels, int columns>
+template <class Images, int size, int channels, int columns, Constrained constrained>
 class MarchOfSize {
   using Real = typename Images::Real;
   using Row = Windows<Moments<Real>, columns>;
   using CoefficientRow = Windows<PatchCoefficients<Real>, columns>;
   using Loaded = LoadedRow<Images, columns, channels>;
-  static constexpr bool kDownFirst = goes_down_first(channels);
+  static constexpr bool kDownFirst = goes_down_first(channels), kTellsCaches = tells_caches(channels, size);
+  static constexpr Reuse kAgain = kTellsCaches ? Reuse::kSoon : Reuse::kUnsaid;
   using MomentsInRing = std::conditional_t<kDownFirst, ReferredMoments<Real>, Moments<Real>>;
   using SingleRow = std::conditional_t<kDownFirst, PixelRow<Real, columns>, Row>;
   static constexpr int kNumbersOfMoment = kDownFirst ? 1 : size * channels;
@@ -37,10 +46,9 @@ class MarchOfSize {
                 CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kOfLane * kWarpSize);
 
   __device__ __forceinline__ MarchOfSize(const Plan& plan, const Strip& strip, const Planes& planes, int first, int end,
-                                         const WindowShared<Real>& shared, Real* rings)
+                                         Real* rings)
       : first_(first),
         end_(end),
-        one_correlation_(first + 1 == end && shared.rules[first].kind == ConstraintKind::kPatchCorrelation),
         starts_(starts_of_patches<columns>(strip, size, plan.windows[first].stride)),
         first_row_(max(strip.first_row - size + 1, 0)),
         start_rows_(first_row_, plan.windows[first].stride),
@@ -48,7 +56,7 @@ class MarchOfSize {
         coefficient_ring_{rings + kMomentNumbersOfRing} {
     moments_.begin(Reference<Real>{0, 0});
     coefficients_.begin(Reference<Real>{0, 0});
-    upper_.load(planes, first_row_ / 2 * 2);
+    upper_.template load<kAgain>(planes, first_row_ / 2 * 2);
   }
 
   // Takes the two rows in which patches that begin in rows `top` and top + 1 end; the first of them is even. Returns
@@ -89,23 +97,28 @@ class MarchOfSize {
     // Loads of a row come after the first use of the one before: a wait for one would be a wait for both.
     if constexpr (kDownFirst) {
       Loaded lower, top;
-      top.load(planes, max(MomentsDown::top_of(pair), 0));
-      lower.load(planes, min(2 * pair + 1, last));
+      top.template load<kAgain>(planes, max(MomentsDown::top_of(pair), 0));
+      lower.template load<kAgain>(planes, min(2 * pair + 1, last));
       const SingleRow upper_pixels = pixel_row(upper_.pixels(planes));
-      upper_.load(planes, min(2 * pair + 2, last));
+      upper_.template load<kAgain>(planes, min(2 * pair + 2, last));
       Windows<MomentsInRing, columns> down[2];
       moments_.push(moment_ring_, pair, pixel_row(top.pixels(planes)), upper_pixels, pixel_row(lower.pixels(planes)),
                     down);
 #pragma unroll
       for (int i = 0; i < 2; ++i) rows[i] = along_row<size, size>(moments_of_row(down[i]));
     } else {
+      // The rows that the next pair loads: registers have no room for them.
+      if constexpr (kTellsCaches) {
+        Loaded::fetch(planes, min(2 * pair + 3, last));
+        Loaded::fetch(planes, min(2 * pair + 4, last));
+      }
       const auto moments = moments_of_row(upper_.pixels(planes));
       Loaded lower;
-      lower.load(planes, min(2 * pair + 1, last));
+      lower.template load<kAgain>(planes, min(2 * pair + 1, last));
       Row along[2];
       along[0] = along_row<size, channels>(moments);
       const auto moments_of_lower = moments_of_row(lower.pixels(planes));
-      upper_.load(planes, min(2 * pair + 2, last));
+      upper_.template load<kAgain>(planes, min(2 * pair + 2, last));
       along[1] = along_row<size, channels>(moments_of_lower);
       moments_.push(moment_ring_, pair, along[0], along[1], rows);
     }
@@ -121,7 +134,7 @@ class MarchOfSize {
       starts[i] = begins ? starts_ : 0;
       counted[i] = top + i >= strip.first_row && top + i < strip.end_row ? starts[i] & strip.owned : 0;
     }
-    if (one_correlation_) {
+    if constexpr (constrained == Constrained::kCorrelation) {
       Real sum = 0;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -146,7 +159,6 @@ class MarchOfSize {
   }
 
   int first_, end_;
-  bool one_correlation_;
   unsigned starts_;
   int first_row_;  // of the first patches
   StartRows start_rows_;
@@ -158,7 +170,7 @@ class MarchOfSize {
 };
 
 // The gradient of one row, its squared errors and other measures, where windows sum up to `box`.
-template <class Images, class Real, int columns, int channels>
+template <class Images, Constrained constrained, class Real, int columns, int channels>
 __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, const Planes& planes, int row,
                                           const Pixels<Real, columns, channels>& pixels,
                                           const Windows<PatchCoefficients<Real>, columns>& box,
@@ -176,7 +188,7 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, 
                        difference * coefficients[c];
     }
   }
-  if (shared.others > 0) {
+  if (constrained == Constrained::kAny && shared.others > 0) {
 #pragma unroll
     for (int c = 0; c < channels; ++c) {
       add_other_measures(plan, item, shared, c, strip.owned, pixels.hat[c], pixels.x[c], gradient[c]);
@@ -201,33 +213,30 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, 
 template <class Images, int channels, int columns, int size, int smaller>
 struct FixedMarch {
   static constexpr int kColumns = columns;
+  static constexpr Reuse kLast = tells_caches(channels, size) ? Reuse::kNever : Reuse::kUnsaid;
   using ImageTypesOfMarch = Images;
   using Real = typename Images::Real;
   using Coefficients = Windows<PatchCoefficients<Real>, columns>;
-  using Larger = MarchOfSize<Images, size, channels, columns>;
+  template <Constrained constrained>
+  using Larger = MarchOfSize<Images, size, channels, columns, constrained>;
 
   static __device__ __forceinline__ void march(const Plan& plan, const Item& item, const Strip& strip,
                                                const WindowShared<Real>& shared) {
-    const Planes planes = planes_of<Images, columns>(item, strip);
-    const Rows rows(strip, shared);
     if constexpr (smaller == 0) {
-      Larger windows(plan, strip, planes, 0, plan.window_count, shared, shared.rings);
-#pragma unroll 1
-      for (int top = rows.first; top < strip.end_row; top += 2) {
-        Coefficients boxes[2];
-        windows.measure(strip, planes, shared, top, boxes);
-        if (!windows.begun(top)) continue;
-        const auto loaded = rows.load(strip, planes, top);
-        windows.spread(top, boxes);
-        rows.write(plan, item, strip, planes, shared, top, loaded, boxes);
-      }
+      const bool correlation =
+          plan.window_count == 1 && shared.rules[0].kind == ConstraintKind::kPatchCorrelation && shared.others == 0;
+      if (correlation) return march_one_size<Constrained::kCorrelation>(plan, item, strip, shared);
+      march_one_size<Constrained::kAny>(plan, item, strip, shared);
     } else {
+      const Planes planes = planes_of<Images, columns>(item, strip);
+      const Rows rows(strip, shared);
       static_assert(size % 2 == 0 && smaller % 2 == 0);
       int count = 1;  // windows of the smaller size come first
       while (plan.windows[count].size == smaller) ++count;
-      MarchOfSize<Images, smaller, channels, columns> few(plan, strip, planes, 0, count, shared,
-                                                          shared.rings + Larger::kNumbersOfRings);
-      Larger many(plan, strip, planes, count, plan.window_count, shared, shared.rings);
+      using Many = Larger<Constrained::kAny>;
+      MarchOfSize<Images, smaller, channels, columns, Constrained::kAny> few(plan, strip, planes, 0, count,
+                                                                             shared.rings + Many::kNumbersOfRings);
+      Many many(plan, strip, planes, count, plan.window_count, shared.rings);
 #pragma unroll 1
       for (int top = rows.first; top < strip.end_row; top += 2) {
         Coefficients boxes[2], more[2];
@@ -238,12 +247,29 @@ struct FixedMarch {
         many.spread(top, boxes);
         if (few.begun(top)) few.spread(top, more);
         for (int i = 0; i < 2; ++i) boxes[i] = joined(boxes[i], more[i], MergeWeights<Real>{});
-        rows.write(plan, item, strip, planes, shared, top, loaded, boxes);
+        rows.template write<Constrained::kAny>(plan, item, strip, planes, shared, top, loaded, boxes);
       }
     }
   }
 
  private:
+  template <Constrained constrained>
+  static __device__ __forceinline__ void march_one_size(const Plan& plan, const Item& item, const Strip& strip,
+                                                        const WindowShared<Real>& shared) {
+    const Planes planes = planes_of<Images, columns>(item, strip);
+    const Rows rows(strip, shared);
+    Larger<constrained> windows(plan, strip, planes, 0, plan.window_count, shared.rings);
+#pragma unroll 1
+    for (int top = rows.first; top < strip.end_row; top += 2) {
+      Coefficients boxes[2];
+      windows.measure(strip, planes, shared, top, boxes);
+      if (!windows.begun(top)) continue;
+      const auto loaded = rows.load(strip, planes, top);
+      windows.spread(top, boxes);
+      rows.template write<constrained>(plan, item, strip, planes, shared, top, loaded, boxes);
+    }
+  }
+
   struct LoadedPair {
     LoadedRow<Images, columns, channels> of[2];
   };
@@ -266,10 +292,13 @@ struct FixedMarch {
     __device__ __forceinline__ LoadedPair load(const Strip& strip, const Planes& planes, int top) const {
       LoadedPair loaded;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) loaded.of[i].load(planes, min(max(top + i, strip.first_row), strip.end_row - 1));
+      for (int i = 0; i < 2; ++i) {
+        loaded.of[i].template load<kLast>(planes, min(max(top + i, strip.first_row), strip.end_row - 1));
+      }
       return loaded;
     }
 
+    template <Constrained constrained>
     __device__ __forceinline__ void write(const Plan& plan, const Item& item, const Strip& strip, const Planes& planes,
                                           const WindowShared<Real>& shared, int top, const LoadedPair& loaded,
                                           const Coefficients (&boxes)[2]) const {
@@ -278,8 +307,8 @@ struct FixedMarch {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (top + i < strip.first_row || top + i >= strip.end_row) continue;
-        write_row<Images>(item, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i], coefficients, squares,
-                          plan, shared);
+        write_row<Images, constrained>(item, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i],
+                                       coefficients, squares, plan, shared);
       }
       double* const sums = shared.sums + plan.window_count * kWarpSize;
       if (shared.squared_errors == 1) {
@@ -295,7 +324,7 @@ struct FixedMarch {
   };
 };
 
-// A block's share of the line of strips.
+// A block's share of the lines of strips.
 template <class March>
 __device__ __forceinline__ void windows(const Plan& plan, const Share& share, Shared& block) {
   const Item& item = plan.items[0];
@@ -305,9 +334,11 @@ __device__ __forceinline__ void windows(const Plan& plan, const Share& share, Sh
   if (warp() < strips.warps) {
     for (int s = 0; s < strips.sums; ++s) shared.sums[s * kWarpSize] = 0;
     for (std::int64_t i = share.index * strips.warps + warp(); i < item.elements; i += item.blocks * strips.warps) {
+      const std::int64_t part = i / strips.across;
+      const int across = static_cast<int>(i - part * strips.across);
       int rows = strips.rows;
-      for (std::int64_t at = i * strips.rows; rows > 0 && at < strips.length;) {
-        const LinePosition position = position_in_line(strips, at);
+      for (std::int64_t at = part * strips.rows; rows > 0 && at < strips.length;) {
+        const LinePosition position = position_in_line(strips, across, at);
         const int height = static_cast<int>(item.outer[1].size), taken = min(rows, strips.line - position.row);
         if (position.row < height) {
           const int end = min(position.row + taken, height);

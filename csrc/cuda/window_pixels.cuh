@@ -56,10 +56,11 @@ template <class Images, int columns, int channels>
 struct LoadedImage {
   Vector<float, columns> vectors[channels];
 
+  template <Reuse reuse>
   __device__ __forceinline__ void load(const Plane& plane, int row) {
 #pragma unroll
     for (int v = 0; v < channels; ++v) {
-      vectors[v] = cuda::load<float, columns>(reinterpret_cast<const float*>(plane.at(row, v)));
+      vectors[v] = cuda::load<reuse, float, columns>(reinterpret_cast<const float*>(plane.at(row, v)));
     }
   }
 
@@ -77,17 +78,18 @@ template <int columns, int channels>
 struct LoadedImage<FloatImages, columns, channels> {
   Vector<float, columns> vectors[channels];
 
+  template <Reuse reuse>
   __device__ __forceinline__ void load(const Plane& plane, int row) {
     if (plane.type == DataType::kFloat32) {
 #pragma unroll
       for (int v = 0; v < channels; ++v) {
-        vectors[v] = cuda::load<float, columns>(reinterpret_cast<const float*>(plane.at(row, v)));
+        vectors[v] = cuda::load<reuse, float, columns>(reinterpret_cast<const float*>(plane.at(row, v)));
       }
       return;
     }
 #pragma unroll
     for (int v = 0; v < channels; ++v) {
-      const auto half = cuda::load<float, columns / 2>(reinterpret_cast<const float*>(plane.at(row, v)));
+      const auto half = cuda::load<reuse, float, columns / 2>(reinterpret_cast<const float*>(plane.at(row, v)));
 #pragma unroll
       for (int j = 0; j < columns; ++j) vectors[v].values[j] = j < columns / 2 ? half.values[j] : 0.0f;
     }
@@ -126,9 +128,21 @@ struct LoadedRow {
   using Real = typename Images::Real;
   LoadedImage<Images, columns, channels> hat, x;
 
+  template <Reuse reuse>
   __device__ __forceinline__ void load(const Planes& planes, int row) {
-    x.load(planes.x, row);
-    hat.load(planes.hat, row);
+    x.template load<reuse>(planes.x, row);
+    hat.template load<reuse>(planes.hat, row);
+  }
+
+  // Asks for a row to be loaded in a while: a lane for each line of 128 bytes, and the last one.
+  static __device__ __forceinline__ void fetch(const Planes& planes, int row) {
+    constexpr int kLanesOfLine = Images::interleaved ? 2 : 8, kVectors = Images::interleaved ? 1 : channels;
+    if (lane() % kLanesOfLine != 0 && lane() != kWarpSize - 1) return;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      fetch_to_l2(planes.x.at(row, v));
+      fetch_to_l2(planes.hat.at(row, v));
+    }
   }
 
   __device__ __forceinline__ Pixels<Real, columns, channels> pixels(const Planes& planes) const {

@@ -19,15 +19,17 @@ struct Strip {
   unsigned owned;          // a bit for each of the lane's columns
 };
 
-// Where rows of the line (plan.h, Strips) belong to.
+// Where rows of a line (plan.h, Strips) belong to: which column of strips, which of the images (or those beside each
+// other) that lie end to end, and the row of these.
 struct LinePosition {
-  std::int64_t column_of_strips;
+  int across;
+  std::int64_t image;
   int row;
 };
 
-__device__ __forceinline__ LinePosition position_in_line(const Strips& strips, std::int64_t at) {
-  const std::int64_t column = at / strips.line;
-  return {column, static_cast<int>(at - column * strips.line)};
+__device__ __forceinline__ LinePosition position_in_line(const Strips& strips, int across, std::int64_t at) {
+  const std::int64_t image = at / strips.line;
+  return {across, image, static_cast<int>(at - image * strips.line)};
 }
 
 template <int columns>
@@ -35,8 +37,8 @@ __device__ __forceinline__ Strip strip_of(const Plan& plan, const Item& item, in
                                           int end_row) {
   const Strips& strips = plan.strips;
   const int width = static_cast<int>(item.inner.size);
-  const std::int64_t first_example = at.column_of_strips / strips.across * strips.beside;
-  const int across = static_cast<int>(at.column_of_strips % strips.across);
+  const std::int64_t first_example = at.image * strips.beside;
+  const int across = at.across;
   const int beside = lane() / strips.lanes;  // which of the images of a warp
   const bool exists = beside < strips.beside && first_example + beside < item.outer[0].size;
 

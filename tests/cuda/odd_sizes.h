@@ -278,7 +278,7 @@ inline void plans_beyond_32_bits() {
       const std::int64_t head = shift == 0 ? 0 : 3;
       expect(item.head == head && item.elements == elements, "all elements, after the head");
       expect(item.vectorised_elements == (elements - head) / 4 * 4, "all but the ends in vectors");
-      expect(item.stream == (shift == 0) && item.vectors == 4, "a gradient past the caches, all loads in flight");
+      expect(item.stream == (shift == 0) && item.vectors == 8, "a gradient past the caches, all loads in flight");
       expect(item.blocks > 0 && item.blocks <= 132 * 12, "four waves of blocks at most");
     }
     expect_tiles(sizes, nowhere(sizes, dense, dense, 0, 1, true));
