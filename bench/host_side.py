@@ -4,8 +4,14 @@ python bench/host_side.py                        # compiles the extension for it
 python bench/host_side.py --extension PATH       # one that is compiled already (--keep PATH)
 
 Tensors lie in host memory and a launch does nothing (tests/cuda/shim.h). In turns, in one process: a step on the path
-of all calls, the same as one call into the extension, and an autograd Function that does nothing, which is PyTorch's
-own share. What a GPU adds: the launches themselves, its allocator, and two questions for the current stream.
+of all calls, the same as one call into the extension, and two things that are PyTorch's own:
+
+- nothing: an autograd Function that computes nothing and returns no gradients;
+- plain: a module whose Function computes nothing either, but allocates what any fused loss has to return, the loss and
+  the gradients of both inputs, and hands them on, so that they become ``.grad``. It is PyTorch's share of a step:
+  `nothing` has no module, no allocations of gradients, and nothing for AccumulateGrad, which no loss can avoid.
+
+What a GPU adds: the launches themselves, its allocator, and two questions for the current stream.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         name = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
         use(arguments.extension or compiled(Path(folder), arguments.keep or Path(folder) / name))
-        print("microseconds, median (less those of a Function that does nothing)")
+        print("microseconds, median (beyond plain, beyond nothing)")
         for shape in SHAPES:
             for constraints in ("errors", "windows"):
                 for call in ("training", "evaluation", "no_grad"):
@@ -50,12 +56,14 @@ def main() -> None:
 def row(shape: tuple[int, ...], constraints: str, call: str, seconds: float) -> str:
     """One line of the table."""
     calls = {path: step(shape, constraints, call, path) for path in ("general", "one call")}
-    calls["nothing"] = nothing(shape, call)
+    calls |= {"nothing": nothing(shape, call), "plain": plain(shape, call)}
     times = in_turns(calls, seconds)
-    spent = {path: times[path] - times["nothing"] for path in ("general", "one call")}
-    shown = ", ".join(f"{path} {times[path]:.1f} ({own:.1f})" for path, own in spent.items())
+    shown = ", ".join(
+        f"{path} {times[path]:.1f} ({times[path] - times['plain']:.1f}, {times[path] - times['nothing']:.1f})"
+        for path in ("general", "one call")
+    )
     label = f"{'x'.join(map(str, shape))}, {constraints}, {call}"
-    return f"{label:<34} {shown}, ratio {spent['general'] / spent['one call']:.2f}"
+    return f"{label:<34} {shown}; plain {times['plain']:.1f}, nothing {times['nothing']:.1f}"
 
 
 def in_turns(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
@@ -107,6 +115,30 @@ def nothing(shape: tuple[int, ...], call: str) -> Callable[[], None]:
 
     x_hat, _, kl = arguments
     return lambda: run_through(lambda: Nothing.apply(x_hat, kl), arguments, call)
+
+
+def plain(shape: tuple[int, ...], call: str) -> Callable[[], None]:
+    """What PyTorch takes for a module whose Function allocates its loss and gradients, and hands those on."""
+    arguments = images(shape)
+
+    class Plain(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x_hat: torch.Tensor, kl: torch.Tensor) -> torch.Tensor:
+            if call != "no_grad":
+                ctx.gradients = torch.empty_like(x_hat), torch.empty_like(kl)
+            return kl.new_empty(())
+
+        @staticmethod
+        def backward(ctx: Any, *incoming: Any) -> Any:
+            gradients, ctx.gradients = ctx.gradients, None
+            return gradients
+
+    class Module(torch.nn.Module):
+        def forward(self, x_hat: torch.Tensor, x: torch.Tensor, kl: torch.Tensor) -> torch.Tensor:
+            return Plain.apply(x_hat, kl)
+
+    module = Module()
+    return lambda: run_through(lambda: module(*arguments), arguments, call)
 
 
 def run_through(make_loss: Callable[[], torch.Tensor], arguments: list[torch.Tensor], call: str) -> None:

@@ -35,6 +35,9 @@ class _Compared(NamedTuple):
     owners: tuple[int, ...]
 
 
+_HAS_DISTRIBUTED = torch.distributed.is_available()
+
+
 class GECOLoss(StateModule):
     r"""Minimise KL under constraints: ``loss = mean(kl) + sum_l lambda_l C_l`` (Algorithm 1 of "Taming VAEs").
 
@@ -88,6 +91,9 @@ class GECOLoss(StateModule):
         torch.Size([1])
     """
 
+    # Here too, for criteria that are unpickled.
+    _last_settings: tuple[Any, Any, Any, Any] = (None, None, None, None)
+
     def __init__(
         self,
         constraints: Iterable[Constraint],
@@ -136,18 +142,22 @@ class GECOLoss(StateModule):
 
     def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss; in training mode the state moves by one call."""
-        if torch.compiler.is_compiling() or self._buffers_are_views():
+        if torch.compiler.is_compiling():
             return self._loss(x_hat, x, kl, labels, self._block)
-        with self._block_of_buffers() as block:
-            return self._loss(x_hat, x, kl, labels, block)
-
-    def _loss(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None, block: Tensor) -> Tensor:
-        update = self._settings if self.training else None
-        group = self._group() if self.training else None
-        if self._takes_image_step and group is None:
-            loss = image_step(self._terms, update, x_hat, x, kl, block)
+        if not self._buffers_are_views():
+            with self._block_of_buffers() as block:
+                return self._loss(x_hat, x, kl, labels, block)
+        if self._takes_image_step and (not self.training or self._group() is None):
+            update = self._known_settings() if self.training else None
+            loss = image_step(self._terms, update, x_hat, x, kl, self._block)
             if loss is not None:
                 return loss
+        return self._loss(x_hat, x, kl, labels, self._block)
+
+    def _loss(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None, block: Tensor) -> Tensor:
+        """The path of all calls."""
+        update = self._settings if self.training else None
+        group = self._group() if self.training else None
         check_prediction(x_hat, x)
         check_kl(kl, x_hat.shape[0], x_hat.device)
         if block.device != x_hat.device:
@@ -160,6 +170,15 @@ class GECOLoss(StateModule):
         loss = lagrangian(predictions, targets, owners, kl, block, self._terms, batch, elements, update, group)
         # What a constraint returns may have another type than the images; the loss has theirs.
         return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
+
+    def _known_settings(self) -> UpdateSettings:
+        """:attr:`_settings`, made anew only where one of the attributes is another object than at the last call."""
+        settings: UpdateSettings
+        alpha, update, accumulation_steps, settings = self._last_settings
+        if alpha is not self.alpha or update is not self.update or accumulation_steps is not self.accumulation_steps:
+            settings = self._settings
+            self._last_settings = self.alpha, self.update, self.accumulation_steps, settings
+        return settings
 
     @property
     def _settings(self) -> UpdateSettings:
@@ -189,9 +208,7 @@ class GECOLoss(StateModule):
 
     def _group(self) -> Any:
         """The process group to add up over, or None."""
-        if self.process_group is False or not torch.distributed.is_available():
-            return None
-        if not torch.distributed.is_initialized():
+        if self.process_group is False or not _HAS_DISTRIBUTED or not torch.distributed.is_initialized():
             return None
         size = torch.distributed.get_world_size(self.process_group)
         if size < 1:

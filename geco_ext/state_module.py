@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geco_ext import state as state_block
+from geco_ext.backends.native import extension
 
 STATE_NAMES = (*state_block.PERSISTENT_ROWS, *state_block.COUNTERS)
 _rows_of = operator.itemgetter(*STATE_NAMES)
@@ -35,7 +36,7 @@ class StateModule(nn.Module):
 
     _block: Tensor
     _views: tuple[Tensor, ...]
-    _addresses: list[int] | None
+    _addresses: tuple[int, ...] | None
 
     def _attach(self) -> None:
         """Make the buffers views of the current block."""
@@ -54,11 +55,13 @@ class StateModule(nn.Module):
 
     def _buffers_are_views(self) -> bool:
         """Whether the block says what the buffers say. It does not after ``functional_call``, ``buffer.data = ...``."""
-        buffers = _rows_of(self._buffers)
         if self._addresses is None:
-            return all(map(operator.is_, buffers, self._views))
+            return all(map(operator.is_, _rows_of(self._buffers), self._views))
+        compiled, _ = extension()
+        if compiled is not None:  # the same in a tenth of the time
+            return compiled.lie_at(self._buffers, STATE_NAMES, self._addresses)  # type: ignore[no-any-return]
         try:
-            return list(map(Tensor.data_ptr, buffers)) == self._addresses
+            return tuple(map(Tensor.data_ptr, _rows_of(self._buffers))) == self._addresses
         except (RuntimeError, TypeError):  # a tensor without storage, None
             return False
 
@@ -175,8 +178,8 @@ class StateModule(nn.Module):
                 getattr(self, name).copy_(value)
 
 
-def _addresses(views: tuple[Tensor, ...]) -> list[int] | None:
+def _addresses(views: tuple[Tensor, ...]) -> tuple[int, ...] | None:
     """Where the views lie, or None where there is no memory: on the meta device, under FakeTensorMode."""
     if any(type(view) is not Tensor or view.is_meta for view in views):
         return None
-    return [view.data_ptr() for view in views]
+    return tuple(view.data_ptr() for view in views)

@@ -1,6 +1,8 @@
 """A call of the usual kind is one call into the extension: the same bits as on the path of all calls, and never where
 something is not usual."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from geco_ext import (
     StructuralSimilarity,
     backends,
 )
+from geco_ext.backends import native
 from geco_ext.ops import dispatch
 
 CONSTRAINTS = {
@@ -202,6 +205,107 @@ def test_a_backend_that_is_asked_for_serves(device, taken, monkeypatch):
     with geco_ext.use_backend("reference"):
         loss.backward()
     assert len(scaled) == 1
+
+
+def described_by_methods(monkeypatch):
+    """As with a PyTorch that has no DLPack table of C functions."""
+    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__", raising=False)
+    native.extension.cache_clear()
+    native.extension()  # hands PyTorch over once more
+
+
+@pytest.mark.parametrize("kind", ["errors", "windows"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tensors_that_are_asked_by_their_methods(device, taken, monkeypatch, kind, dtype):
+    arguments = images(device, dtype)
+    expected = outcome(GECOLoss(CONSTRAINTS[kind]()).to(device), arguments, 3)
+    with monkeypatch.context() as patched:
+        described_by_methods(patched)
+        got = outcome(GECOLoss(CONSTRAINTS[kind]()).to(device), arguments, 3)
+    native.extension.cache_clear()
+    native.extension()
+    assert len(taken) == 6
+    assert None not in taken
+    assert all(map(torch.equal, got, expected))
+
+
+def test_settings_that_change_between_calls(device, taken):
+    """They are kept from call to call, and made anew when an attribute is."""
+    x_hat, x, kl = arguments = images(device)
+    changes = [
+        {"alpha": 0.5},
+        {"update": geco_ext.MultiplierUpdate(lr=0.5, proportional=1.0)},
+        {"accumulation_steps": 2},
+        {"alpha": 0.9, "accumulation_steps": 1},
+    ]
+    kept, fresh = (GECOLoss(CONSTRAINTS["errors"]()).to(device) for _ in range(2))
+    kept(*arguments)
+    fresh(*arguments)
+    for number, change in enumerate(changes):
+        for name, value in change.items():
+            setattr(kept, name, value)
+            setattr(fresh, name, value)
+        fresh._last_settings = GECOLoss._last_settings
+        kept(x_hat, x * number, kl)
+        fresh(x_hat, x * number, kl)
+        assert kept._last_settings[3] == kept._settings
+        assert torch.equal(kept._block.nan_to_num(), fresh._block.nan_to_num())
+    copied = pickle.loads(pickle.dumps(kept))
+    copied.alpha = 0.1
+    copied(*arguments)
+    kept(*arguments)
+    assert copied._last_settings[3].alpha == 0.1
+    assert kept._last_settings[3].alpha == 0.9
+    assert not torch.equal(copied.moving_average, kept.moving_average)
+    assert None not in taken
+
+
+def test_a_tensor_that_has_outlived_a_transform(device, taken):
+    """A wrapper without storage, which only PyTorch's own way into a Function takes off."""
+    x_hat, x, kl = images(device)
+    escaped = []
+    torch.func.grad(lambda image: (escaped.append(image), image.sum())[1])(x_hat.detach())
+    loss = GECOLoss(CONSTRAINTS["errors"]()).to(device)(escaped[0], x, kl)
+    assert taken == [None]
+    assert torch.equal(loss, GECOLoss(CONSTRAINTS["errors"]()).to(device)(x_hat, x, kl))
+
+
+def test_inside_a_transform_nothing_moves(device, taken):
+    x_hat, x, kl = images(device)
+    loss_of = GECOLoss(CONSTRAINTS["errors"]()).to(device)
+    with pytest.raises(RuntimeError):
+        torch.func.grad(lambda image: loss_of(image, x, kl))(x_hat.detach())
+    assert taken == []
+    assert int(loss_of.steps) == 0
+
+
+class Image(torch.Tensor):
+    """A subclass of a user's."""
+
+
+@pytest.mark.parametrize(
+    "incoming",
+    [
+        lambda one: (2 * one).as_subclass(Image),
+        lambda one: torch.complex(one, -2 * one).conj().imag,
+        lambda one: torch._efficientzerotensor((), device=one.device),
+        lambda one: (2 * one).to(torch.float32),
+    ],
+    ids=["subclass", "negated", "zero", "plain"],
+)
+def test_any_incoming_gradient(device, incoming):
+    x_hat, x, kl = images(device)
+    found = []
+    for gradient in (incoming(torch.ones((), device=device)), incoming(torch.ones((), device=device)).clone()):
+        x_hat.grad = kl.grad = None
+        GECOLoss(CONSTRAINTS["errors"]()).to(device)(x_hat, x, kl).backward(gradient)
+        found.append((torch.Tensor(x_hat.grad), torch.Tensor(kl.grad)))
+    factor = float(incoming(torch.ones(())))
+    x_hat.grad = kl.grad = None
+    GECOLoss(CONSTRAINTS["errors"]()).to(device)(x_hat, x, kl).backward()
+    for image_gradient, kl_gradient in found:
+        assert torch.equal(image_gradient, factor * x_hat.grad)
+        assert torch.equal(kl_gradient, factor * kl.grad)
 
 
 def test_a_target_that_wants_a_gradient(device, taken):

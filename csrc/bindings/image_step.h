@@ -18,11 +18,9 @@ inline bool backend_is_asked_for() { return std::getenv("GECO_EXT_BACKEND") != n
 
 // A gradient as large as its tensor. Half types get float32, so that backward rounds once, after scaling.
 inline py::object new_gradient(py::handle tensor, const Tensor& described, Tensor& gradient) {
-  static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
+  static const DataType single = DataType::kFloat32;
   const bool rounds = described.type != DataType::kFloat32 && described.type != DataType::kFloat64;
-  PyObject* const arguments[] = {tensor.ptr(), torch().type(DataType::kFloat32).ptr()};
-  const py::object made = rounds ? owned(PyObject_Vectorcall(torch().empty_like.ptr(), arguments, 1, dtype_keyword))
-                                 : owned(PyObject_CallOneArg(torch().empty_like.ptr(), tensor.ptr()));
+  const py::object made = empty_like_plain(tensor, rounds ? &single : nullptr);
   if (is_contiguous(described)) {  // then so is what is made like it, and need not be asked
     gradient = described;
     gradient.data = address_of(made);
@@ -42,16 +40,35 @@ inline py::object new_loss(py::handle state, bool is_double) {
   return owned(PyObject_VectorcallMethod(new_empty, arguments, 2, dtype_keyword));
 }
 
-// Whether all of them are where the state is; and none of them a negated view (of a complex tensor), which has its sign
-// in a flag that an address does not show.
-inline bool are_plain_and_with(py::handle state, std::initializer_list<py::handle> tensors) {
+struct ToRead {
+  py::handle object;
+  Tensor* tensor;
+};
+
+// Describes tensors that can be read as they lie: of no subclass, with memory of their own where the state is, and not
+// negated. False where one is something else.
+inline bool read_beside(py::handle state, std::initializer_list<ToRead> wanted) {
   static PyObject* const device_name = PyUnicode_InternFromString("device");
-  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
-  const py::object device = owned(PyObject_GetAttr(state.ptr(), device_name));
-  for (py::handle tensor : tensors) {
-    const py::object here = owned(PyObject_GetAttr(tensor.ptr(), device_name));
-    if (PyObject_RichCompareBool(here.ptr(), device.ptr(), Py_EQ) != 1) return false;
-    if (owned(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)).ptr() == Py_True) return false;
+  Tensor of_state;
+  DeviceNumber device, here;
+  const bool at_once = describe(state, of_state, device);
+  if (!is_plain(state)) return false;
+  for (const ToRead& read : wanted) {
+    if (!is_plain(read.object)) return false;
+    if (at_once && describe(read.object, *read.tensor, here)) {
+      if (!(here == device)) return false;
+    } else {
+      const py::object known = owned(PyObject_GetAttr(state.ptr(), device_name));
+      const py::object found = owned(PyObject_GetAttr(read.object.ptr(), device_name));
+      if (PyObject_RichCompareBool(found.ptr(), known.ptr(), Py_EQ) != 1) return false;
+      try {
+        *read.tensor = tensor_from(read.object);
+      } catch (const py::error_already_set&) {  // no storage: sparse, or of a torch.func transform
+        return false;
+      }
+    }
+    if (is_negated(read.object)) return false;
+    if (read.tensor->data == nullptr) return false;  // empty, or a zero tensor, which has no memory
   }
   return true;
 }
@@ -64,10 +81,9 @@ py::object usual_image_step(const ConstraintVector& constraints, const Multiplie
                             py::handle x, py::handle kl, py::handle state, bool grad_enabled, const Device& device) {
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
   if (backend_is_asked_for()) return py::none();
-  if (!are_plain_and_with(state, {x_hat, x, kl})) return py::none();
   LossCall call;
-  Input image{tensor_from(x_hat), tensor_from(x), {}};
-  call.kl = tensor_from(kl);
+  Input image;
+  if (!read_beside(state, {{x_hat, &image.prediction}, {x, &image.target}, {kl, &call.kl}})) return py::none();
   const Tensor& prediction = image.prediction;
   for (DataType type : {prediction.type, image.target.type, call.kl.type}) {
     if (type == DataType::kInt64) return py::none();
@@ -117,16 +133,18 @@ py::object image_step(const ConstraintVector& constraints, const MultiplierUpdat
   }
 }
 
-// The gradients of such a call times the incoming one, in place; false, and nothing done, where a backend is asked for.
+// The gradients of such a call times the incoming one, in place; false, and nothing done, where a backend is asked for,
+// or where the incoming gradient is not a plain number beside them.
 template <class Device>
 bool image_step_backward(py::handle kl_gradient, py::handle image_gradient, py::handle incoming, const Device& device) {
   if (backend_is_asked_for()) return false;
-  Tensor gradients[2];
+  Tensor gradients[2], factor;
   int count = 0;
   for (py::handle gradient : {kl_gradient, image_gradient}) {
     if (!gradient.is_none()) gradients[count++] = numbers_from(gradient);
   }
-  const Tensor factor = numbers_from(incoming);
+  if (!read_beside(image_gradient.is_none() ? kl_gradient : image_gradient, {{incoming, &factor}})) return false;
+  if (factor.elements() != 1) return false;
   py::gil_scoped_release release;
   device.scale_gradients(gradients, gradients, count, factor);
   return true;

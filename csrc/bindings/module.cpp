@@ -39,6 +39,12 @@ void add_tables(py::module_& module) {
   module.attr("kinds") = py::tuple(described);
 }
 
+std::vector<py::object> objects_of(const py::list& list) {
+  std::vector<py::object> objects;
+  for (py::handle item : list) objects.push_back(py::reinterpret_borrow<py::object>(item));
+  return objects;
+}
+
 }  // namespace
 }  // namespace geco::python
 
@@ -49,13 +55,18 @@ PYBIND11_MODULE(_C, module) {
   add_tables(module);
 
   module.def("set_torch", [](const py::list& types, const py::object& empty_like, const py::object& contiguous_format,
-                             const py::object& channels_last) {
-    torch().types.clear();
-    for (py::handle type : types) torch().types.push_back(py::reinterpret_borrow<py::object>(type));
+                             const py::object& channels_last, const py::list& plain_classes, const py::object& exchange,
+                             const py::object& quick_empty_like, const py::object& fills_new_memory) {
+    torch().types = objects_of(types);
     torch().empty_like = empty_like;
     torch().contiguous_format = contiguous_format;
     torch().channels_last = channels_last;
+    torch().plain_classes = objects_of(plain_classes);
+    torch().exchange = exchange_from(exchange);
+    torch().quick_empty_like = quick_empty_like;
+    torch().fills_new_memory = fills_new_memory;
   });
+  module.def("lie_at", &lie_at);
 
   py::class_<MultiplierUpdate>(module, "MultiplierUpdate")
       .def(py::init([](double alpha, double lr, double proportional, double max_violation, int violation,

@@ -4,6 +4,32 @@
 
 namespace geco::python {
 
+// DLPack's stable layout (dlpack.h, major version 1): what is used of it.
+struct DlpackTensor {
+  void* data;
+  DeviceNumber device;
+  std::int32_t rank;
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+  std::int64_t *sizes, *strides;
+  std::uint64_t byte_offset;
+};
+
+struct DlpackExchange {
+  std::uint32_t major, minor;
+  void* previous;
+  void *new_managed, *managed_from_object, *object_from_managed;
+  int (*describe)(void* object, DlpackTensor* described);  // the tensor keeps what it points to; may be null
+  void* current_stream;
+};
+
+const DlpackExchange* exchange_from(py::handle capsule) {
+  constexpr const char* kName = "dlpack_exchange_api";
+  if (!PyCapsule_IsValid(capsule.ptr(), kName)) return nullptr;
+  const auto* exchange = static_cast<const DlpackExchange*>(PyCapsule_GetPointer(capsule.ptr(), kName));
+  return exchange->major == 1 && exchange->describe != nullptr ? exchange : nullptr;
+}
+
 Torch& torch() {
   static auto* found = new Torch;  // never destroyed: the interpreter may be gone by then
   return *found;
@@ -24,6 +50,76 @@ bool attribute_is_true(py::handle object, PyObject* name) {
   return owned(PyObject_GetAttr(object.ptr(), name)).ptr() == Py_True;
 }
 
+bool is_plain(py::handle object) {
+  for (const py::object& plain : torch().plain_classes) {
+    if (reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())) == plain.ptr()) return true;
+  }
+  return false;
+}
+
+bool describe(py::handle tensor, Tensor& described, DeviceNumber& device) {
+  const DlpackExchange* const exchange = torch().exchange;
+  if (exchange == nullptr || !is_plain(tensor)) return false;
+  DlpackTensor found;
+  if (exchange->describe(tensor.ptr(), &found) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  enum { kInt = 0, kFloat = 2, kBFloat = 4 };
+  const int code = found.code, bits = found.bits;
+  if (found.rank > kMaxRank || found.lanes != 1) return false;
+  if (code == kFloat && bits == 32) {
+    described.type = DataType::kFloat32;
+  } else if (code == kFloat && bits == 64) {
+    described.type = DataType::kFloat64;
+  } else if (code == kFloat && bits == 16) {
+    described.type = DataType::kFloat16;
+  } else if (code == kBFloat && bits == 16) {
+    described.type = DataType::kBFloat16;
+  } else if (code == kInt && bits == 64) {
+    described.type = DataType::kInt64;
+  } else {
+    return false;
+  }
+  described.data = static_cast<char*>(found.data) + found.byte_offset;
+  described.rank = found.rank;
+  for (int d = 0; d < found.rank; ++d) {
+    described.sizes[d] = found.sizes[d];
+    described.strides[d] = found.strides[d];
+  }
+  device = found.device;
+  return true;
+}
+
+py::object empty_like_plain(py::handle tensor, const DataType* type) {
+  static PyObject* const dtype_keyword = PyTuple_Pack(1, PyUnicode_InternFromString("dtype"));
+  const bool fills = owned(PyObject_CallNoArgs(torch().fills_new_memory.ptr())).ptr() == Py_True;
+  PyObject* const make = fills ? torch().empty_like.ptr() : torch().quick_empty_like.ptr();
+  if (type == nullptr) return owned(PyObject_CallOneArg(make, tensor.ptr()));
+  PyObject* const arguments[] = {tensor.ptr(), torch().type(*type).ptr()};
+  return owned(PyObject_Vectorcall(make, arguments, 1, dtype_keyword));
+}
+
+bool lie_at(const py::dict& rows, const py::tuple& names, const py::tuple& addresses) {
+  const std::size_t count = names.size();
+  if (addresses.size() != count) return false;
+  for (std::size_t i = 0; i < count; ++i) {
+    const py::handle row = PyDict_GetItemWithError(rows.ptr(), names[i].ptr());  // borrowed
+    if (!row || row.is_none()) return false;
+    try {
+      if (address_of(row) != PyLong_AsVoidPtr(addresses[i].ptr())) return false;
+    } catch (const py::error_already_set&) {  // a tensor without storage
+      return false;
+    }
+  }
+  return true;
+}
+
+bool is_negated(py::handle tensor) {
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  return owned(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg)).ptr() == Py_True;
+}
+
 DataType type_from(py::handle tensor) {
   static PyObject* const name = PyUnicode_InternFromString("dtype");
   const py::object type = owned(PyObject_GetAttr(tensor.ptr(), name));
@@ -35,6 +131,9 @@ DataType type_from(py::handle tensor) {
 }
 
 void* address_of(py::handle tensor) {
+  Tensor described;
+  DeviceNumber device;
+  if (describe(tensor, described, device)) return described.data;
   static PyObject* const name = PyUnicode_InternFromString("data_ptr");
   return PyLong_AsVoidPtr(owned(PyObject_CallMethodNoArgs(tensor.ptr(), name)).ptr());
 }
@@ -45,7 +144,8 @@ Tensor tensor_from(py::handle object) {
   static PyObject* const shape_name = PyUnicode_InternFromString("shape");
   static PyObject* const stride_name = PyUnicode_InternFromString("stride");
   Tensor tensor;
-  if (object.is_none()) return tensor;
+  DeviceNumber device;
+  if (object.is_none() || describe(object, tensor, device)) return tensor;
   tensor.data = address_of(object);
   tensor.type = type_from(object);
   const py::object sizes = owned(PyObject_GetAttr(object.ptr(), shape_name));
@@ -63,12 +163,19 @@ Tensor tensor_from(py::handle object) {
 
 Tensor numbers_from(py::handle dense) {
   static PyObject* const numel = PyUnicode_InternFromString("numel");
-  Tensor tensor;
+  Tensor tensor, described;
+  DeviceNumber device;
+  tensor.rank = 1;
+  tensor.strides[0] = 1;
+  if (describe(dense, described, device)) {
+    tensor.data = described.data;
+    tensor.type = described.type;
+    tensor.sizes[0] = described.elements();
+    return tensor;
+  }
   tensor.data = address_of(dense);
   tensor.type = type_from(dense);
-  tensor.rank = 1;
   tensor.sizes[0] = integer(owned(PyObject_CallMethodNoArgs(dense.ptr(), numel)).ptr());
-  tensor.strides[0] = 1;
   return tensor;
 }
 

@@ -40,7 +40,16 @@ def extension() -> tuple[Any, str | None]:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
-    compiled.set_torch(DTYPES, empty_like, torch.contiguous_format, torch.channels_last)
+    compiled.set_torch(
+        DTYPES,
+        empty_like,
+        torch.contiguous_format,
+        torch.channels_last,
+        [Tensor, torch.nn.Parameter],
+        getattr(Tensor, "__dlpack_c_exchange_api__", None),
+        torch.empty_like,
+        torch._C._get_deterministic_algorithms,
+    )
     return compiled, None
 
 

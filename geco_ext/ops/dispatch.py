@@ -182,9 +182,9 @@ def select_for_scaling(device: torch.device) -> Backend:
     return best_for(device)
 
 
-def select_for_image_step(device: torch.device) -> Backend | None:
-    """What serves the one-call step, or None where a backend is asked for (a variable of the environment: C++ asks)."""
-    return best_for(device) if _forced[0] is None else None
+def is_asked_for() -> bool:
+    """Whether a backend is, inside ``use_backend``. The one-call step asks here; a variable is asked for in C++."""
+    return _forced[0] is not None
 
 
 @cache

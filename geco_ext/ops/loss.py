@@ -17,10 +17,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from geco_ext.backends.allocation import empty_like, loss_dtype, new_gradient
 from geco_ext.contract import ImageStep, LossCall, UpdateSettings, count_rows
 from geco_ext.ops import dispatch
+
+_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active
 
 
 class _Constants(NamedTuple):
@@ -65,7 +69,7 @@ def lagrangian(
         RuntimeError: forward-mode derivatives are asked for; nothing has moved then.
     """
     inputs = [*predictions, *targets]
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         refuse_forward_mode(*inputs, kl)
     grad_enabled = torch.is_grad_enabled()
     constants = _Constants(
@@ -90,19 +94,16 @@ def image_step(
     Between the checks and a kernel, Python costs more than the kernel where images are small. None where something is
     not usual: nothing has moved then, and the call has to take :func:`lagrangian`.
     """
-    plain = dispatch.PLAIN_TYPES
-    if type(x_hat) not in plain or type(x) not in plain or type(kl) not in plain:
+    if _modes() > 0 or _transforms() or forward_ad._current_level >= 0:
         return None
-    if dispatch.is_watched() or forward_ad._current_level >= 0:
+    if dispatch.is_asked_for():
         return None
-    backend = dispatch.select_for_image_step(block.device)
-    step = None if backend is None else backend.image_step(terms, update, x_hat, x, kl, block)
+    step = dispatch.best_for(block.device).image_step(terms, update, x_hat, x, kl, block)
     if step is None:
         return None
-    loss, kl_gradient, image_gradient, _ = step
-    if kl_gradient is None and image_gradient is None:
-        return loss
-    return _TakenStep.apply(step, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
+    if step[1] is None and step[2] is None:
+        return step[0]
+    return _taken_step(step, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def refuse_forward_mode(*tensors: Tensor | None) -> None:
@@ -180,15 +181,18 @@ class _TakenStep(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Scale the gradients; in the usual case, where they are wanted once and as they are, in one call."""
         (incoming,), gradients = grad_outputs, ctx.gradients
-        usual = gradients is not None and not ctx.rounds and not torch.is_grad_enabled()
-        if usual and not _keeps_graph() and dispatch.is_plain(incoming):
-            backend = dispatch.select_for_image_step(incoming.device)
-            # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
-            incoming = incoming.resolve_neg()
-            if backend is not None and backend.image_step_backward(gradients[0], gradients[1], incoming):
+        usual = gradients is not None and not ctx.rounds and not torch.is_grad_enabled() and not _keeps_graph()
+        if usual and _modes() == 0 and not is_compiling() and not dispatch.is_asked_for():
+            kl_gradient, image_gradient = gradients
+            if dispatch.best_for(incoming.device).image_step_backward(kl_gradient, image_gradient, incoming):
                 ctx.gradients = None
-                return None, *gradients
+                return None, kl_gradient, image_gradient
         return None, *_scaled_buffers(ctx, incoming)
+
+
+# `_TakenStep.apply`, without what that does in Python first: it asks whether a torch.func transform is active and looks
+# for tensors that have outlived one. `image_step` asks the first, and reads no tensor of the second kind.
+_taken_step = super(torch.autograd.Function, _TakenStep).apply
 
 
 def _call(constants: _Constants, block: Tensor, kl: Tensor | None, inputs: Sequence[Tensor | None]) -> LossCall:
@@ -231,7 +235,7 @@ def _keep(ctx: Any, call: LossCall, target_gradients: list[Tensor | None] | None
     gradients = [of_kl, *of_predictions, *(target_gradients or [None] * len(call.targets))]
     inputs = (call.kl, *call.predictions, *call.targets)
     ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
-    if torch.compiler.is_compiling():
+    if is_compiling():
         ctx.present = [gradient is not None for gradient in gradients]
         ctx.save_for_backward(*[gradient for gradient in gradients if gradient is not None])
         return
@@ -241,7 +245,7 @@ def _keep(ctx: Any, call: LossCall, target_gradients: list[Tensor | None] | None
 
 
 def _scaled_buffers(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
-    if torch.compiler.is_compiling():
+    if is_compiling():
         saved = iter(ctx.saved_tensors)
         gradients = [next(saved) if present else None for present in ctx.present]
         return _multiplied(gradients, incoming, ctx.dtypes)
