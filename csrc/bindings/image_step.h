@@ -3,12 +3,15 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstddef>
 #include <cstdlib>
 #include <initializer_list>
 #include <stdexcept>
+#include <utility>
 
 #include "bindings/constraints.h"
 #include "bindings/loss.h"
+#include "bindings/quick.h"
 #include "bindings/tensor.h"
 
 namespace geco::python {
@@ -150,20 +153,41 @@ bool image_step_backward(py::handle kl_gradient, py::handle image_gradient, py::
   return true;
 }
 
+template <class Device, class... Where, std::size_t... I>
+py::object call_image_step(PyObject* const* arguments, std::index_sequence<I...>) {
+  return image_step(py::cast<const ConstraintVector&>(py::handle(arguments[0])),
+                    py::cast<const MultiplierUpdate*>(py::handle(arguments[1])), arguments[2], arguments[3],
+                    arguments[4], arguments[5], arguments[6] == Py_True,
+                    Device(from_python<Where>(arguments[7 + I])...));
+}
+
+// Constraints, update, x_hat, x, kl, state, grad_enabled, where.
 template <class Device, class... Where>
 void bind_image_step(py::module_& module, Arguments<Where...>) {
-  module.def("image_step", [](const ConstraintVector& constraints, const MultiplierUpdate* update, py::handle x_hat,
-                              py::handle x, py::handle kl, py::handle state, bool grad_enabled, Where... where) {
-    return image_step(constraints, update, x_hat, x, kl, state, grad_enabled, Device(where...));
+  static PyMethodDef definition;
+  define_quick(module, definition, "image_step", [](PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+      expect_arguments(count, 7 + sizeof...(Where));
+      return call_image_step<Device, Where...>(arguments, std::index_sequence_for<Where...>());
+    });
   });
 }
 
+template <class Device, class... Where, std::size_t... I>
+bool call_image_step_backward(PyObject* const* arguments, std::index_sequence<I...>) {
+  return image_step_backward(arguments[0], arguments[1], arguments[2], Device(from_python<Where>(arguments[3 + I])...));
+}
+
+// Gradient of kl, gradient of x_hat, incoming gradient, where.
 template <class Device, class... Where>
 void bind_image_step_backward(py::module_& module, Arguments<Where...>) {
-  module.def("image_step_backward",
-             [](py::handle kl_gradient, py::handle image_gradient, py::handle incoming, Where... where) {
-               return image_step_backward(kl_gradient, image_gradient, incoming, Device(where...));
-             });
+  static PyMethodDef definition;
+  define_quick(module, definition, "image_step_backward", [](PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+      expect_arguments(count, 3 + sizeof...(Where));
+      return py::bool_(call_image_step_backward<Device, Where...>(arguments, std::index_sequence_for<Where...>()));
+    });
+  });
 }
 
 template <class Device>

@@ -8,6 +8,7 @@
 
 #include "bindings/constraints.h"
 #include "bindings/devices.h"
+#include "bindings/quick.h"
 #include "bindings/tensor.h"
 
 namespace geco::python {
@@ -66,7 +67,18 @@ PYBIND11_MODULE(_C, module) {
     torch().quick_empty_like = quick_empty_like;
     torch().fills_new_memory = fills_new_memory;
   });
-  module.def("lie_at", &lie_at);
+  static PyMethodDef lie_at_definition;
+  define_quick(module, lie_at_definition, "lie_at", [](PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+    return guarded([&] {
+      expect_arguments(count, 3);
+      if (!PyDict_Check(arguments[0]) || !PyTuple_Check(arguments[1]) || !PyTuple_Check(arguments[2])) {
+        throw py::type_error("a dict and two tuples are expected");
+      }
+      return py::bool_(lie_at(py::reinterpret_borrow<py::dict>(arguments[0]),
+                              py::reinterpret_borrow<py::tuple>(arguments[1]),
+                              py::reinterpret_borrow<py::tuple>(arguments[2])));
+    });
+  });
 
   py::class_<MultiplierUpdate>(module, "MultiplierUpdate")
       .def(py::init([](double alpha, double lr, double proportional, double max_violation, int violation,
