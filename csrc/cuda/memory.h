@@ -64,11 +64,11 @@ __device__ __forceinline__ Vector<T, n> load(const T* from) {
   return bit_cast<Vector<T, n>>(__ldg(reinterpret_cast<const Words<T, n>*>(from)));
 }
 
-// Of memory that the kernel writes, too.
+// Read for the last time: first to leave the caches. Of memory that the kernel may write, too.
 template <class T, int n>
-__device__ __forceinline__ Vector<T, n> load_coherent(const T* from) {
+__device__ __forceinline__ Vector<T, n> load_last(const T* from) {
   GECO_LOADED(sizeof(T) * n);
-  return bit_cast<Vector<T, n>>(*reinterpret_cast<const Words<T, n>*>(from));
+  return bit_cast<Vector<T, n>>(__ldcs(reinterpret_cast<const Words<T, n>*>(from)));
 }
 
 // Whether what is loaded will be loaded again while the kernel runs. The L2 cache lets go last of what will be, and
@@ -79,30 +79,28 @@ enum class Reuse { kUnsaid, kSoon, kNever };
 template <Reuse reuse, class T, int n>
 __device__ __forceinline__ Vector<T, n> load(const T* from) {
 #if defined(__CUDA_ARCH__)
-  if constexpr (reuse == Reuse::kUnsaid) return load<T, n>(from);
-  std::uint64_t policy;
-  if constexpr (reuse == Reuse::kSoon) {
-    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-  } else {
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  if constexpr (reuse != Reuse::kUnsaid) {
+    std::uint64_t policy;
+    if constexpr (reuse == Reuse::kSoon) {
+      asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    } else {
+      asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    }
+    Words<T, n> words;
+    if constexpr (sizeof words == 16) {
+      asm("ld.global.nc.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+          : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+          : "l"(from), "l"(policy));
+    } else {
+      static_assert(sizeof words == 8);
+      asm("ld.global.nc.L2::cache_hint.v2.u32 {%0, %1}, [%2], %3;"
+          : "=r"(words.x), "=r"(words.y)
+          : "l"(from), "l"(policy));
+    }
+    return bit_cast<Vector<T, n>>(words);
   }
-  Words<T, n> words;
-  if constexpr (sizeof words == 16) {
-    asm("ld.global.nc.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
-        : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
-        : "l"(from), "l"(policy));
-  } else if constexpr (sizeof words == 8) {
-    asm("ld.global.nc.L2::cache_hint.v2.u32 {%0, %1}, [%2], %3;"
-        : "=r"(words.x), "=r"(words.y)
-        : "l"(from), "l"(policy));
-  } else {
-    static_assert(sizeof words == 4);
-    asm("ld.global.nc.L2::cache_hint.u32 %0, [%1], %2;" : "=r"(words) : "l"(from), "l"(policy));
-  }
-  return bit_cast<Vector<T, n>>(words);
-#else
-  return load<T, n>(from);
 #endif
+  return load<T, n>(from);
 }
 
 // Asks for a line of memory that will be loaded a while later.

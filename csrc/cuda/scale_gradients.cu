@@ -52,7 +52,7 @@ __device__ __forceinline__ void scale(const Buffer& buffer, int block, double fa
     Vector<In, kWidth> values[kUnroll];
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k) {
-      if (first + k * step < vectors) values[k] = load_coherent<In, kWidth>(in + (first + k * step) * kWidth);
+      if (first + k * step < vectors) values[k] = load_last<In, kWidth>(in + (first + k * step) * kWidth);
     }
 #pragma unroll
     for (int k = 0; k < kUnroll; ++k) {

@@ -15,9 +15,11 @@
 
 namespace geco::cuda {
 
-// Whether a kernel tells caches what it loads again, and when: others have no registers left for that, and gained
-// nothing.
-GECO_HD constexpr bool tells_caches(int channels, int size) { return channels > 1 && size != 11; }
+// Whether a kernel tells caches what it loads again, and when. One channel and patches of 11 have no registers left for
+// that, and a column to a lane takes as long with it as without.
+GECO_HD constexpr bool tells_caches(int channels, int size, int columns) {
+  return channels > 1 && size != 11 && columns > 1;
+}
 
 // What there is beside a squared error: one correlation, as most calls have it, or any windowed constraints and
 // measures. The loop of the first has half the code, which instruction caches hold.
@@ -30,7 +32,7 @@ class MarchOfSize {
   using Row = Windows<Moments<Real>, columns>;
   using CoefficientRow = Windows<PatchCoefficients<Real>, columns>;
   using Loaded = LoadedRow<Images, columns, channels>;
-  static constexpr bool kDownFirst = goes_down_first(channels), kTellsCaches = tells_caches(channels, size);
+  static constexpr bool kDownFirst = goes_down_first(channels), kTellsCaches = tells_caches(channels, size, columns);
   static constexpr Reuse kAgain = kTellsCaches ? Reuse::kSoon : Reuse::kUnsaid;
   using MomentsInRing = std::conditional_t<kDownFirst, ReferredMoments<Real>, Moments<Real>>;
   using SingleRow = std::conditional_t<kDownFirst, PixelRow<Real, columns>, Row>;
@@ -213,7 +215,7 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, 
 template <class Images, int channels, int columns, int size, int smaller>
 struct FixedMarch {
   static constexpr int kColumns = columns;
-  static constexpr Reuse kLast = tells_caches(channels, size) ? Reuse::kNever : Reuse::kUnsaid;
+  static constexpr Reuse kLast = tells_caches(channels, size, columns) ? Reuse::kNever : Reuse::kUnsaid;
   using ImageTypesOfMarch = Images;
   using Real = typename Images::Real;
   using Coefficients = Windows<PatchCoefficients<Real>, columns>;
@@ -334,10 +336,11 @@ __device__ __forceinline__ void windows(const Plan& plan, const Share& share, Sh
   if (warp() < strips.warps) {
     for (int s = 0; s < strips.sums; ++s) shared.sums[s * kWarpSize] = 0;
     for (std::int64_t i = share.index * strips.warps + warp(); i < item.elements; i += item.blocks * strips.warps) {
-      const std::int64_t part = i / strips.across;
-      const int across = static_cast<int>(i - part * strips.across);
+      // Fewer strips than 2^32 fit a device.
+      const unsigned part = static_cast<unsigned>(i) / static_cast<unsigned>(strips.across);
+      const int across = static_cast<int>(static_cast<unsigned>(i) - part * static_cast<unsigned>(strips.across));
       int rows = strips.rows;
-      for (std::int64_t at = part * strips.rows; rows > 0 && at < strips.length;) {
+      for (std::int64_t at = static_cast<std::int64_t>(part) * strips.rows; rows > 0 && at < strips.length;) {
         const LinePosition position = position_in_line(strips, across, at);
         const int height = static_cast<int>(item.outer[1].size), taken = min(rows, strips.line - position.row);
         if (position.row < height) {

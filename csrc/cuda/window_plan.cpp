@@ -206,9 +206,10 @@ int warps_of_block(const Plan& plan, Strips strips, const DeviceSize& device) {
 }
 
 // How long a multiprocessor takes for a row of strips when it has so many warps, where one takes 1: its four schedulers
-// have the next warp's instructions to issue while one waits, up to a point. As measured for patches of 8 on an H200:
-// 5, 6, 7 and 8 warps take 1.06, 1.12, 1.25 and 1.42 times as long as 4.
-double time_of_row(std::int64_t warps) { return warps <= 4 ? 1.0 : 1.0 + 0.1 * static_cast<double>(warps - 4); }
+// have the next warp's instructions to issue while one waits, up to a point. Measured on an H200, patches of 8: for
+// large images 8 warps take 1.42 times as long as 4, and 5 to 7 warps 1.06, 1.12 and 1.25 times; for small ones 8 do
+// better.
+double time_of_row(std::int64_t warps) { return warps <= 4 ? 1.0 : 1.4 * static_cast<double>(ceil_div(warps, 8)); }
 
 // Cuts the lines of strips for all warps; returns how long the longest takes, in rows. Each part of an image starts
 // with the rows of the patches above it and ends with those below. Parts of equal height leave a warp one strip; parts

@@ -30,7 +30,7 @@ class Step:
 
     def forward(self):
         # Outputs keep the graph behind them, and that the nodes of the inputs with the stream they were made on: a
-        # backward pass on another stream makes that one wait, which a capture refuses.
+        # backward pass on another stream makes that one wait, which a capture refuses. So does every copy of outputs.
         self.outputs = None
         self.outputs = self.function(*self.inputs)
 
@@ -42,7 +42,7 @@ class Step:
         self.backward()
 
     def results(self):
-        return [*self.outputs, *self.gradients]
+        return [*(output.detach() for output in self.outputs), *self.gradients]
 
 
 def shapes(device):
