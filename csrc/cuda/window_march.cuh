@@ -21,9 +21,10 @@ GECO_HD constexpr bool tells_caches(int channels, int size, int columns) {
   return channels > 1 && size != 11 && columns > 1;
 }
 
-// What there is beside a squared error: one correlation, as most calls have it, or any windowed constraints and
-// measures. The loop of the first has half the code, which instruction caches hold.
-enum class Constrained { kCorrelation, kAny };
+// What windows of a size measure. `kCorrelation`: one correlation, and nothing beside it but a squared error, as in
+// most calls: its loop has half the code of others, which instruction caches hold. `kAny`: any windowed constraints,
+// and measures beside them. `kEither`: a correlation or any, as it is found when the kernel runs.
+enum class Constrained { kCorrelation, kAny, kEither };
 
 // The windows of one size: of the plan those from `first` to `end`, which share their statistics.
 template <class Images, int size, int channels, int columns, Constrained constrained>
@@ -48,9 +49,10 @@ class MarchOfSize {
                 CoefficientsDown::kRows * Ring<PatchCoefficients<Real>, columns>::kOfLane * kWarpSize);
 
   __device__ __forceinline__ MarchOfSize(const Plan& plan, const Strip& strip, const Planes& planes, int first, int end,
-                                         Real* rings)
+                                         const WindowShared<Real>& shared, Real* rings)
       : first_(first),
         end_(end),
+        is_correlation_(first + 1 == end && shared.rules[first].kind == ConstraintKind::kPatchCorrelation),
         starts_(starts_of_patches<columns>(strip, size, plan.windows[first].stride)),
         first_row_(max(strip.first_row - size + 1, 0)),
         start_rows_(first_row_, plan.windows[first].stride),
@@ -136,7 +138,7 @@ class MarchOfSize {
       starts[i] = begins ? starts_ : 0;
       counted[i] = top + i >= strip.first_row && top + i < strip.end_row ? starts[i] & strip.owned : 0;
     }
-    if constexpr (constrained == Constrained::kCorrelation) {
+    if (constrained == Constrained::kCorrelation || (constrained == Constrained::kEither && is_correlation_)) {
       Real sum = 0;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -161,6 +163,7 @@ class MarchOfSize {
   }
 
   int first_, end_;
+  bool is_correlation_;
   unsigned starts_;
   int first_row_;  // of the first patches
   StartRows start_rows_;
@@ -235,10 +238,10 @@ struct FixedMarch {
       static_assert(size % 2 == 0 && smaller % 2 == 0);
       int count = 1;  // windows of the smaller size come first
       while (plan.windows[count].size == smaller) ++count;
-      using Many = Larger<Constrained::kAny>;
-      MarchOfSize<Images, smaller, channels, columns, Constrained::kAny> few(plan, strip, planes, 0, count,
-                                                                             shared.rings + Many::kNumbersOfRings);
-      Many many(plan, strip, planes, count, plan.window_count, shared.rings);
+      using Many = Larger<Constrained::kEither>;
+      MarchOfSize<Images, smaller, channels, columns, Constrained::kEither> few(plan, strip, planes, 0, count, shared,
+                                                                                shared.rings + Many::kNumbersOfRings);
+      Many many(plan, strip, planes, count, plan.window_count, shared, shared.rings);
 #pragma unroll 1
       for (int top = rows.first; top < strip.end_row; top += 2) {
         Coefficients boxes[2], more[2];
@@ -260,7 +263,7 @@ struct FixedMarch {
                                                         const WindowShared<Real>& shared) {
     const Planes planes = planes_of<Images, columns>(item, strip);
     const Rows rows(strip, shared);
-    Larger<constrained> windows(plan, strip, planes, 0, plan.window_count, shared.rings);
+    Larger<constrained> windows(plan, strip, planes, 0, plan.window_count, shared, shared.rings);
 #pragma unroll 1
     for (int top = rows.first; top < strip.end_row; top += 2) {
       Coefficients boxes[2];
