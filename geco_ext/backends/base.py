@@ -11,6 +11,9 @@ from torch import Tensor
 
 from geco_ext.contract import ImageStep, LossCall, UpdateSettings
 
+# Of tensors whose memory is what they say: a subclass may keep its numbers elsewhere.
+PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+
 
 class Backend(ABC):
     """One implementation of all operators.

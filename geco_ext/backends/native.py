@@ -11,7 +11,7 @@ import torch  # first: the extension then shares PyTorch's OpenMP threads
 from torch import Tensor
 
 from geco_ext.backends.allocation import empty_like, new_empty, new_loss
-from geco_ext.backends.base import Backend
+from geco_ext.backends.base import PLAIN_TYPES, Backend
 from geco_ext.contract import (
     IMAGE,
     KINDS,
@@ -45,7 +45,7 @@ def extension() -> tuple[Any, str | None]:
         empty_like,
         torch.contiguous_format,
         torch.channels_last,
-        [Tensor, torch.nn.Parameter],
+        list(PLAIN_TYPES),
         getattr(Tensor, "__dlpack_c_exchange_api__", None),
         torch.empty_like,
         torch._C._get_deterministic_algorithms,

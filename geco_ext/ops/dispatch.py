@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from geco_ext import backends
-from geco_ext.backends.base import Backend
+from geco_ext.backends.base import PLAIN_TYPES, Backend
 from geco_ext.contract import LossCall
 
 # Best first. PyTorch calls AMD's GPUs cuda too; the compiled kernels are NVIDIA's alone.
@@ -30,8 +30,6 @@ ENVIRONMENT_VARIABLE = "GECO_EXT_BACKEND"
 
 
 # Plain calls ----------------------------------------------------------------------------------------------------------
-
-PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:

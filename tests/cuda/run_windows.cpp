@@ -217,6 +217,25 @@ void equal_images() {
   }
 }
 
+// Strips that are few are shared out over more than half of a device, and a warp has one of them at a time.
+void few_strips() {
+  for (std::int64_t patch : {4, 8, 11, 16}) {
+    for (std::int64_t width : {16, 32, 64, 256}) {
+      scenario = "strips of width " + std::to_string(width) + ", patch " + std::to_string(patch);
+      Problem problem = images({16, 3, width, width});
+      add_windowed(problem, ConstraintKind::kPatchCorrelation, patch);
+      Outputs outputs(problem, new_block(1), Layout::kContiguous);
+      constexpr geco::cuda::DeviceSize kDevice{132, 50 << 20, 228 << 10, 227 << 10};
+      const geco::cuda::Plan plan =
+          geco::cuda::plan_of(outputs.call(problem, nullptr), geco::cuda::Outcome::kSums, kDevice);
+      const std::int64_t strips = plan.items[0].elements, blocks = plan.items[0].blocks;
+      if (2 * blocks <= std::min<std::int64_t>(strips, kDevice.multiprocessors)) {
+        fail(std::to_string(strips) + " strips in " + std::to_string(blocks) + " blocks");
+      }
+    }
+  }
+}
+
 // What a call loads and stores, in bytes. The gradient is written once. Pixels are read once for the windows of the
 // strip they lie in, once more where their gradient is written, and once more in the halo of other strips; squared
 // errors alone, 2N loads and N stores, need no such thing. One row of each strip is read for its references.
@@ -352,6 +371,7 @@ int main(int count, char** arguments) {
     steps();
     hard_images();
     equal_images();
+    few_strips();
     traffic();
   }
   std::printf("%ld launches\n", shim::launches);
