@@ -147,4 +147,8 @@ class LossCall(NamedTuple):
 
 # What the one-call step of a compiled backend returns: the loss, the gradients by kl and by x_hat where they are
 # wanted, and whether one of them has another type than its tensor.
-ImageStep = tuple[Tensor, Tensor | None, Tensor | None, bool]
+TakenStep = tuple[Tensor, Tensor | None, Tensor | None, bool]
+
+# A one-call step, a function of x_hat, x and kl. None where something is not usual (a target that wants a gradient, bad
+# input, more than a kernel takes): nothing has moved then.
+ImageStep = Callable[[Tensor, Tensor, Tensor], TakenStep | None]

@@ -23,7 +23,7 @@ from geco_ext.contract import IMAGE, UpdateSettings, format_terms
 from geco_ext.criterion_arguments import Bounds, Multipliers, check_constraints, initial_multipliers
 from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
-from geco_ext.ops.loss import image_step, lagrangian
+from geco_ext.ops.loss import ImageCalls, lagrangian
 from geco_ext.state_module import StateModule
 
 
@@ -36,6 +36,7 @@ class _Compared(NamedTuple):
 
 
 _HAS_DISTRIBUTED = torch.distributed.is_available()
+_NOTHING_KNOWN = (None, None, None, None)
 
 
 class GECOLoss(StateModule):
@@ -91,9 +92,6 @@ class GECOLoss(StateModule):
         torch.Size([1])
     """
 
-    # Here too, for criteria that are unpickled.
-    _last_settings: tuple[Any, Any, Any, Any] = (None, None, None, None)
-
     def __init__(
         self,
         constraints: Iterable[Constraint],
@@ -148,8 +146,7 @@ class GECOLoss(StateModule):
             with self._block_of_buffers() as block:
                 return self._loss(x_hat, x, kl, labels, block)
         if self._takes_image_step and (not self.training or self._group() is None):
-            update = self._known_settings() if self.training else None
-            loss = image_step(self._terms, update, x_hat, x, kl, self._block)
+            loss = self._image_calls().loss(x_hat, x, kl)
             if loss is not None:
                 return loss
         return self._loss(x_hat, x, kl, labels, self._block)
@@ -171,14 +168,15 @@ class GECOLoss(StateModule):
         # What a constraint returns may have another type than the images; the loss has theirs.
         return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
 
-    def _known_settings(self) -> UpdateSettings:
-        """:attr:`_settings`, made anew only where one of the attributes is another object than at the last call."""
-        settings: UpdateSettings
-        alpha, update, accumulation_steps, settings = self._last_settings
+    def _image_calls(self) -> ImageCalls:
+        """Those of the present mode, made anew only where a setting is another object than at the last call."""
+        calls: ImageCalls
+        mode = self.training
+        alpha, update, accumulation_steps, calls = self._known.get(mode, _NOTHING_KNOWN)
         if alpha is not self.alpha or update is not self.update or accumulation_steps is not self.accumulation_steps:
-            settings = self._settings
-            self._last_settings = self.alpha, self.update, self.accumulation_steps, settings
-        return settings
+            calls = ImageCalls(self._terms, self._settings if mode else None, self._block)
+            self._known[mode] = self.alpha, self.update, self.accumulation_steps, calls
+        return calls
 
     @property
     def _settings(self) -> UpdateSettings:

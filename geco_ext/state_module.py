@@ -37,12 +37,14 @@ class StateModule(nn.Module):
     _block: Tensor
     _views: tuple[Tensor, ...]
     _addresses: tuple[int, ...] | None
+    _known: dict[Any, Any]  # what subclasses have looked up for the present block: empty with every new one
 
     def _attach(self) -> None:
         """Make the buffers views of the current block."""
         state = state_block.views(self._block)
         self._views = tuple(getattr(state, name) for name in STATE_NAMES)
         self._addresses = _addresses(self._views)
+        self._known = {}
         self._buffers.update(zip(STATE_NAMES, self._views, strict=True))
         self._bind(self._block)
 
@@ -106,8 +108,9 @@ class StateModule(nn.Module):
             super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the views, which share the block's memory under two types."""
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_views", "_addresses")}
+        """Everything but the views, which share the block's memory under two types, and what was looked up."""
+        left_out = ("_views", "_addresses", "_known")
+        state = {name: value for name, value in self.__dict__.items() if name not in left_out}
         state["_buffers"] = {name: value for name, value in self._buffers.items() if name not in STATE_NAMES}
         return state
 

@@ -40,7 +40,7 @@ def better(monkeypatch):
     }
     load = backends.load
     monkeypatch.setitem(dispatch._PREFERENCE, "cpu", ("cuda", "triton", "reference"))
-    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
+    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *criterion: None)
     monkeypatch.setattr(dispatch, "unavailable", lambda name: None)
     monkeypatch.setattr(backends, "load", lambda name: fakes.get(name) or load(name))
     monkeypatch.setattr(dispatch, "best_for", lambda device: reference.BACKEND)
@@ -102,7 +102,7 @@ def test_the_ordinary_order_is_silent():
 
 def test_a_missing_extension_is_said_on_the_cpu(monkeypatch):
     monkeypatch.setattr(dispatch, "unavailable", lambda name: "it was not compiled" if name == "cpu" else None)
-    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
+    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *criterion: None)
     (message,) = said(lambda: [step(), step()])
     assert message == "a GECO loss runs on backend 'reference', backend 'cpu' cannot serve it: it was not compiled"
 
@@ -125,7 +125,7 @@ def test_a_patch_beyond_the_cuda_kernels(monkeypatch):
     monkeypatch.setattr(cuda.BACKEND, "kernels", kernels, raising=False)
     monkeypatch.setattr(cuda.BACKEND, "place", lambda tensor: (0, 0))
     monkeypatch.setattr(dispatch, "unavailable", lambda name: None)
-    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *step: None)
+    monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *criterion: None)
     monkeypatch.setitem(dispatch._PREFERENCE, "cpu", ("cuda", "reference"))
     image = torch.rand(1, 1, 200, 200)
     (message,) = said(lambda: gf.patch_ncc(image, image, kappa=0.5, patch_size=150, stride=50))

@@ -45,12 +45,17 @@ def device(request, monkeypatch):
 
 @pytest.fixture
 def taken(device, monkeypatch):
-    """What image_step of the backend has returned, call by call."""
+    """What the backend's image steps have returned, call by call."""
     results = []
 
-    def noting(*arguments):
-        results.append(image_step(*arguments))
-        return results[-1]
+    def noting(*criterion):
+        step = image_step(*criterion)
+
+        def noted(*images):
+            results.append(step(*images))
+            return results[-1]
+
+        return noted
 
     backend = dispatch.best_for(device)
     image_step = backend.image_step
@@ -93,7 +98,7 @@ def test_the_bits_of_the_path_of_all_calls(device, taken, monkeypatch, kind, dty
     in_one_call = outcome(GECOLoss(CONSTRAINTS[kind]()).to(device), arguments, 4)
     assert len(taken) == 4
     assert None not in taken
-    monkeypatch.setattr(dispatch.best_for(device), "image_step", lambda *step: None)
+    monkeypatch.setattr(dispatch.best_for(device), "image_step", lambda *criterion: None)
     expected = outcome(GECOLoss(CONSTRAINTS[kind]()).to(device), arguments, 4)
     for got, wanted in zip(in_one_call, expected, strict=True):
         assert got.dtype == wanted.dtype
@@ -113,7 +118,7 @@ def test_any_layout(device, taken, monkeypatch, layout):
     arguments = changed(x_hat).requires_grad_(), x if layout == "channels_last" else changed(x), kl
     in_one_call = outcome(GECOLoss(CONSTRAINTS["windows"]()).to(device), arguments, 3)
     assert None not in taken
-    monkeypatch.setattr(dispatch.best_for(device), "image_step", lambda *step: None)
+    monkeypatch.setattr(dispatch.best_for(device), "image_step", lambda *criterion: None)
     expected = outcome(GECOLoss(CONSTRAINTS["windows"]()).to(device), arguments, 3)
     assert all(torch.equal(got, wanted) for got, wanted in zip(in_one_call, expected, strict=True))
 
@@ -245,18 +250,17 @@ def test_settings_that_change_between_calls(device, taken):
         for name, value in change.items():
             setattr(kept, name, value)
             setattr(fresh, name, value)
-        fresh._last_settings = GECOLoss._last_settings
+        fresh._known.clear()
         kept(x_hat, x * number, kl)
         fresh(x_hat, x * number, kl)
-        assert kept._last_settings[3] == kept._settings
         assert torch.equal(kept._block.nan_to_num(), fresh._block.nan_to_num())
+    before = kept.moving_average.clone()
     copied = pickle.loads(pickle.dumps(kept))
     copied.alpha = 0.1
-    copied(*arguments)
-    kept(*arguments)
-    assert copied._last_settings[3].alpha == 0.1
-    assert kept._last_settings[3].alpha == 0.9
-    assert not torch.equal(copied.moving_average, kept.moving_average)
+    for criterion in (copied, kept):
+        criterion(*arguments)
+        expected = criterion.alpha * before + (1 - criterion.alpha) * criterion.last_constraint
+        assert torch.allclose(criterion.moving_average, expected, rtol=1e-12, atol=0)
     assert None not in taken
 
 

@@ -75,18 +75,15 @@ class Backend(ABC):
         """``gradients[i] *= factor``; a factor of one costs nothing."""
         self.scale_gradients(gradients, gradients, factor)
 
-    def image_step(
-        self, terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
-    ) -> ImageStep | None:
-        """A call of a criterion that looks at images alone, from the tensors to the loss, as one call into C++.
+    def image_step(self, terms: str, update: UpdateSettings | None, block: Tensor) -> ImageStep | None:
+        """The calls of a criterion that looks at images alone, from the tensors to the loss, as one call into C++.
 
-        None where something is not usual (a target that wants a gradient, bad input, more than a kernel takes), or
-        where the backend has no such path: nothing has moved then.
+        What is asked for every step is looked up here, once. None where the backend has no such path.
         """
         return None
 
     def image_step_backward(self, kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
-        """Multiply the gradients of :meth:`image_step` in place; False where this has not been done."""
+        """Multiply the gradients of an :data:`ImageStep` in place; False where this has not been done."""
         return False
 
     # The operators of models (geco_ext.ops.models)

@@ -17,6 +17,7 @@ from geco_ext.contract import (
     KINDS,
     ImageStep,
     LossCall,
+    TakenStep,
     UpdateSettings,
     count_rows,
     inputs_of_terms,
@@ -130,20 +131,15 @@ class Native(Backend):
         self.kernels.constraint_sums(*call_arguments(call), sums, *self.place_of_loss(call.block))
         return sums
 
-    def image_step(
-        self, terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
-    ) -> ImageStep | None:
-        """A call that looks at images alone, as one call into C++, or None."""
-        return self.kernels.image_step(  # type: ignore[no-any-return]
-            constraint_vector(terms, (IMAGE,)),
-            multiplier_update(update),
-            x_hat,
-            x,
-            kl,
-            block,
-            torch.is_grad_enabled(),
-            *self.place_of_loss(block),
-        )
+    def image_step(self, terms: str, update: UpdateSettings | None, block: Tensor) -> ImageStep | None:
+        """Calls that look at images alone, as one call into C++."""
+        compute, place, grad_enabled = self.kernels.image_step, self.place_of_loss, torch.is_grad_enabled
+        constraints, moves = constraint_vector(terms, (IMAGE,)), multiplier_update(update)
+
+        def step(x_hat: Tensor, x: Tensor, kl: Tensor) -> TakenStep | None:
+            return compute(constraints, moves, x_hat, x, kl, block, grad_enabled(), *place(block))  # type: ignore[no-any-return]
+
+        return step
 
     def image_step_backward(self, kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
         """Multiply the gradients of an image step in place; False where this has not been done."""

@@ -20,7 +20,8 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from geco_ext.backends.allocation import empty_like, loss_dtype, new_gradient
-from geco_ext.contract import ImageStep, LossCall, UpdateSettings, count_rows
+from geco_ext.backends.base import Backend
+from geco_ext.contract import LossCall, TakenStep, UpdateSettings, count_rows
 from geco_ext.ops import dispatch
 
 _modes = torch._C._len_torch_dispatch_stack
@@ -86,24 +87,31 @@ def lagrangian(
     return _GlobalLagrangian.apply(group, constants, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def image_step(
-    terms: str, update: UpdateSettings | None, x_hat: Tensor, x: Tensor, kl: Tensor, block: Tensor
-) -> Tensor | None:
-    """The loss of a call that looks at images alone, where everything about it is usual, as one call into C++.
+class ImageCalls:
+    """The calls of a criterion that looks at images alone, as one call into C++ each, where they are usual.
 
-    Between the checks and a kernel, Python costs more than the kernel where images are small. None where something is
-    not usual: nothing has moved then, and the call has to take :func:`lagrangian`.
+    Between the checks and a kernel, Python costs more than the kernel where images are small: what does not change
+    from one call to the next (the constraint vector, ``update``, where ``block`` lies) is looked up once.
     """
-    if _modes() > 0 or _transforms() or forward_ad._current_level >= 0:
-        return None
-    if dispatch.is_asked_for():
-        return None
-    step = dispatch.best_for(block.device).image_step(terms, update, x_hat, x, kl, block)
-    if step is None:
-        return None
-    if step[1] is None and step[2] is None:
-        return step[0]
-    return _taken_step(step, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
+
+    __slots__ = ("_backend", "_step")
+
+    def __init__(self, terms: str, update: UpdateSettings | None, block: Tensor) -> None:
+        self._backend = dispatch.best_for(block.device)
+        self._step = self._backend.image_step(terms, update, block)
+
+    def loss(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor | None:
+        """None where something is not usual: nothing has moved then, and the call has to take :func:`lagrangian`."""
+        if self._step is None or _modes() > 0 or _transforms() or forward_ad._current_level >= 0:
+            return None
+        if dispatch.is_asked_for():
+            return None
+        taken = self._step(x_hat, x, kl)
+        if taken is None:
+            return None
+        if taken[1] is None and taken[2] is None:
+            return taken[0]
+        return _taken_step(self._backend, taken, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def refuse_forward_mode(*tensors: Tensor | None) -> None:
@@ -170,9 +178,10 @@ class _TakenStep(torch.autograd.Function):
     """A loss that is computed already, with its gradients by kl and x_hat: this only tells autograd."""
 
     @staticmethod
-    def forward(ctx: Any, step: ImageStep, kl: Tensor, x_hat: Tensor) -> Tensor:
-        """``step``: what the tensors have given."""
-        loss, *ctx.gradients, ctx.rounds = step
+    def forward(ctx: Any, backend: Backend, taken: TakenStep, kl: Tensor, x_hat: Tensor) -> Tensor:
+        """``taken``: what ``backend`` has made of the tensors."""
+        loss, *ctx.gradients, ctx.rounds = taken
+        ctx.backend = backend
         if ctx.rounds:
             ctx.dtypes = [kl.dtype, x_hat.dtype]
         return loss
@@ -184,14 +193,14 @@ class _TakenStep(torch.autograd.Function):
         usual = gradients is not None and not ctx.rounds and not torch.is_grad_enabled() and not _keeps_graph()
         if usual and _modes() == 0 and not is_compiling() and not dispatch.is_asked_for():
             kl_gradient, image_gradient = gradients
-            if dispatch.best_for(incoming.device).image_step_backward(kl_gradient, image_gradient, incoming):
+            if ctx.backend.image_step_backward(kl_gradient, image_gradient, incoming):
                 ctx.gradients = None
-                return None, kl_gradient, image_gradient
-        return None, *_scaled_buffers(ctx, incoming)
+                return None, None, kl_gradient, image_gradient
+        return None, None, *_scaled_buffers(ctx, incoming)
 
 
 # `_TakenStep.apply`, without what that does in Python first: it asks whether a torch.func transform is active and looks
-# for tensors that have outlived one. `image_step` asks the first, and reads no tensor of the second kind.
+# for tensors that have outlived one. `ImageCalls` asks the first, and reads no tensor of the second kind.
 _taken_step = super(torch.autograd.Function, _TakenStep).apply
 
 
