@@ -197,7 +197,7 @@ def compiled(folder: Path, extension: Path) -> Path:
 
     csrc = ROOT / "csrc"
     sources = [path for path in csrc.rglob("*") if path.suffix in (".cpp", ".cu")]
-    flags = ["-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-DGECO_CUDA"]
+    flags = ["-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-DGECO_CUDA"]
     flags += ['-DGECO_CUDA_TENSORS="is_cpu"', '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
     flags += ["-DSHIM_LEAVES_OUT_KERNELS", f"-I{csrc}", f"-I{ROOT / 'tests/cuda'}"]
     flags += [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]

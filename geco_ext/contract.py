@@ -149,6 +149,12 @@ class LossCall(NamedTuple):
 # wanted, and whether one of them has another type than its tensor.
 TakenStep = tuple[Tensor, Tensor | None, Tensor | None, bool]
 
-# A one-call step, a function of x_hat, x and kl. None where something is not usual (a target that wants a gradient, bad
-# input, more than a kernel takes): nothing has moved then.
-ImageStep = Callable[[Tensor, Tensor, Tensor], TakenStep | None]
+
+class ImageStep(NamedTuple):
+    """The two halves of a one-call step, for one criterion."""
+
+    # x_hat, x, kl. None where something is not usual (a target that wants a gradient, bad input, more than a kernel
+    # takes): nothing has moved then.
+    forward: Callable[[Tensor, Tensor, Tensor], TakenStep | None]
+    # Multiplies the gradients by kl and by x_hat by the incoming one, in place; False where this has not been done.
+    backward: Callable[[Tensor | None, Tensor | None, Tensor], bool]

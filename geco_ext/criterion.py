@@ -36,7 +36,6 @@ class _Compared(NamedTuple):
 
 
 _HAS_DISTRIBUTED = torch.distributed.is_available()
-_NOTHING_KNOWN = (None, None, None, None)
 
 
 class GECOLoss(StateModule):
@@ -169,13 +168,11 @@ class GECOLoss(StateModule):
         return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
 
     def _image_calls(self) -> ImageCalls:
-        """Those of the present mode, made anew only where a setting is another object than at the last call."""
-        calls: ImageCalls
-        mode = self.training
-        alpha, update, accumulation_steps, calls = self._known.get(mode, _NOTHING_KNOWN)
-        if alpha is not self.alpha or update is not self.update or accumulation_steps is not self.accumulation_steps:
-            calls = ImageCalls(self._terms, self._settings if mode else None, self._block)
-            self._known[mode] = self.alpha, self.update, self.accumulation_steps, calls
+        """Those of the present mode."""
+        calls: ImageCalls | None = self._known.get(self.training)
+        if calls is None:
+            calls = ImageCalls(self._terms, self._settings if self.training else None, self._block)
+            self._known[self.training] = calls
         return calls
 
     @property

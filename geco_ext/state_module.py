@@ -37,14 +37,13 @@ class StateModule(nn.Module):
     _block: Tensor
     _views: tuple[Tensor, ...]
     _addresses: tuple[int, ...] | None
-    _known: dict[Any, Any]  # what subclasses have looked up for the present block: empty with every new one
+    _known: dict[Any, Any]  # what subclasses have looked up: empty with a new block, or an attribute that is set
 
     def _attach(self) -> None:
         """Make the buffers views of the current block."""
         state = state_block.views(self._block)
         self._views = tuple(getattr(state, name) for name in STATE_NAMES)
         self._addresses = _addresses(self._views)
-        self._known = {}
         self._buffers.update(zip(STATE_NAMES, self._views, strict=True))
         self._bind(self._block)
 
@@ -106,6 +105,7 @@ class StateModule(nn.Module):
                 self._buffers[name].copy_(torch.as_tensor(value))  # type: ignore[union-attr]
         else:
             super().__setattr__(name, value)
+            super().__setattr__("_known", {})
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the views, which share the block's memory under two types, and what was looked up."""

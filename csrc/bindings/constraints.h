@@ -36,7 +36,7 @@ class ConstraintVector {
     const std::size_t count = predictions.size();
     if (targets.size() != count || gradients.size() != count + 1) throw py::value_error("lists of unequal lengths");
     LossCall call;
-    describe(call, state);
+    describe(call, doubles_of(state));
     call.inputs.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       call.inputs.push_back({tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i])});
@@ -63,9 +63,9 @@ class ConstraintVector {
     return true;
   }
 
-  void describe(LossCall& call, py::handle state) const {
+  void describe(LossCall& call, double* state) const {
     call.constraints = &constraints_;
-    call.state = State{doubles_of(state), rows_};
+    call.state = State{state, rows_};
   }
 
  private:

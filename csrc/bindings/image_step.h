@@ -48,14 +48,14 @@ struct ToRead {
   Tensor* tensor;
 };
 
-// Describes tensors that can be read as they lie: of no subclass, with memory of their own where the state is, and not
-// negated. False where one is something else.
-inline bool read_beside(py::handle state, std::initializer_list<ToRead> wanted) {
+// Describes tensors that can be read as they lie: of no subclass, with memory of their own where the state is (which is
+// described too), and not negated. False where one is something else.
+inline bool read_beside(py::handle state, Tensor& of_state, std::initializer_list<ToRead> wanted) {
   static PyObject* const device_name = PyUnicode_InternFromString("device");
-  Tensor of_state;
   DeviceNumber device, here;
   const bool at_once = describe(state, of_state, device);
   if (!is_plain(state)) return false;
+  if (!at_once) of_state = tensor_from(state);
   for (const ToRead& read : wanted) {
     if (!is_plain(read.object)) return false;
     if (at_once && describe(read.object, *read.tensor, here)) {
@@ -86,7 +86,8 @@ py::object usual_image_step(const ConstraintVector& constraints, const Multiplie
   if (backend_is_asked_for()) return py::none();
   LossCall call;
   Input image;
-  if (!read_beside(state, {{x_hat, &image.prediction}, {x, &image.target}, {kl, &call.kl}})) return py::none();
+  Tensor of_state;
+  if (!read_beside(state, of_state, {{x_hat, &image.prediction}, {x, &image.target}, {kl, &call.kl}})) return py::none();
   const Tensor& prediction = image.prediction;
   for (DataType type : {prediction.type, image.target.type, call.kl.type}) {
     if (type == DataType::kInt64) return py::none();
@@ -116,7 +117,7 @@ py::object usual_image_step(const ConstraintVector& constraints, const Multiplie
   call.loss = address_of(loss);
   call.image_elements = prediction.elements() / call.batch;
   call.update = update;
-  constraints.describe(call, state);
+  constraints.describe(call, static_cast<double*>(of_state.data));
   {
     py::gil_scoped_release release;
     device.lagrangian(call);
@@ -141,15 +142,16 @@ py::object image_step(const ConstraintVector& constraints, const MultiplierUpdat
 template <class Device>
 bool image_step_backward(py::handle kl_gradient, py::handle image_gradient, py::handle incoming, const Device& device) {
   if (backend_is_asked_for()) return false;
+  // The gradients are dense, so that the order of their elements does not matter.
   Tensor gradients[2], factor;
-  int count = 0;
-  for (py::handle gradient : {kl_gradient, image_gradient}) {
-    if (!gradient.is_none()) gradients[count++] = numbers_from(gradient);
+  const bool one = kl_gradient.is_none() || image_gradient.is_none();
+  if (!read_beside(image_gradient.is_none() ? kl_gradient : image_gradient, gradients[0], {{incoming, &factor}})) {
+    return false;
   }
-  if (!read_beside(image_gradient.is_none() ? kl_gradient : image_gradient, {{incoming, &factor}})) return false;
+  if (!one) gradients[1] = tensor_from(kl_gradient);
   if (factor.elements() != 1) return false;
   py::gil_scoped_release release;
-  device.scale_gradients(gradients, gradients, count, factor);
+  device.scale_gradients(gradients, gradients, one ? 1 : 2, factor);
   return true;
 }
 

@@ -131,9 +131,12 @@ DataType type_from(py::handle tensor) {
 }
 
 void* address_of(py::handle tensor) {
-  Tensor described;
-  DeviceNumber device;
-  if (describe(tensor, described, device)) return described.data;
+  const DlpackExchange* const exchange = torch().exchange;
+  DlpackTensor found;
+  if (exchange != nullptr && is_plain(tensor)) {
+    if (exchange->describe(tensor.ptr(), &found) == 0) return static_cast<char*>(found.data) + found.byte_offset;
+    PyErr_Clear();
+  }
   static PyObject* const name = PyUnicode_InternFromString("data_ptr");
   return PyLong_AsVoidPtr(owned(PyObject_CallMethodNoArgs(tensor.ptr(), name)).ptr());
 }
@@ -158,24 +161,6 @@ Tensor tensor_from(py::handle object) {
     tensor.sizes[d] = integer(PyTuple_GET_ITEM(sizes.ptr(), d));
     tensor.strides[d] = integer(PyTuple_GET_ITEM(strides.ptr(), d));
   }
-  return tensor;
-}
-
-Tensor numbers_from(py::handle dense) {
-  static PyObject* const numel = PyUnicode_InternFromString("numel");
-  Tensor tensor, described;
-  DeviceNumber device;
-  tensor.rank = 1;
-  tensor.strides[0] = 1;
-  if (describe(dense, described, device)) {
-    tensor.data = described.data;
-    tensor.type = described.type;
-    tensor.sizes[0] = described.elements();
-    return tensor;
-  }
-  tensor.data = address_of(dense);
-  tensor.type = type_from(dense);
-  tensor.sizes[0] = integer(owned(PyObject_CallMethodNoArgs(dense.ptr(), numel)).ptr());
   return tensor;
 }
 

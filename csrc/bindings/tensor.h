@@ -70,9 +70,6 @@ double* doubles_of(py::handle tensor);
 // A torch tensor or None.
 Tensor tensor_from(py::handle object);
 
-// A dense tensor as one run of numbers, whatever its shape.
-Tensor numbers_from(py::handle dense);
-
 bool is_contiguous(const Tensor& tensor);
 std::vector<Tensor> tensors_from(const py::list& list);
 

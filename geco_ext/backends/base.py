@@ -82,10 +82,6 @@ class Backend(ABC):
         """
         return None
 
-    def image_step_backward(self, kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
-        """Multiply the gradients of an :data:`ImageStep` in place; False where this has not been done."""
-        return False
-
     # The operators of models (geco_ext.ops.models)
 
     @abstractmethod

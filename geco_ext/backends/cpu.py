@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,15 @@ class Cpu(Native):
     def place(self, tensor: Tensor) -> tuple[Any, ...]:
         """The number of threads."""
         return (torch.get_num_threads(),)
+
+    def places(self, block: Tensor) -> tuple[Callable[[], tuple[Any, ...]], Callable[[], tuple[Any, ...]]]:
+        """The two for a block that stays where it is."""
+        threads = torch.get_num_threads
+
+        def place() -> tuple[int]:
+            return (threads(),)
+
+        return place, place
 
     def update_from_sums(self, call: LossCall, sums: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
         """The rest of a step, from sums over all processes: the loss and the factor that all gradients need."""

@@ -57,6 +57,26 @@ class Cuda(Native):
         index, stream = self.place(block)
         return index, stream, self.workspace(block, index, stream)
 
+    def places(self, block: Tensor) -> tuple[Callable[[], tuple[Any, ...]], Callable[[], tuple[Any, ...]]]:
+        """The two above for a block that stays where it is."""
+        index, current_stream = self.place(block)[0], torch._C._cuda_getCurrentRawStream
+        is_capturing = self.kernels.is_capturing
+        of_streams: dict[int, Tensor] = {}
+
+        def place() -> tuple[int, int]:
+            return index, current_stream(index)
+
+        def place_of_loss() -> tuple[int, int, Tensor]:
+            stream = current_stream(index)
+            workspace = of_streams.get(stream)
+            if workspace is None or (stream != 0 and is_capturing(stream)):
+                workspace = self.workspace(block, index, stream)
+                if stream == 0 or not is_capturing(stream):
+                    of_streams[stream] = workspace
+            return index, stream, workspace
+
+        return place, place_of_loss
+
     def place_of_models(self, leader: Tensor) -> tuple[int, int, Callable[[int, int], Tensor]]:
         """Device, stream, and what to ask for scratch memory where few large examples leave sums."""
         index, stream = self.place(leader)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -113,6 +113,10 @@ class Native(Backend):
         """The same for functions of the loss that measure constraints."""
         return self.place(block)
 
+    def places(self, block: Tensor) -> tuple[Callable[[], tuple[Any, ...]], Callable[[], tuple[Any, ...]]]:
+        """The two above for a block that stays where it is."""
+        return partial(self.place, block), partial(self.place_of_loss, block)
+
     def place_of_models(self, leader: Tensor) -> tuple[Any, ...]:
         """The same for operators of models."""
         return self.place(leader)
@@ -133,19 +137,17 @@ class Native(Backend):
 
     def image_step(self, terms: str, update: UpdateSettings | None, block: Tensor) -> ImageStep | None:
         """Calls that look at images alone, as one call into C++."""
-        compute, place, grad_enabled = self.kernels.image_step, self.place_of_loss, torch.is_grad_enabled
+        compute, scale, grad_enabled = self.kernels.image_step, self.kernels.image_step_backward, torch.is_grad_enabled
         constraints, moves = constraint_vector(terms, (IMAGE,)), multiplier_update(update)
+        place, place_of_loss = self.places(block)
 
-        def step(x_hat: Tensor, x: Tensor, kl: Tensor) -> TakenStep | None:
-            return compute(constraints, moves, x_hat, x, kl, block, grad_enabled(), *place(block))  # type: ignore[no-any-return]
+        def forward(x_hat: Tensor, x: Tensor, kl: Tensor) -> TakenStep | None:
+            return compute(constraints, moves, x_hat, x, kl, block, grad_enabled(), *place_of_loss())  # type: ignore[no-any-return]
 
-        return step
+        def backward(kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
+            return scale(kl_gradient, image_gradient, incoming, *place())  # type: ignore[no-any-return]
 
-    def image_step_backward(self, kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
-        """Multiply the gradients of an image step in place; False where this has not been done."""
-        return self.kernels.image_step_backward(  # type: ignore[no-any-return]
-            kl_gradient, image_gradient, incoming, *self.place(incoming)
-        )
+        return ImageStep(forward, backward)
 
     def scale_gradients(self, gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
         """``outputs[i] = gradients[i] * factor``, rounded once."""

@@ -20,8 +20,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from geco_ext.backends.allocation import empty_like, loss_dtype, new_gradient
-from geco_ext.backends.base import Backend
-from geco_ext.contract import LossCall, TakenStep, UpdateSettings, count_rows
+from geco_ext.contract import ImageStep, LossCall, TakenStep, UpdateSettings, count_rows
 from geco_ext.ops import dispatch
 
 _modes = torch._C._len_torch_dispatch_stack
@@ -94,24 +93,20 @@ class ImageCalls:
     from one call to the next (the constraint vector, ``update``, where ``block`` lies) is looked up once.
     """
 
-    __slots__ = ("_backend", "_step")
+    __slots__ = ("_step",)
 
     def __init__(self, terms: str, update: UpdateSettings | None, block: Tensor) -> None:
-        self._backend = dispatch.best_for(block.device)
-        self._step = self._backend.image_step(terms, update, block)
+        self._step = dispatch.best_for(block.device).image_step(terms, update, block)
 
     def loss(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor | None:
         """None where something is not usual: nothing has moved then, and the call has to take :func:`lagrangian`."""
-        if self._step is None or _modes() > 0 or _transforms() or forward_ad._current_level >= 0:
+        step = self._step
+        if step is None or _modes() > 0 or _transforms() or forward_ad._current_level >= 0 or dispatch.is_asked_for():
             return None
-        if dispatch.is_asked_for():
-            return None
-        taken = self._step(x_hat, x, kl)
-        if taken is None:
-            return None
-        if taken[1] is None and taken[2] is None:
-            return taken[0]
-        return _taken_step(self._backend, taken, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
+        taken = step.forward(x_hat, x, kl)
+        if taken is None or (taken[1] is None and taken[2] is None):
+            return taken and taken[0]
+        return _taken_step(step, taken, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def refuse_forward_mode(*tensors: Tensor | None) -> None:
@@ -178,12 +173,13 @@ class _TakenStep(torch.autograd.Function):
     """A loss that is computed already, with its gradients by kl and x_hat: this only tells autograd."""
 
     @staticmethod
-    def forward(ctx: Any, backend: Backend, taken: TakenStep, kl: Tensor, x_hat: Tensor) -> Tensor:
-        """``taken``: what ``backend`` has made of the tensors."""
+    def forward(ctx: Any, step: ImageStep, taken: TakenStep, kl: Tensor, x_hat: Tensor) -> Tensor:
+        """``taken``: what ``step`` has made of the tensors."""
         loss, *ctx.gradients, ctx.rounds = taken
-        ctx.backend = backend
         if ctx.rounds:
             ctx.dtypes = [kl.dtype, x_hat.dtype]
+        else:
+            ctx.scale = step.backward
         return loss
 
     @staticmethod
@@ -193,7 +189,7 @@ class _TakenStep(torch.autograd.Function):
         usual = gradients is not None and not ctx.rounds and not torch.is_grad_enabled() and not _keeps_graph()
         if usual and _modes() == 0 and not is_compiling() and not dispatch.is_asked_for():
             kl_gradient, image_gradient = gradients
-            if ctx.backend.image_step_backward(kl_gradient, image_gradient, incoming):
+            if ctx.scale(kl_gradient, image_gradient, incoming):
                 ctx.gradients = None
                 return None, None, kl_gradient, image_gradient
         return None, None, *_scaled_buffers(ctx, incoming)

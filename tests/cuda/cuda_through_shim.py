@@ -7,6 +7,8 @@ import importlib.util
 import os
 import sys
 
+import torch
+
 specification = importlib.util.spec_from_file_location("geco_ext._C", os.environ["GECO_EXT_SHIM_EXTENSION"])
 module = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(module)
@@ -18,6 +20,7 @@ from geco_ext.ops import dispatch  # noqa: E402
 cuda.BACKEND.unavailable = lambda: None
 cuda.BACKEND.refuses_device = lambda device: None
 cuda.BACKEND.place = lambda tensor: (0, 0)
+torch._C._cuda_getCurrentRawStream = lambda index: 0
 dispatch._PREFERENCE["cpu"] = ("cpu", "cuda", "reference")
 
 
