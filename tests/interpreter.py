@@ -8,7 +8,7 @@ import geco_ext
 
 IS_USED = os.environ.get("TRITON_INTERPRET") == "1" and "triton" in geco_ext.available_backends()
 CASES = 2
-SLOW_FILES = ("test_windows", "test_model_kernels")
+SLOW_FILES = ("test_windows", "test_model_kernels", "test_image_step")
 
 
 def leave_out_cases(config, items):
@@ -27,7 +27,7 @@ def leave_out_cases(config, items):
 
 
 def _is_on_triton(item):
-    return hasattr(item, "callspec") and item.callspec.params.get("backend") == "triton"
+    return hasattr(item, "callspec") and "triton" in (item.callspec.params.get(name) for name in ("backend", "device"))
 
 
 def round_as_devices_do():

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from geco_ext.contract import ImageStep, LossCall, UpdateSettings
 
+ENVIRONMENT_VARIABLE = "GECO_EXT_BACKEND"  # names the backend of every call
+
 # Of tensors whose memory is what they say: a subclass may keep its numbers elsewhere.
 PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 

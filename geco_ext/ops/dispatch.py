@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from geco_ext import backends
-from geco_ext.backends.base import PLAIN_TYPES, Backend
+from geco_ext.backends.base import ENVIRONMENT_VARIABLE, PLAIN_TYPES, Backend
 from geco_ext.contract import LossCall
 
 # Best first. PyTorch calls AMD's GPUs cuda too; the compiled kernels are NVIDIA's alone.
@@ -25,8 +25,6 @@ _PREFERENCE = {
     "cpu": ("cpu", "reference"),
     "cuda": ("triton", "reference") if torch.version.hip else ("cuda", "triton", "reference"),
 }
-
-ENVIRONMENT_VARIABLE = "GECO_EXT_BACKEND"
 
 
 # Plain calls ----------------------------------------------------------------------------------------------------------
@@ -181,7 +179,7 @@ def select_for_scaling(device: torch.device) -> Backend:
 
 
 def is_asked_for() -> bool:
-    """Whether a backend is, inside ``use_backend``. The one-call step asks here; a variable is asked for in C++."""
+    """Whether a backend is, inside ``use_backend``. One-call steps ask here; for the variable they look themselves."""
     return _forced[0] is not None
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from geco_ext.backends import reference
 from geco_ext.backends.base import Backend
-from geco_ext.backends.triton import loss, models
+from geco_ext.backends.triton import loss, models, steps
 from geco_ext.backends.triton.device import is_interpreted
 from geco_ext.backends.triton.kernels import window_plan
-from geco_ext.contract import LossCall, count_rows, inputs_of_terms, parse_terms
+from geco_ext.contract import ImageStep, LossCall, UpdateSettings, count_rows, inputs_of_terms, parse_terms
 
 OLDEST = (3, 6)  # the first that takes apart tuples of tensors and numbers that hold other tuples
 MAX_ROWS = 1024
@@ -61,6 +61,9 @@ class Triton(Backend):
 
     def scale_gradients(self, gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:  # noqa: D102
         loss.scale_gradients(gradients, outputs, factor)
+
+    def image_step(self, terms: str, update: UpdateSettings | None, block: Tensor) -> ImageStep | None:  # noqa: D102
+        return steps.image_step(terms, update, block, self.refuses)
 
     def model_operator(self, name: str, leader: Tensor, *arguments: Any) -> Any:  # noqa: D102
         return getattr(models, name)(*arguments)

@@ -35,29 +35,89 @@ def constraint_sums(call: LossCall) -> Tensor:
 
 def scale_gradients(gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor) -> None:
     """``outputs[i] = gradients[i] * factor``, rounded once."""
+    launch, arguments = scaling_of(gradients, outputs, factor)
+    if launch.programs > 0:
+        with on_device(factor.device):
+            launch(arguments)
+
+
+# What is launched -----------------------------------------------------------------------------------------------------
+
+
+class Launch:
+    """A kernel on so many programs, for arguments that are alike in all that a compilation depends on.
+
+    Triton looks at every argument of a launch to find the kernel that was compiled for it. From the second launch on
+    that is known here.
+    """
+
+    __slots__ = ("_compiled", "_kernel", "_warps", "programs")
+
+    def __init__(self, kernel: Any, programs: int, warps: int) -> None:
+        self._kernel, self.programs, self._warps = kernel, programs, warps
+        self._compiled: Any = None
+
+    def __call__(self, arguments: tuple[Any, ...]) -> None:
+        """Launch it on the current stream of the current device; the arguments in the order of the kernel's."""
+        if self._compiled is None:  # in the interpreter, always
+            self._compiled = self._kernel[(self.programs,)](*arguments, num_warps=self._warps, **FUSED)
+        else:
+            self._compiled[(self.programs, 1, 1)](*arguments)
+
+
+class Arguments(NamedTuple):
+    """Of the kernel of a call (``kernels/lagrangian.py``)."""
+
+    predictions: tuple[Tensor, ...]
+    targets: tuple[Tensor | None, ...]
+    gradients: tuple[Tensor | None, ...]
+    layouts: Any
+    first_programs: tuple[int, ...]
+    programs: tuple[int, ...]
+    compared: tuple[int, ...]
+    per_example: tuple[int, ...]
+    block: Tensor
+    counters: Tensor
+    finished: Tensor | None
+    partials: Tensor | None
+    sums: Tensor | None
+    loss: Tensor | None
+    batch: int
+    items: Any
+    terms: Any
+    constraints: int
+    rows: int
+    update: Any
+    tile: int
+
+
+class ScalingArguments(NamedTuple):
+    """Of the kernel that scales gradients (``kernels/gradient_scale.py``)."""
+
+    gradients: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    elements: tuple[int, ...]
+    first_programs: tuple[int, ...]
+    factor: Tensor | None
+    in_place: Any
+    tile: int
+
+
+def scaling_of(
+    gradients: Sequence[Tensor], outputs: Sequence[Tensor], factor: Tensor
+) -> tuple[Launch, ScalingArguments]:
+    """What multiplies gradients; of no programs where they have no elements."""
     from geco_ext.backends.triton.kernels.gradient_scale import gradient_scale_kernel
 
     most = 8 * multiprocessors(factor.device)
     elements = tuple(gradient.numel() for gradient in gradients)
     programs = [min(-(-count // _TILE), most) for count in elements]
-    if not any(programs):
-        return
     in_place = tuple(g.data_ptr() == o.data_ptr() for g, o in zip(gradients, outputs, strict=True))
-    with on_device(factor.device):
-        gradient_scale_kernel[(sum(programs),)](
-            tuple(gradients),
-            tuple(outputs),
-            elements,
-            _starts(programs),
-            factor,
-            _constants(in_place),
-            _TILE,
-            num_warps=_WARPS,
-            **FUSED,
-        )
+    arguments = ScalingArguments(
+        tuple(gradients), tuple(outputs), elements, _starts(programs), factor, _constants(in_place), _TILE
+    )
+    return Launch(gradient_scale_kernel, sum(programs), _WARPS), arguments
 
-
-# What is launched -----------------------------------------------------------------------------------------------------
 
 _TILE = 4096  # numbers of a program in one round: 16 bytes eight times over, for each of its threads
 _SMALL_TILE = 1024
@@ -95,6 +155,13 @@ class _Plan(NamedTuple):
 
 
 def _launch(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> None:
+    with on_device(call.block.device):
+        launch, arguments = launch_of(call, loss, sums)
+        launch(arguments)
+
+
+def launch_of(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> tuple[Launch, Arguments]:
+    """What a call launches on its device, the current one, and the arguments of the kernel."""
     from geco_ext.backends.triton.kernels.lagrangian import lagrangian_kernel
 
     # A negated view (of a complex tensor) has its sign in a flag that an address does not show.
@@ -114,35 +181,33 @@ def _launch(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> None:
         multiprocessors(block.device),
     )
     launched = plan.first_programs[-1]
-    with on_device(block.device):
-        lagrangian_kernel[(launched,)](
-            tuple(tensors),
-            tuple(targets),
-            tuple(call.gradients[: len(tensors)]),
-            tuple(item.layout for item in plan.items),
-            plan.first_programs,
-            plan.programs,
-            plan.compared,
-            tuple(item.per_example for item in plan.items),
-            block,
-            block[-len(COUNTERS) :].view(torch.int64),
-            _counter(block.device),
-            new_empty(block, (launched + plan.partials_of_slots,)),
-            sums,
-            loss,
-            call.batch,
-            plan.items_of_kernel,
-            plan.terms,
-            plan.constraints,
-            power_of_two(plan.constraints),
-            _constants(call.update),
-            plan.tile,
-            num_warps=plan.warps,
-            **FUSED,
-        )
+    arguments = Arguments(
+        tuple(tensors),
+        tuple(targets),
+        tuple(call.gradients[: len(tensors)]),
+        tuple(item.layout for item in plan.items),
+        plan.first_programs,
+        plan.programs,
+        plan.compared,
+        tuple(item.per_example for item in plan.items),
+        block,
+        block[-len(COUNTERS) :].view(torch.int64),
+        counter(block.device),
+        new_empty(block, (launched + plan.partials_of_slots,)),
+        sums,
+        loss,
+        call.batch,
+        plan.items_of_kernel,
+        plan.terms,
+        plan.constraints,
+        power_of_two(plan.constraints),
+        _constants(call.update),
+        plan.tile,
+    )
+    return Launch(lagrangian_kernel, launched, plan.warps), arguments
 
 
-def _counter(device: torch.device) -> Tensor:
+def counter(device: torch.device) -> Tensor:
     """Of the programs that have finished, zero, for a launch on the current stream of the current device."""
     stream = 0  # of the interpreter, which runs one launch at a time
     if device.type == "cuda":
