@@ -66,7 +66,7 @@ def _one_of_each_kind_first(items):
     rank = {}
     for item in numbered:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        kind = (item.path, item.originalname, parameters.get("backend"))
+        kind = (item.path, item.originalname, parameters.get("backend"), parameters.get("device"))
         rank[item] = seen[kind]
         seen[kind] += 1
     return sorted(numbered, key=rank.get)

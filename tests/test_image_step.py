@@ -29,17 +29,20 @@ CONSTRAINTS = {
 }
 
 
-@pytest.fixture(params=["cpu", "cuda", "triton"])
+ON_GPU = [pytest.mark.gpu] if torch.cuda.is_available() else []
+
+
+@pytest.fixture(params=["cpu", *(pytest.param(name, marks=ON_GPU) for name in ("cuda", "triton"))])
 def device(request, monkeypatch):
     """Of a backend with one-call steps that serves every call, without being asked for."""
     name = request.param
     if name not in geco_ext.available_backends():
         pytest.skip(f"{name}: {dispatch.unavailable(name)}")
     monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
-    device = "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-    monkeypatch.setitem(dispatch._PREFERENCE, device, (name,))
+    device = torch.device("cuda:0" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    monkeypatch.setitem(dispatch._PREFERENCE, device.type, (name,))
     dispatch.best_for.cache_clear()
-    yield torch.device(device)
+    yield device
     dispatch.best_for.cache_clear()
 
 

@@ -43,11 +43,12 @@ def image_step(
         grad_enabled = torch.is_grad_enabled()
         if ENVIRONMENT_VARIABLE in os.environ or (grad_enabled and x.requires_grad):
             return None
-        if not _are_plain(device, x_hat, x, kl):
+        looks = _look(device, x_hat), _look(device, x), _look(device, kl)
+        if None in looks:
             return None
         of_image, of_kl = grad_enabled and x_hat.requires_grad, grad_enabled and kl.requires_grad
-        key = (of_image, of_kl, *_look(x_hat), *_look(x), *_look(kl))
-        if key in steps and steps[key] is None:
+        key = (of_image, of_kl, looks)
+        if steps.get(key, ...) is None:
             return None
         image_gradient = new_gradient(x_hat) if of_image else None
         kl_gradient = new_gradient(kl) if of_kl else None
@@ -77,16 +78,16 @@ def image_step(
         return loss, kl_gradient, image_gradient, rounds
 
     def backward(kl_gradient: Tensor | None, image_gradient: Tensor | None, incoming: Tensor) -> bool:
-        if ENVIRONMENT_VARIABLE in os.environ or incoming.numel() != 1 or not _are_plain(device, incoming):
+        look = _look(device, incoming)
+        if ENVIRONMENT_VARIABLE in os.environ or incoming.numel() != 1 or look is None:
             return False
-        gradients = [gradient for gradient in (kl_gradient, image_gradient) if gradient is not None]
-        key = (*_look(incoming), *((gradient.numel(), gradient.dtype) for gradient in gradients))
+        buffers = tuple([gradient for gradient in (kl_gradient, image_gradient) if gradient is not None])
+        key = (look, *[(buffer.numel(), buffer.dtype) for buffer in buffers])
         known = scalings.get(key)
         if known is None:
-            known = scaling_of(gradients, gradients, incoming)
+            known = scaling_of(buffers, buffers, incoming)
             scalings[key] = known[0], known[1]._replace(gradients=(), outputs=(), factor=None)
         launch, arguments = known
-        buffers = tuple(gradients)
         with on_device(device):
             launch(arguments._replace(gradients=buffers, outputs=buffers, factor=incoming))
         return True
@@ -94,20 +95,15 @@ def image_step(
     return ImageStep(forward, backward)
 
 
-def _are_plain(device: torch.device, *tensors: Tensor) -> bool:
-    """Whether their memory is what they say, and on the device."""
+def _look(device: torch.device, tensor: Tensor) -> tuple[Any, ...] | None:
+    """What plans and compilations depend on. None where its memory is not what it says, or not on the device."""
+    if type(tensor) not in PLAIN_TYPES or tensor.device != device or tensor.is_neg():
+        return None
     try:
-        return all(
-            type(tensor) in PLAIN_TYPES and tensor.device == device and not tensor.is_neg() and tensor.data_ptr() != 0
-            for tensor in tensors
-        )
+        address = tensor.data_ptr()
     except RuntimeError:  # a tensor without storage
-        return False
-
-
-def _look(tensor: Tensor) -> tuple[Any, ...]:
-    """What plans and compilations depend on."""
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr() % ALIGNMENT == 0
+        return None
+    return None if address == 0 else (tensor.shape, tensor.stride(), tensor.dtype, address % ALIGNMENT == 0)
 
 
 def _is_usual(terms: str, x_hat: Tensor, x: Tensor, kl: Tensor) -> bool:

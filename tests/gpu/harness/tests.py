@@ -16,7 +16,10 @@ from harness.session import ROOT, Process, Session
 
 TESTS = ROOT / "tests"
 KERNELS = [
-    *(TESTS / f"test_{name}.py" for name in ("backends", "autograd", "allocation", "triton_backend", "model_kernels")),
+    *(
+        TESTS / f"test_{name}.py"
+        for name in ("backends", "autograd", "allocation", "triton_backend", "model_kernels", "image_step")
+    ),
     *sorted(TESTS.glob("test_windows*.py")),
 ]
 FIRST_CONTACT, SANITIZERS = TESTS / "gpu/test_first_contact.py", TESTS / "gpu/test_memory_errors.py"
