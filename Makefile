@@ -4,31 +4,33 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find csrc -type f)
+INSTALL := $(PYTHON) tools/install.py $(VENV) --constraint constraints.txt
+SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find csrc cmake -type f)
 
 .PHONY: demo test sanitize bench gpu gpu-test gpu-bench gpu-profile versions lint typecheck format clean
 
 # Installed in place: a change to a Python file needs nothing, a change to a source of the extension builds it again.
+# GECO_EXT_CUDA=ON make ... compiles the CUDA kernels also where there is no GPU.
 $(VENV)/train.installed: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, got " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing geco_ext and what it trains with into $(VENV) (some minutes the first time)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable ".[train]"
+	@$(INSTALL) --editable ".[train]"
 	@touch $@
 
 # The package is installed by now: pip adds what the tests need, and does not build the extension once more.
 $(VENV)/test.installed: $(VENV)/train.installed
-	@$(PIP) install --quiet --constraint constraints.txt "geco-ext[test]"
+	@echo "Installing what the tests need"
+	@$(INSTALL) "geco-ext[test]"
 	@touch $@
 
 $(VENV)/dev.installed: $(VENV)/test.installed
-	@$(PIP) install --quiet --constraint constraints.txt ruff mypy clang-format
+	@echo "Installing what checks style and types"
+	@$(INSTALL) ruff mypy clang-format
 	@touch $@
 
 demo: $(VENV)/train.installed
 	@rm -rf runs/demo
-	@$(BIN)/geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
+	@$(BIN)/geco train --model nvp --data digits --constraint re=0.1 --steps 1000 --out runs/demo
 
 test: $(VENV)/test.installed
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not sanitize" tests

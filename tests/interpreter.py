@@ -8,7 +8,7 @@ import geco_ext
 
 IS_USED = os.environ.get("TRITON_INTERPRET") == "1" and "triton" in geco_ext.available_backends()
 CASES = 2
-SLOW_FILES = ("test_windows", "test_model_kernels", "test_image_step")
+SLOW_FILES = ("test_windows", "test_structural_similarity", "test_model_kernels", "test_image_step")
 
 
 def leave_out_cases(config, items):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "gpu"))
 
 import test_memory_errors as memory_errors
-from harness import profile
+from harness import bench, profile
 from harness import tests as groups
 from harness.session import Session
 from measured import Measured
@@ -125,6 +125,24 @@ def test_a_process_that_takes_too_long_is_stopped_with_all_it_started(tmp_path, 
         assert process.was_stopped
         assert process.lines == ["begun"]
     assert "[shell] begun" in (tmp_path / "test.log").read_text()
+
+
+def test_measurements_have_nine_tenths_of_the_time(tmp_path, monkeypatch):
+    """The rest is for the scenario that has begun, and for the report."""
+    monkeypatch.setenv("GPU_RESULTS", str(tmp_path))
+    monkeypatch.setenv("GPU_SECONDS", "200")
+    asked = []
+
+    def python(session, name, arguments, seconds):
+        asked.append((float(arguments[arguments.index("--limit") + 1]), seconds))
+        return SimpleNamespace(lines=[], was_stopped=False, wait=lambda: 0)
+
+    monkeypatch.setattr(Session, "python", python)
+    with Session("bench") as session:
+        assert bench._measure(session, tmp_path / "rows.jsonl")
+    ((limit, seconds),) = asked
+    assert limit == pytest.approx(180, abs=2)
+    assert limit < seconds < 200
 
 
 def test_a_worker_whose_gpu_is_lost_is_replaced(tmp_path):

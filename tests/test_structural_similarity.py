@@ -56,9 +56,9 @@ def test_flat_images_differ_by_their_luminance(backend, device, levels):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("picture", ["random", "photograph", "half_flat", "far_off"])
-def test_stays_within_one(backend, device, picture, dtype):
+def test_stays_within_one(backend, device, slow, picture, dtype):
     """A window as large as the image: the value is one similarity."""
-    for side in range(1, 8):
+    for side in (1, 4, 7) if slow else range(1, 8):
         x_hat, x = pair(picture, (1, 1, side, side), dtype, device)
         for other in (x, -x_hat.detach(), x_hat.detach() * 1.001, 1 - x_hat.detach()):
             assert -1.0 <= structural_similarity(x_hat, other, kappa=0.0, patch_size=side).item() <= 1.0

@@ -109,7 +109,7 @@ def _compiled() -> list[str]:
     cuda = (
         f"{module.cuda_architectures}, CUDA {module.cuda_version}"
         if module.cuda_architectures
-        else "none, it was built without a CUDA compiler or with GECO_EXT_CUDA=OFF"
+        else "none, it was built where there was no GPU or no CUDA compiler (GECO_EXT_CUDA=ON asks for them)"
     )
     return [
         f"compiled C++ kernels: {module.cpu.capability()} here, {threading}",

@@ -15,7 +15,7 @@ RATIOS, REPORT, MODEL_KERNELS = (ROOT / "bench" / f"{name}.py" for name in ("rat
 DONE = (0, 1)  # exit status of ratios.py where every scenario has its row, or its failure
 LONGEST_REPORT = 40.0
 LEAST = 20.0  # seconds in which a process can measure something
-LAST = 45.0  # seconds for the scenario that has begun when no other may
+SPARE = 0.1  # of the time left: for the scenario that has begun when no other may, and half of it for the report
 
 
 def run(session: Session) -> bool:
@@ -31,12 +31,13 @@ def run(session: Session) -> bool:
 def _measure(session: Session, rows: Path) -> bool:
     crashes = 0
     while crashes < 8:
-        limit = session.left() - LONGEST_REPORT - LAST
+        left = session.left()
+        limit = (1 - SPARE) * left
         if limit < LEAST:
             session.leave_out("the scenarios without a row in bench.jsonl", "the time was up")
             return crashes == 0
         arguments = [RATIOS, "--device", "cuda", "--rows", rows, "--limit", f"{limit:.0f}", "--only", session.only]
-        process = session.python("ratios", arguments, limit + LAST)
+        process = session.python("ratios", arguments, left - SPARE / 2 * left)
         status = process.wait()
         for line in process.lines:
             label, left_out, why = line.partition(": left out, ")
@@ -58,7 +59,7 @@ def _measure(session: Session, rows: Path) -> bool:
 def _keep(session: Session, rows: Path) -> bool:
     """The result of the card, the README's table, and what both show of the bars."""
     arguments = [REPORT, "--rows", rows, "--copy", session.folder, *(["--add"] if session.only else [])]
-    process = session.python("report", arguments, LONGEST_REPORT)
+    process = session.python("report", arguments, min(LONGEST_REPORT, session.left()))
     if process.wait():
         session.say(f"no result was kept: {process.tail(1)}")
         return False
