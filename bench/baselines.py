@@ -27,17 +27,23 @@ class PlainConstraints:
         self.covariance = any(isinstance(c, PatchNCC) for c in constraints)
         self.windows = list(dict.fromkeys(_window(c) for c in constraints if not isinstance(c, ReconstructionError)))
 
-    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def __call__(self, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
         if not self.native:
             x_hat, x = x_hat.float(), x.float()
         moments = self.moments(x_hat, x, self.windows, self.covariance) if self.moments else {}
         values = [
-            F.mse_loss(x_hat, x).float() - c.kappa**2
+            (F.mse_loss(x_hat, x).float() if weight is None else _masked_mean(x_hat - x, weight)) - c.kappa**2
             if isinstance(c, ReconstructionError)
             else _of_moments(c, moments[_window(c)])
             for c in self.constraints
         ]
         return values[0] if len(values) == 1 else torch.stack(values)
+
+
+def _masked_mean(difference: Tensor, weight: Tensor) -> Tensor:
+    """Of squares; every example has pixels that count. What does not count may be NaN, as in ours."""
+    squared = torch.where(weight, difference, 0.0).square().sum((1, 2, 3))
+    return (squared / (difference.shape[1] * weight.sum((1, 2, 3)))).mean()
 
 
 def _window(constraint: Constraint) -> Window:
@@ -79,8 +85,8 @@ class PlainGECO(nn.Module):
             )
             self.weighted = torch.dot
 
-    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor:
-        c_hat = self.constraints(x_hat, x)
+    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, weight: Tensor | None = None) -> Tensor:
+        c_hat = self.constraints(x_hat, x, weight)
         with torch.no_grad():
             average = c_hat.detach() if self.average is None else torch.lerp(c_hat, self.average, self.alpha)
         loss = kl.mean() + self.weighted(self.log_multiplier.exp(), c_hat + (average - c_hat).detach())
@@ -123,9 +129,9 @@ class GECOWithItem(PlainGECO):
             )
         ]
 
-    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor:
+    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, weight: Tensor | None = None) -> Tensor:
         loss = kl.mean()
-        for c_hat, state in zip(self.constraints(x_hat, x).reshape(-1).unbind(), self.state, strict=True):
+        for c_hat, state in zip(self.constraints(x_hat, x, weight).reshape(-1).unbind(), self.state, strict=True):
             value = c_hat.item()
             state.average = value if state.average is None else self.alpha * state.average + (1 - self.alpha) * value
             loss = loss + math.exp(state.log_multiplier) * (c_hat + (state.average - c_hat.detach()))
@@ -157,8 +163,8 @@ class Compiled:
         self.plain = plain
         self.compiled = torch.compile(plain, fullgraph=True, dynamic=False, backend=backend)
 
-    def __call__(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor:
-        return (self.plain if self.plain.average is None else self.compiled)(x_hat, x, kl)
+    def __call__(self, x_hat: Tensor, x: Tensor, kl: Tensor, weight: Tensor | None = None) -> Tensor:
+        return (self.plain if self.plain.average is None else self.compiled)(x_hat, x, kl, weight)
 
 
 def _scale(constraint: Constraint) -> float:

@@ -29,6 +29,7 @@ from geco_ext.backends.allocation import new_gradient
 from geco_ext.contract import IMAGE, LossCall
 from geco_ext.ops import dispatch
 from geco_ext.ops.loss import loss_and_gradients
+from geco_ext.weights import Division, divided
 
 Call = Callable[[], object]
 
@@ -50,10 +51,11 @@ UNFOLDED_ELEMENTS = 45_000_000  # of one image's patches: above it a step takes 
 class Step:
     """Forward, backward and multiplier update; x_hat and kl are leaves of its own, so all gradients are made."""
 
-    def __init__(self, criterion: Callable[[Tensor, Tensor, Tensor], Tensor], images: Images, backend: str | None):
+    def __init__(self, criterion: Callable[..., Tensor], images: Images, backend: str | None):
         self.criterion, self.x = criterion, images.x
         self.x_hat, self.kl = images.x_hat.clone().requires_grad_(), images.kl.clone().requires_grad_()
         self.backend = backend
+        self.weight = {} if images.weight is None else {"weight": images.weight}
 
     def __call__(self) -> Tensor:
         """The loss; gradients are in ``x_hat.grad`` and ``kl.grad``."""
@@ -64,7 +66,7 @@ class Step:
 
     def _run(self) -> Tensor:
         self.x_hat.grad = self.kl.grad = None
-        loss = self.criterion(self.x_hat, self.x, self.kl)
+        loss = self.criterion(self.x_hat, self.x, self.kl, **self.weight)
         loss.backward()
         return loss
 
@@ -78,6 +80,10 @@ class Images:
         x_hat = x + 0.12 * torch.randn(scenario.shape)
         self.x, self.x_hat = (image.to(device, scenario.dtype) for image in (x, x_hat))
         self.kl = torch.rand(scenario.shape[0]).to(device)
+        self.weight = None
+        if scenario.masked:
+            batch, _, height, width = scenario.shape
+            self.weight = (torch.rand(batch, 1, height, width) > 0.3).to(device)
 
 
 def steps(scenario: Scenario, device: torch.device, compiler: str | None = "inductor") -> dict[str, Step]:
@@ -150,6 +156,7 @@ def _call(scenario: Scenario, device: torch.device) -> LossCall:
     return LossCall(
         predictions=[images.x_hat],
         targets=[images.x],
+        weights=_weights(images),
         kl=images.kl,
         block=criterion._block,
         terms=criterion._terms,
@@ -159,6 +166,12 @@ def _call(scenario: Scenario, device: torch.device) -> LossCall:
         image_elements=images.x[0].numel(),
         update=criterion._settings,
     )
+
+
+def _weights(images: Images) -> list[Tensor | None]:
+    if images.weight is None:
+        return [None]
+    return [*divided(images.weight, images.x_hat, images.x, [Division(mean=True, per_channel=False)])]
 
 
 def comparable_losses(scenario: Scenario, device: torch.device) -> dict[str, Call]:
@@ -209,6 +222,9 @@ def _ours(scenario: Scenario, device: torch.device) -> geco_ext.GECOLoss:
 
 def _plain_forms(scenario: Scenario) -> Iterator[tuple[str, PlainConstraints]]:
     constraints = scenario.constraints()
+    if scenario.masked:
+        yield from ((f"{family}: masked mean", PlainConstraints(constraints)) for family in ("eager", "compile"))
+        return
     if not PlainConstraints(constraints).windows:
         for family in ("eager", "compile"):
             yield f"{family}: F.mse_loss", PlainConstraints(constraints)

@@ -36,6 +36,7 @@ class Scenario:
     record: bool = False  # every plain form we know, beside those that a claim is measured against
     in_readme: bool = False
     compiled: bool = True  # torch.compile takes part
+    masked: bool = False  # a bool weight for each pixel
 
     @property
     def label(self) -> str:
@@ -87,6 +88,7 @@ SCENARIOS = (
     Scenario("RE", MEDIUM, _re, in_readme=True),
     Scenario("RE", LARGE, _re, in_readme=True),
     *(Scenario("RE", shape, _re, dtype) for shape in (MEDIUM, LARGE) for dtype in _HALF_TYPES),
+    *(Scenario("RE, masked", shape, _re, masked=True) for shape in (TINY, MEDIUM, LARGE)),
     Scenario("RE + pNCC 4", TINY, partial(_re_and_ncc, 4), in_readme=True),
     _ncc_8(SMALL, record=True),
     _ncc_8(MEDIUM, record=True, in_readme=True),
@@ -117,6 +119,7 @@ GPU_SCENARIOS = (
     _ncc_8(MEDIUM, in_readme=True),
     _ncc_8(LARGE, in_readme=True),
     Scenario("RE", LARGE, _re, in_readme=True),
+    *(Scenario("RE, masked", shape, _re, masked=True) for shape in (STREAM, MEDIUM, HUGE)),
     Scenario("RE", SMALL, _re, compiled=False),
     Scenario("RE", MEDIUM, _re, compiled=False),
     Scenario("RE", HUGE, _re, compiled=False),

@@ -51,7 +51,7 @@ std::vector<Measure> measures_of(const LossCall& call, int input) {
 }
 
 double difference_weight(const Constraint& constraint, const Input& input) {
-  if (!constraint.mean) return 1.0;
+  if (!constraint.mean || input.weights) return 1.0;
   return static_cast<double>(constraint.rows) /
          (static_cast<double>(constraint.inputs.size()) * elements_per_example(input));
 }
@@ -68,11 +68,12 @@ double patch_weight(const Patches& patches, const Input& images) {
 
 LoopNest loop_nest(const Input& input, bool per_channel) {
   LoopNest result;
-  std::vector<Dimension> dimensions;
+  std::vector<Loop> dimensions;
   const Tensor& order = input.gradient ? input.gradient : input.prediction;
   for (int d = 0; d < input.prediction.rank; ++d) {
-    const Dimension dimension{input.prediction.sizes[d], input.prediction.strides[d], input.target.strides[d],
-                              order.strides[d]};
+    const Loop dimension{
+        {input.prediction.sizes[d], input.prediction.strides[d], input.target.strides[d], order.strides[d]},
+        input.weights.strides[d]};
     if (per_channel && d == 1) {
       result.channel = dimension;
     } else if (dimension.size != 1) {
@@ -80,13 +81,15 @@ LoopNest loop_nest(const Input& input, bool per_channel) {
     }
   }
   std::stable_sort(dimensions.begin(), dimensions.end(),
-                   [](const Dimension& a, const Dimension& b) { return a.gradient > b.gradient; });
-  std::vector<Dimension> merged;
-  for (const Dimension& d : dimensions) {
-    Dimension* last = merged.empty() ? nullptr : &merged.back();
+                   [](const Loop& a, const Loop& b) { return a.gradient > b.gradient; });
+  std::vector<Loop> merged;
+  for (const Loop& d : dimensions) {
+    Loop* last = merged.empty() ? nullptr : &merged.back();
     if (last && last->prediction == d.prediction * d.size && last->target == d.target * d.size &&
-        last->gradient == d.gradient * d.size) {
-      *last = {last->size * d.size, d.prediction, d.target, d.gradient};
+        last->gradient == d.gradient * d.size && last->weights == d.weights * d.size) {
+      const std::int64_t size = last->size * d.size;
+      *last = d;
+      last->size = size;
     } else {
       merged.push_back(d);
     }
@@ -95,19 +98,21 @@ LoopNest loop_nest(const Input& input, bool per_channel) {
     result.inner = merged.back();
     merged.pop_back();
   }
-  for (const Dimension& d : merged) result.iterations *= d.size;
+  for (const Loop& d : merged) result.iterations *= d.size;
   result.outer = std::move(merged);
   return result;
 }
 
 Offsets offsets_of(const LoopNest& loops, std::int64_t channel, std::int64_t iteration) {
-  Offsets at{channel * loops.channel.prediction, channel * loops.channel.target, channel * loops.channel.gradient};
+  Offsets at{channel * loops.channel.prediction, channel * loops.channel.target, channel * loops.channel.gradient,
+             channel * loops.channel.weights};
   for (auto d = loops.outer.rbegin(); d != loops.outer.rend(); ++d) {
     const std::int64_t index = iteration % d->size;
     iteration /= d->size;
     at.prediction += index * d->prediction;
     at.target += index * d->target;
     at.gradient += index * d->gradient;
+    at.weights += index * d->weights;
   }
   return at;
 }

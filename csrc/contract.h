@@ -37,9 +37,12 @@ struct Tensor {
 };
 
 // One thing that is compared: a prediction with its target and the buffer its gradient is written to.
-// A scalar has no target.
+// A scalar has no target. With weights, a measured difference counts as many times as its weight says, and the sum over
+// them is the constraint of an example: geco_ext/weights.py has divided them. Where a weight is zero, neither tensor
+// matters and the gradient is zero. They are float64 where prediction or target is, else float32, and a stride of zero
+// shares them; windowed constraints know none.
 struct Input {
-  Tensor prediction, target, gradient;
+  Tensor prediction, target, gradient, weights;
 };
 
 // The square patches of a windowed constraint: those that fit, every `stride` pixels.
@@ -80,7 +83,8 @@ std::vector<Measure> measures_of(const LossCall& call, int input);
 
 inline Measure measure_of(const Constraint& constraint) { return {constraint.kind, constraint.eps}; }
 
-// Weight of one measured difference of this input in the constraint, before the mean over the batch.
+// Weight of one measured difference of this input in the constraint, before the mean over the batch; one where the
+// input has weights.
 double difference_weight(const Constraint& constraint, const Input& input);
 
 // Positions of a patch along a side of an image.
@@ -100,15 +104,19 @@ struct Dimension {
 };
 
 struct Offsets {
-  std::int64_t prediction, target, gradient;
+  std::int64_t prediction, target, gradient, weights = 0;
+};
+
+struct Loop : Dimension {
+  std::int64_t weights;
 };
 
 // The loops over the elements of an input, in the order of the gradient's memory, dimensions coalesced where all
 // tensors allow it. Where constraints are per channel, the loop over channels stands outside all others.
 struct LoopNest {
-  Dimension channel{1, 0, 0, 0};
-  std::vector<Dimension> outer;  // slowest first
-  Dimension inner{1, 1, 1, 1};
+  Loop channel{{1, 0, 0, 0}, 0};
+  std::vector<Loop> outer;  // slowest first
+  Loop inner{{1, 1, 1, 1}, 1};
   std::int64_t iterations = 1;  // of the outer loops together, for one channel
 };
 

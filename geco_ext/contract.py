@@ -130,11 +130,15 @@ class LossCall(NamedTuple):
     """One call of the loss operator.
 
     ``predictions[i]`` is compared with ``targets[i]`` (None for scalars) on behalf of the
-    term ``owners[i]``, or of every term on images where the owner is ``IMAGE``.
+    term ``owners[i]``, or of every term on images where the owner is ``IMAGE``. With ``weights[i]``, which
+    :mod:`geco_ext.weights` has divided, the constraint of an example is the weighted sum of what is measured of the
+    differences; where a weight is zero, neither tensor matters and the gradient is zero. Weights are float64 where one
+    of the two is, else float32, of their shape or with a size of one in some dimensions; patches know none.
     """
 
     predictions: list[Tensor]
     targets: list[Tensor | None]
+    weights: list[Tensor | None]  # of each prediction; None: all elements count alike
     kl: Tensor | None
     block: Tensor  # the criterion's state (geco_ext.state)
     terms: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -25,6 +26,7 @@ from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.ops.loss import ImageCalls, lagrangian
 from geco_ext.state_module import StateModule
+from geco_ext.weights import Division, check_weight, divided
 
 
 class _Compared(NamedTuple):
@@ -33,6 +35,8 @@ class _Compared(NamedTuple):
     predictions: list[Tensor]
     targets: list[Tensor | None]
     owners: tuple[int, ...]
+    weights: list[Tensor | None]  # none at all: of a call without
+    terms: str
 
 
 _HAS_DISTRIBUTED = torch.distributed.is_available()
@@ -71,9 +75,16 @@ class GECOLoss(StateModule):
     Shape:
         x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints); kl: 0-d or [B], nats;
         labels: integers [B]. The loss is 0-d, float32 (float64 for float64).
+        weight: bool or float >= 0, [B, 1, ...] or the shape of x_hat. C of an example is then the weighted mean
+        sum(w e) / sum(w) of its errors e (or their weighted sum, with ``reduction="sum"``; each channel by itself, with
+        ``channels``) minus the tolerance, and C_hat the average over the examples with sum(w) > 0 (of all processes,
+        each of which has to pass weights then). Where w = 0, x and x_hat do not matter, not even if they are NaN, and
+        the gradient is zero. Weights get no gradient and leave natural multipliers as they are.
 
     Raises:
-        ValueError: bad settings or inputs; the state is then unchanged.
+        ValueError: bad settings or inputs, weights beside a constraint that cannot weigh (one of patches, FRE, CLA)
+            among them; the state is then unchanged. Values of weights are looked at on the CPU; on a GPU negative or
+            non-finite ones make the constraint NaN, as a batch without any weight does everywhere: it is skipped.
         RuntimeError: a forward-mode or a second derivative is asked for.
 
     Note:
@@ -116,6 +127,9 @@ class GECOLoss(StateModule):
         bounds = check_bounds(multiplier_bounds, count)
         terms = [member._term() for member in members]
         self._terms = format_terms(tuple(terms))
+        # The images may be listed for each constraint by itself, where their weights are divided in several ways.
+        self._terms_apart = format_terms(tuple(replace(term, on_image=False) for term in terms))
+        self._divisions = {index: Division.of(term) for index, term in enumerate(terms) if term.on_image}
         self._reads_images = any(term.on_image for term in terms)
         # Constraints that compare something else than the images themselves, with their place in the vector.
         self._not_on_images = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
@@ -137,20 +151,24 @@ class GECOLoss(StateModule):
             multiplier_bounds=(1e-10, 1e10),
         )
 
-    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None, weight: Tensor | None = None
+    ) -> Tensor:
         """The loss; in training mode the state moves by one call."""
         if torch.compiler.is_compiling():
-            return self._loss(x_hat, x, kl, labels, self._block)
+            return self._loss(x_hat, x, kl, labels, weight, self._block)
         if not self._buffers_are_views():
             with self._block_of_buffers() as block:
-                return self._loss(x_hat, x, kl, labels, block)
-        if self._takes_image_step and (not self.training or self._group() is None):
+                return self._loss(x_hat, x, kl, labels, weight, block)
+        if weight is None and self._takes_image_step and (not self.training or self._group() is None):
             loss = self._image_calls().loss(x_hat, x, kl)
             if loss is not None:
                 return loss
-        return self._loss(x_hat, x, kl, labels, self._block)
+        return self._loss(x_hat, x, kl, labels, weight, self._block)
 
-    def _loss(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None, block: Tensor) -> Tensor:
+    def _loss(
+        self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None, weight: Tensor | None, block: Tensor
+    ) -> Tensor:
         """The path of all calls."""
         update = self._settings if self.training else None
         group = self._group() if self.training else None
@@ -160,10 +178,10 @@ class GECOLoss(StateModule):
             raise ValueError(
                 f"x_hat: got device {x_hat.device}, the criterion is on {block.device}; move it with criterion.to(...)"
             )
-        predictions, targets, owners = self._compare(x_hat, x, labels)
+        predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, group)
         batch = x_hat.shape[0]
         elements = x_hat.numel() // batch
-        loss = lagrangian(predictions, targets, owners, kl, block, self._terms, batch, elements, update, group)
+        loss = lagrangian(predictions, targets, owners, kl, block, terms, batch, elements, update, group, weights)
         # What a constraint returns may have another type than the images; the loss has theirs.
         return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
 
@@ -187,19 +205,41 @@ class GECOLoss(StateModule):
             self.accumulation_steps,
         )
 
-    def _compare(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> _Compared:
+    def _compare(self, x_hat: Tensor, x: Tensor, labels: Tensor | None, weight: Tensor | None, group: Any) -> _Compared:
         """The inputs of all constraints: the images first, for those that read them, then what the others compare."""
         for constraint in self._with_image_checks:  # all of them, before any network runs
             constraint._check(x_hat, x)
-        predictions: list[Tensor] = [x_hat] if self._reads_images else []
-        targets: list[Tensor | None] = [x] if self._reads_images else []
         owners = [IMAGE] if self._reads_images else []
+        weights: list[Tensor | None] = []
+        terms = self._terms
+        if weight is not None:
+            self._check_weight(weight, x_hat)
+            divisions = list(dict.fromkeys(self._divisions.values()))
+            of_divisions = divided(weight, x_hat, x, divisions, group) if divisions else []
+            weights.extend(of_divisions)
+            if len(divisions) > 1:
+                terms, owners = self._terms_apart, list(self._divisions)
+                weights = [_alias(of_divisions[divisions.index(division)]) for division in self._divisions.values()]
+        several = len(owners) > 1
+        predictions: list[Tensor] = [_alias(x_hat) if several else x_hat for _ in owners]
+        targets: list[Tensor | None] = [_alias(x) if several else x for _ in owners]
         for index, constraint in self._not_on_images:
-            for prediction, target in constraint._pairs(x_hat, x, labels):
+            for prediction, target in constraint._pairs(x_hat, x, labels, weight):
                 predictions.append(prediction)
                 targets.append(target)
                 owners.append(index)
-        return _Compared(predictions, targets, tuple(owners))
+                if weight is not None:
+                    weights.append(None)
+        return _Compared(predictions, targets, tuple(owners), weights, terms)
+
+    def _check_weight(self, weight: Tensor, x_hat: Tensor) -> None:
+        for member in cast(Iterable[Constraint], self.constraints):
+            if not member._weighs:
+                raise ValueError(
+                    f"weight: got one beside constraint {member.name!r}, expected constraints that can weigh elements "
+                    "(ReconstructionError, AbsoluteError, or a forward with a parameter weight)"
+                )
+        check_weight(weight, x_hat)
 
     def _group(self) -> Any:
         """The process group to add up over, or None."""
@@ -261,6 +301,11 @@ class GECOLoss(StateModule):
         for member in cast(Iterable[Constraint], self.constraints):
             yield member, slice(row, row + member._rows)
             row += member._rows
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    """The same numbers: torch.compile does not take one tensor for several arguments of an autograd Function."""
+    return tensor.view_as(tensor)
 
 
 def _filled_block(

@@ -26,6 +26,29 @@ def absolute_error_per_channel(x_hat, x, kappa, eps=1e-3):
     return torch.stack([absolute_error(x_hat[:, c], x[:, c], kappa, eps) for c in range(x.shape[1])])
 
 
+def weighted(elements, weight, kappa, reduction="mean"):
+    """The weighted mean (or sum) of an example's elements, averaged over the examples that have weights."""
+    of_examples = []
+    for error, w in zip(elements, weight.double().expand_as(elements), strict=True):
+        if w.sum() > 0:
+            total = (error[w > 0] * w[w > 0]).sum()
+            of_examples.append(total / w.sum() if reduction == "mean" else total)
+    return torch.stack(of_examples).mean() - kappa
+
+
+def weighted_squared_error(x_hat, x, weight, kappa, reduction="mean"):
+    return weighted((x_hat - x).double().square(), weight, kappa**2, reduction)
+
+
+def weighted_absolute_error(x_hat, x, weight, kappa, reduction="mean", eps=1e-3):
+    return weighted(((x_hat - x).double().square() + eps**2).sqrt() - eps, weight, kappa, reduction)
+
+
+def weighted_per_channel(error, x_hat, x, weight, kappa, reduction="mean"):
+    weight = weight.expand_as(x)
+    return torch.stack([error(x_hat[:, c], x[:, c], weight[:, c], kappa, reduction) for c in range(x.shape[1])])
+
+
 def feature_error(maps_hat, maps, kappa):
     return torch.stack([squared_error(a, b, 0.0) for a, b in zip(maps_hat, maps, strict=True)]).mean() - kappa**2
 

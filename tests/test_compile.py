@@ -33,10 +33,11 @@ def arguments(dtype=torch.float32, layout=torch.contiguous_format):
     kl = torch.rand(3)
     buffer_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     gradients = [torch.empty_like(t, dtype=buffer_dtype) for t in (predictions[0], predictions[1], predictions[3], kl)]
+    weights = [None] * len(predictions)
     block = new_block(8)
     owners = [-1, 4, 5, 6]
     wants = [True, True, False, True, True]
-    return predictions, targets, kl, block, format_terms(terms), owners, gradients, wants, 3, 60
+    return predictions, targets, weights, kl, block, format_terms(terms), owners, gradients, wants, 3, 60
 
 
 OPERATORS = {
@@ -59,7 +60,7 @@ def test_opcheck_channels_last():
 
 
 def test_term_text_round_trip():
-    text = arguments()[4]
+    text = arguments()[5]
     assert format_terms(parse_terms(text)) == text
 
 

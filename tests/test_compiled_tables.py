@@ -61,6 +61,6 @@ def test_a_constraint_reads_what_is_there():
         COMPILED.Program().add(scalar, 1, [], True, own, 1, 1, 0.0, False)
     numbers, block = torch.rand(3, 4), state.new_block(1)
     for terms, owners in (("scalar on_image=False", [0]), ("scalar", [0])):  # of two dimensions; of nobody
-        arguments = ([numbers], [None], None, block, terms, owners, [], [False, False], 3, 4)
+        arguments = ([numbers], [None], [None], None, block, terms, owners, [], [False, False], 3, 4)
         with pytest.raises(ValueError, match="scalar constraint|without inputs"):
             torch.ops.geco_ext.evaluation_loss.default(*arguments)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import geco_ext
-from geco_ext import GECOLoss, PatchNCC, ReconstructionError
+from geco_ext import AbsoluteError, GECOLoss, PatchNCC, ReconstructionError
 
 BATCHES = (3, 5)  # unequal on purpose
 
@@ -19,12 +19,12 @@ WORKER = textwrap.dedent(
     import torch
     import torch.distributed as dist
     sys.path.insert(0, sys.argv[4])
-    from test_distributed import BATCHES, criterion, data, spoiled
+    from test_distributed import BATCHES, criterion, data, spoiled, weights
 
     rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    loss_of = criterion(bool(int(sys.argv[5])))
+    loss_of = criterion(sys.argv[5])
     first = sum(BATCHES[:rank])
     results = []
     for step in range(6):
@@ -32,7 +32,8 @@ WORKER = textwrap.dedent(
         x_hat, kl = x_hat.clone().requires_grad_(), kl.clone().requires_grad_()
         if step == 3 and rank == 1:
             kl = spoiled(kl)
-        loss = loss_of(x_hat, x, kl)
+        weight = weights(sys.argv[5], step, slice(first, first + BATCHES[rank]))
+        loss = loss_of(x_hat, x, kl, **weight)
         loss.backward()
         results.append((loss.detach(), x_hat.grad, kl.grad if kl.is_leaf else None, loss_of._block.clone()))
     torch.save(results, f"{out}.{rank}")
@@ -41,15 +42,33 @@ WORKER = textwrap.dedent(
 )
 
 
-def criterion(with_patches):
+CONSTRAINTS = {
+    "errors": lambda: [ReconstructionError(0.1), AbsoluteError(0.2), AbsoluteError(0.2, channels=2, name="channel")],
+    "patches": lambda: [ReconstructionError(0.1), PatchNCC(0.9, patch_size=3), AbsoluteError(0.2)],
+}
+CONSTRAINTS["weights"] = CONSTRAINTS["errors"]
+
+
+def criterion(kind):
     torch.manual_seed(5)
-    patches = [PatchNCC(0.9, patch_size=3)] if with_patches else []
-    return GECOLoss([ReconstructionError(0.1), *patches], multiplier_init=2.0, accumulation_steps=2)
+    return GECOLoss(CONSTRAINTS[kind](), multiplier_init=2.0, accumulation_steps=2)
+
+
+def weights(kind, step, examples=slice(None)):
+    """Of some pixels; the fifth example has none, and at one step nobody of the first process."""
+    if kind != "weights":
+        return {}
+    weight = torch.rand(sum(BATCHES), 1 + step % 2, 6, 6, generator=torch.Generator().manual_seed(100 + step))
+    weight[weight < 0.4] = 0
+    weight[4] = 0
+    if step == 2:
+        weight[: BATCHES[0]] = 0
+    return {"weight": weight[examples]}
 
 
 def data(step):
     generator = torch.Generator().manual_seed(step)
-    shape = (sum(BATCHES), 1, 6, 6)
+    shape = (sum(BATCHES), 2, 6, 6)
     return (
         torch.rand(shape, generator=generator, dtype=torch.float64),
         torch.rand(shape, generator=generator, dtype=torch.float64),
@@ -63,26 +82,24 @@ def spoiled(kl):
     return broken
 
 
-@pytest.mark.parametrize("with_patches", [False, True])
-def test_two_processes_of_unequal_batches_equal_one(tmp_path, with_patches):
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_two_processes_of_unequal_batches_equal_one(tmp_path, kind):
     here = os.path.dirname(__file__)
     command = [sys.executable, "-c", WORKER]
     workers = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out"), here, str(int(with_patches))]
-        )
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out"), here, kind])
         for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     ranks = [torch.load(tmp_path / f"out.{rank}") for rank in range(2)]
 
-    single = criterion(with_patches)
+    single = criterion(kind)
     for step in range(6):
         x_hat, x, kl = data(step)
         x_hat.requires_grad_(), kl.requires_grad_()
         if step == 3:
             kl = spoiled(kl)
-        loss = single(x_hat, x, kl)
+        loss = single(x_hat, x, kl, **weights(kind, step))
         loss.backward()
         (loss_0, grad_0, kl_0, state_0), (loss_1, grad_1, kl_1, state_1) = (r[step] for r in ranks)
         assert torch.equal(state_0.nan_to_num(), state_1.nan_to_num())  # to the bit

@@ -13,12 +13,23 @@ def pair(shape=(2, 3, 9, 8), dtype=torch.float64):
     return torch.rand(shape, dtype=dtype).requires_grad_(), torch.rand(shape, dtype=dtype)
 
 
+def weight_of(images):
+    """Some are zero."""
+    weight = torch.arange(images.numel(), dtype=torch.float64).view(images.shape)
+    return weight % 5
+
+
 FUNCTIONALS = {
     "reconstruction_error": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1),
     "reconstruction_error_sum": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, reduction="sum"),
     "reconstruction_error_channels": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, channels=3),
     "absolute_error": lambda a, b: gf.absolute_error(a, b, kappa=0.1, eps=0.1),
     "absolute_error_channels": lambda a, b: gf.absolute_error(a, b, kappa=0.1, eps=0.1, channels=3),
+    "weighted": lambda a, b: gf.reconstruction_error(a, b, kappa=0.1, weight=weight_of(a)),
+    "weighted_channels": lambda a, b: gf.absolute_error(a, b, kappa=0.1, eps=0.1, channels=3, weight=weight_of(a)),
+    "weighted_sum": lambda a, b: gf.absolute_error(
+        a, b, kappa=0.1, eps=0.1, reduction="sum", weight=weight_of(a)[:, :1]
+    ),
     "patch_ncc": lambda a, b: gf.patch_ncc(a, b, kappa=0.9, patch_size=3, eps=1e-2),
     "patch_ncc_per_channel": lambda a, b: gf.patch_ncc(
         a, b, kappa=0.9, patch_size=3, stride=2, eps=1e-2, per_channel=True

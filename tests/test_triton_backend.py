@@ -38,7 +38,7 @@ def call_for(update, kl, accumulated=1):
     x_hat, x = (torch.rand(4, 3, 40, 30, device=DEVICE) for _ in range(2))
     kl = kl.to(DEVICE)
     gradients = [new_gradient(x_hat), new_gradient(kl)]
-    return LossCall([x_hat], [x], kl, block, terms, (-1,), gradients, 4, 3 * 40 * 30, settings)
+    return LossCall([x_hat], [x], [None], kl, block, terms, (-1,), gradients, 4, 3 * 40 * 30, settings)
 
 
 @pytest.mark.parametrize("kl", [torch.rand(4), torch.tensor([1.0, float("inf"), 0.0, 2.0])])

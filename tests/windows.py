@@ -207,7 +207,7 @@ def operator_arguments(tolerances_and_windows, x_hat, x):
     views(block).log_multiplier.zero_()
     terms = "; ".join(str(window.constraint(kappa)._term()) for kappa, window in tolerances_and_windows)
     buffer = torch.empty_like(x_hat, dtype=torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
-    return [x_hat.detach()], [x], None, block, terms, [-1], [buffer], [True, False], len(x), x[0].numel()
+    return [x_hat.detach()], [x], [None], None, block, terms, [-1], [buffer], [True, False], len(x), x[0].numel()
 
 
 def power_of_two(number):

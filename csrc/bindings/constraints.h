@@ -31,15 +31,20 @@ class ConstraintVector {
   }
 
   // Lists of tensors or None; `gradients` has one more than the others, that of kl.
-  LossCall call(const py::list& predictions, const py::list& targets, const py::list& gradients, py::handle kl,
-                py::handle state, std::int64_t batch, std::int64_t image_elements, py::handle loss) const {
+  LossCall call(const py::list& predictions, const py::list& targets, const py::list& weights,
+                const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
+                std::int64_t image_elements, py::handle loss) const {
     const std::size_t count = predictions.size();
-    if (targets.size() != count || gradients.size() != count + 1) throw py::value_error("lists of unequal lengths");
+    if (targets.size() != count || weights.size() != count || gradients.size() != count + 1) {
+      throw py::value_error("lists of unequal lengths");
+    }
     LossCall call;
     describe(call, doubles_of(state));
     call.inputs.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
-      call.inputs.push_back({tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i])});
+      call.inputs.push_back(
+          {tensor_from(predictions[i]), tensor_from(targets[i]), tensor_from(gradients[i]), tensor_from(weights[i])});
+      if (call.inputs[i].weights) fit_weights(call.inputs[i]);
     }
     for (const Constraint& constraint : constraints_) expect_inputs(constraint, call.inputs);
     call.kl = tensor_from(kl);
@@ -76,7 +81,26 @@ class ConstraintVector {
       if (is_scalar(constraint.kind) && inputs[static_cast<std::size_t>(i)].prediction.rank > 1) {
         throw py::value_error("a scalar constraint takes a number, or one for each example");
       }
+      if (!is_elementwise(constraint.kind) && inputs[static_cast<std::size_t>(i)].weights) {
+        throw py::value_error("weights for a constraint that does not compare number by number");
+      }
     }
+  }
+
+  // Of the type that kernels compute in; one size for a whole dimension is a stride of zero.
+  static void fit_weights(Input& input) {
+    const Tensor &prediction = input.prediction, &target = input.target;
+    Tensor& weights = input.weights;
+    const bool wide = prediction.type == DataType::kFloat64 || target.type == DataType::kFloat64;
+    if (weights.type != (wide ? DataType::kFloat64 : DataType::kFloat32)) {
+      throw py::value_error("weights are float64 beside float64, else float32");
+    }
+    bool fits = weights.rank == prediction.rank;
+    for (int d = 0; fits && d < weights.rank; ++d) {
+      fits = weights.sizes[d] == prediction.sizes[d] || weights.sizes[d] == 1;
+      if (weights.sizes[d] == 1) weights.strides[d] = 0;
+    }
+    if (!fits) throw py::value_error("weights have the shape of what they weigh, or a size of one");
   }
 
   std::vector<Constraint> constraints_;

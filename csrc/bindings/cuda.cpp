@@ -61,11 +61,11 @@ struct Cuda {
 py::object text_or_none(const std::string& text) { return text.empty() ? py::object(py::none()) : py::str(text); }
 
 py::object refuses(const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
-                   const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
-                   std::int64_t image_elements, int device) {
+                   const py::list& weights, const py::list& gradients, py::handle kl, py::handle state,
+                   std::int64_t batch, std::int64_t image_elements, int device) {
   try {
     const LossCall call =
-        constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
+        constraints.call(predictions, targets, weights, gradients, kl, state, batch, image_elements, py::none());
     return text_or_none(cuda::refuses(call, device));
   } catch (const py::builtin_exception& error) {  // a type or a rank that tensor_from does not know
     return text_or_none(error.what());

@@ -18,46 +18,48 @@ struct Arguments {};
 
 template <class Device, class... Where>
 void bind_lagrangian(py::module_& module, Arguments<Where...>) {
-  module.def(
-      "lagrangian", [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
-                       const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
-                       std::int64_t image_elements, py::handle loss, const MultiplierUpdate* update, Where... where) {
-        LossCall call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
-        call.update = update;
-        const Device device(where...);
-        py::gil_scoped_release release;
-        device.lagrangian(call);
-      });
-}
-
-template <class Device, class... Where>
-void bind_constraint_sums(py::module_& module, Arguments<Where...>) {
-  module.def("constraint_sums", [](const ConstraintVector& constraints, const py::list& predictions,
-                                   const py::list& targets, const py::list& gradients, py::handle kl, py::handle state,
-                                   std::int64_t batch, std::int64_t image_elements, py::handle sums, Where... where) {
-    LossCall call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, py::none());
-    double* const values = doubles_of(sums);
+  module.def("lagrangian", [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
+                              const py::list& weights, const py::list& gradients, py::handle kl, py::handle state,
+                              std::int64_t batch, std::int64_t image_elements, py::handle loss,
+                              const MultiplierUpdate* update, Where... where) {
+    LossCall call = constraints.call(predictions, targets, weights, gradients, kl, state, batch, image_elements, loss);
+    call.update = update;
     const Device device(where...);
     py::gil_scoped_release release;
-    device.constraint_sums(call, values);
+    device.lagrangian(call);
   });
 }
 
 template <class Device, class... Where>
-void bind_update_from_sums(py::module_& module, Arguments<Where...>) {
+void bind_constraint_sums(py::module_& module, Arguments<Where...>) {
   module.def(
-      "update_from_sums", [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
-                             const py::list& gradients, py::handle kl, py::handle state, std::int64_t batch,
-                             std::int64_t image_elements, py::handle sums, int world_size, py::handle loss,
-                             py::handle gradient_factor, const MultiplierUpdate& update, Where... where) {
-        LossCall call = constraints.call(predictions, targets, gradients, kl, state, batch, image_elements, loss);
-        call.update = &update;
-        const double* const values = doubles_of(sums);
-        double* const factor = doubles_of(gradient_factor);
+      "constraint_sums", [](const ConstraintVector& constraints, const py::list& predictions, const py::list& targets,
+                            const py::list& weights, const py::list& gradients, py::handle kl, py::handle state,
+                            std::int64_t batch, std::int64_t image_elements, py::handle sums, Where... where) {
+        LossCall call =
+            constraints.call(predictions, targets, weights, gradients, kl, state, batch, image_elements, py::none());
+        double* const values = doubles_of(sums);
         const Device device(where...);
         py::gil_scoped_release release;
-        device.update_from_sums(call, values, world_size, factor);
+        device.constraint_sums(call, values);
       });
+}
+
+template <class Device, class... Where>
+void bind_update_from_sums(py::module_& module, Arguments<Where...>) {
+  module.def("update_from_sums", [](const ConstraintVector& constraints, const py::list& predictions,
+                                    const py::list& targets, const py::list& weights, const py::list& gradients,
+                                    py::handle kl, py::handle state, std::int64_t batch, std::int64_t image_elements,
+                                    py::handle sums, int world_size, py::handle loss, py::handle gradient_factor,
+                                    const MultiplierUpdate& update, Where... where) {
+    LossCall call = constraints.call(predictions, targets, weights, gradients, kl, state, batch, image_elements, loss);
+    call.update = &update;
+    const double* const values = doubles_of(sums);
+    double* const factor = doubles_of(gradient_factor);
+    const Device device(where...);
+    py::gil_scoped_release release;
+    device.update_from_sums(call, values, world_size, factor);
+  });
 }
 
 template <class Device, class... Where>

@@ -82,10 +82,12 @@ void run_passes(const Input& input, std::vector<Pass>& passes, bool adds, int th
     if (input.gradient) {
       loop.gradient = const_cast<char*>(element(input.gradient, at.gradient + begin * loops.inner.gradient));
     }
+    if (input.weights) loop.weights = element(input.weights, at.weights + begin * loops.inner.weights);
     loop.length = length;
     loop.prediction_stride = loops.inner.prediction;
     loop.target_stride = loops.inner.target;
     loop.gradient_stride = loops.inner.gradient;
+    loop.weights_stride = loops.inner.weights;
     for (std::size_t m = 0; m < count; ++m) {
       loop.adds = adds || m > 0;
       const double coefficient = passes[m].coefficients[static_cast<std::size_t>(channel)];
@@ -129,9 +131,9 @@ void measure_input(const LossCall& call, int i, double* c_hat) {
   std::vector<Pass> passes;
   for (MeasuredConstraints& constraints : measured) {
     constraints.split(channels);
-    const MeasureLoop loop =
-        kernels().measures[measure_number(constraints.measure().kind)][static_cast<int>(input.prediction.type)]
-                          [static_cast<int>(input.target.type)];
+    const auto& loops = input.weights ? kernels().weighted : kernels().measures;
+    const MeasureLoop loop = loops[measure_number(constraints.measure().kind)][static_cast<int>(input.prediction.type)]
+                                  [static_cast<int>(input.target.type)];
     passes.push_back({loop, constraints.measure().eps, constraints.coefficients(), {}});
   }
   run_passes(input, passes, swept, call.threads);

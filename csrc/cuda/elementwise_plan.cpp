@@ -33,22 +33,23 @@ std::int64_t elements_off_grid(const Tensor& tensor, int width) {
 }
 
 // One inner loop but for its ends, or several that are equally far apart; all operands equally far off the grid.
-void plan_vectors(const Input& input, Item& item) {
+void plan_vectors(const Input& input, const Weights& weights, Item& item) {
   if (is_wide(input.prediction.type) != is_wide(input.target.type)) return;
   if (item.inner.prediction != 1 || item.inner.target != 1 || item.inner.gradient != 1) return;
   const int width = width_of(size_of(input.prediction.type));
   const std::int64_t off_grid = elements_off_grid(input.prediction, width);
   if (off_grid != elements_off_grid(input.target, width)) return;
   if (input.gradient && off_grid != elements_off_grid(input.gradient, width)) return;
+  if (input.weights && (weights.inner != 1 || off_grid != elements_off_grid(input.weights, width))) return;
   const auto keeps_off = [width](const Dimension& d) {
     return d.prediction % width == 0 && d.target % width == 0 && d.gradient % width == 0;
   };
-  if (!keeps_off(item.channel)) return;
+  if (!keeps_off(item.channel) || weights.channel % width != 0) return;
   const auto head = static_cast<std::int8_t>((width - off_grid) % width);
   const std::int64_t in_vectors = (item.inner.size - head) / width * width, edges = item.inner.size - in_vectors;
   if (in_vectors <= 0) return;
   if (item.outer_dimensions > 0) {
-    const bool one_distance = item.outer_dimensions == 1 && keeps_off(item.outer[0]);
+    const bool one_distance = item.outer_dimensions == 1 && keeps_off(item.outer[0]) && weights.outer[0] % width == 0;
     if (!one_distance || edges * kElementsToAnEdge > item.inner.size) return;
     if (item.elements > std::numeric_limits<std::int32_t>::max()) return;
   }
@@ -114,14 +115,14 @@ void unroll_box(Item& item, int bits) {
 
 }  // namespace
 
-void plan_elements(const Input& input, Item& item) {
-  plan_vectors(input, item);
+void plan_elements(const Input& input, const Weights& weights, Item& item) {
+  plan_vectors(input, weights, item);
   if (item.vectorised_elements == 0) plan_box(item);
 }
 
-void plan_round(Item& item, std::int64_t wanted) {
+void plan_round(Item& item, bool weighted, std::int64_t wanted) {
   if (item.vectorised_elements > 0) {
-    const int most = unrolled_vectors(size_of(item.type_of_prediction()), item.outer_dimensions > 0);
+    const int most = unrolled_vectors(size_of(item.type_of_prediction()), item.outer_dimensions > 0 || weighted);
     item.vectors = static_cast<std::int8_t>(std::clamp<std::int64_t>(wanted, 1, most));
   } else {
     const std::int64_t p = size_of(item.type_of_prediction()), t = size_of(item.type_of_target());

@@ -17,7 +17,7 @@ inline bool aligned(const Tensor& tensor, std::int64_t bytes) {
 }
 
 // The loops over the elements of an input, in the fixed size of a kernel parameter.
-inline void lay_out(const Input& input, bool per_channel, Item& item) {
+inline void lay_out(const Input& input, bool per_channel, Item& item, Weights& weights) {
   const LoopNest loops = loop_nest(input, per_channel);
   if (loops.outer.size() >= static_cast<std::size_t>(kMaxDimensions)) {
     throw std::invalid_argument("it takes strided tensors of at most " + std::to_string(kMaxDimensions) +
@@ -27,15 +27,17 @@ inline void lay_out(const Input& input, bool per_channel, Item& item) {
   item.inner = loops.inner;
   item.outer_dimensions = static_cast<std::int8_t>(loops.outer.size());
   std::copy(loops.outer.begin(), loops.outer.end(), item.outer);
+  weights = {input.weights.data, loops.channel.weights, {}, loops.inner.weights};
+  for (std::size_t d = 0; d < loops.outer.size(); ++d) weights.outer[d] = loops.outer[d].weights;
   item.elements = loops.inner.size * loops.iterations;
   item.channels = static_cast<int>(loops.channel.size);
 }
 
 // Decides between the two. Dimensions, types and addresses are known.
-void plan_elements(const Input& input, Item& item);
+void plan_elements(const Input& input, const Weights& weights, Item& item);
 
 // A thread takes `wanted` vectors or elements in one round, or as many as it can.
-void plan_round(Item& item, std::int64_t wanted);
+void plan_round(Item& item, bool weighted, std::int64_t wanted);
 
 // Rounds of a block that a channel is.
 std::int64_t rounds_of(const Item& item);

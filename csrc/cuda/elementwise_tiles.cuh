@@ -63,8 +63,9 @@ struct TileElements {
   int count;
 };
 
-__device__ __forceinline__ TileElements elements_of(const Item& item, const Tile& tile) {
-  Offsets first{0, 0, 0};
+template <class Measures>
+__device__ __forceinline__ TileElements elements_of(const Item& item, const Weights& weights, const Tile& tile) {
+  Offsets first{0, 0, 0, 0};
   std::int64_t left_of_unrolled = 0;
   bool inside = true;
   unsigned lane = threadIdx.x;
@@ -79,6 +80,7 @@ __device__ __forceinline__ TileElements elements_of(const Item& item, const Tile
     first.prediction += index * dimension.prediction;
     first.target += index * dimension.target;
     first.gradient += index * dimension.gradient;
+    if constexpr (Measures::kWeighted) first.weights += index * stride_of(weights, item, d);
     const std::int64_t left = dimension.size - index;
     inside = inside && left > 0;
     if (d == item.unrolled) left_of_unrolled = left;
@@ -150,8 +152,14 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan,
 
   const Dimension& unrolled = dimension_of(item, item.unrolled);
   const int box = box_bits(item, item.unrolled);
-  const Offsets apart{(unrolled.prediction << box) * p_bytes, (unrolled.target << box) * t_bytes,
-                      (unrolled.gradient << box) * g_bytes};
+  const Weights& weights = plan.weights[share.item];
+  const auto* of_elements = static_cast<const unsigned char*>(weights.data);
+  Offsets apart{(unrolled.prediction << box) * p_bytes, (unrolled.target << box) * t_bytes,
+                (unrolled.gradient << box) * g_bytes};
+  if constexpr (Measures::kWeighted) {
+    of_elements += share.channel * weights.channel * std::int64_t{sizeof(Compute)};
+    apart.weights = (stride_of(weights, item, item.unrolled) << box) * std::int64_t{sizeof(Compute)};
+  }
   const Tiling tiling = tiling_of(item);
   const unsigned blocks = static_cast<unsigned>(item.blocks);
   const Tile step = tile_of(item, tiling, blocks);
@@ -162,10 +170,14 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan,
   Compute coefficient = 0;
   bool knows_coefficient = false;
   do {
-    const TileElements elements = elements_of(item, tile);
-    Bits prediction[kUnroll], target[kUnroll];
+    const TileElements elements = elements_of<Measures>(item, weights, tile);
+    Bits prediction[kUnroll], target[kUnroll], weight[kUnroll];
     load_bits(predictions + elements.first.prediction * p_bytes, apart.prediction, elements.count, p, prediction);
     load_bits(targets + elements.first.target * t_bytes, apart.target, elements.count, t, target);
+    if constexpr (Measures::kWeighted) {
+      load_each<Bits>(of_elements + elements.first.weights * std::int64_t{sizeof(Compute)}, apart.weights,
+                      elements.count, weight);
+    }
     if (!knows_coefficient) {
       __syncthreads();
       coefficient = static_cast<Compute>(shared.coefficients[0]);
@@ -180,7 +192,12 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan,
     for (int k = 0; k < kUnroll; ++k) {
       const Compute difference[1] = {bit_cast<Compute>(prediction[k]) - bit_cast<Compute>(target[k])};
       Compute gradient[1];
-      Measures::apply(plan, item, shared, coefficient, difference, gradient, values);
+      if constexpr (Measures::kWeighted) {
+        const Compute of_difference[1] = {bit_cast<Compute>(weight[k])};
+        Measures::apply(plan, item, shared, coefficient, difference, of_difference, gradient, values);
+      } else {
+        Measures::apply(plan, item, shared, coefficient, difference, gradient, values);
+      }
       if (k < gradients_to_write) store_gradient(gradients + gradient_at, wide_gradient, gradient[0]);
       gradient_at += apart.gradient;
     }
@@ -213,7 +230,15 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_edges(const Plan& plan,
         read_element<double>(item.prediction, p, at(item.channel.prediction, loops.prediction)) -
         read_element<double>(item.target, t, at(item.channel.target, loops.target))};
     double gradient[1];
-    Measures::apply(plan, item, shared, shared.coefficients[0], difference, gradient, totals.of);
+    if constexpr (Measures::kWeighted) {
+      const Weights& weights = plan.weights[share.item];
+      const bool wide = p == DataType::kFloat64 || t == DataType::kFloat64;
+      const double weight[1] = {read_element<double>(weights.data, wide ? DataType::kFloat64 : DataType::kFloat32,
+                                                     at(weights.channel, weights.outer[0]))};
+      Measures::apply(plan, item, shared, shared.coefficients[0], difference, weight, gradient, totals.of);
+    } else {
+      Measures::apply(plan, item, shared, shared.coefficients[0], difference, gradient, totals.of);
+    }
     if (!item.gradient) continue;
     write_gradient(item.gradient, p, at(item.channel.gradient, loops.gradient), gradient[0]);
   }

@@ -11,7 +11,7 @@ namespace geco::cuda {
 // From the end of the vectors of an inner loop to the first one of the next, where there are several.
 __device__ __forceinline__ Offsets gap_of(const Item& item, std::int64_t length) {
   const Dimension& outer = item.outer[0];
-  return {outer.prediction - length, outer.target - length, outer.gradient - length};
+  return {outer.prediction - length, outer.target - length, outer.gradient - length, 0};
 }
 
 // Unit strides in the inner loop. A block takes every item.blocks-th tile, so that all blocks together sweep the
@@ -21,7 +21,8 @@ template <class Measures, class P, class T, bool several_loops>
 __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
                                                                  const Shared& shared) {
   using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
-  constexpr int kWidth = width_of(sizeof(P)), kUnroll = unrolled_vectors(sizeof(P), several_loops);
+  constexpr int kWidth = width_of(sizeof(P)),
+                kUnroll = unrolled_vectors(sizeof(P), several_loops || Measures::kWeighted);
   const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction + item.head;
   const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target + item.head;
   Compute* gradients = static_cast<Compute*>(item.gradient);
@@ -30,12 +31,19 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
   const std::int64_t vectors = item.vectorised_elements / kWidth;
   const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
   const std::int64_t length = elements_in_vectors(item);
-  const Offsets gap = several_loops ? gap_of(item, length) : Offsets{0, 0, 0};
+  Offsets gap = several_loops ? gap_of(item, length) : Offsets{0, 0, 0, 0};
+  const Compute* weights = nullptr;
+  if constexpr (Measures::kWeighted) {
+    const Weights& of_item = plan.weights[share.item];
+    weights = static_cast<const Compute*>(of_item.data) + share.channel * of_item.channel + item.head;
+    if (several_loops) gap.weights = of_item.outer[0] - length;
+  }
   const auto loop_of = [&](std::int64_t v) {
     return several_loops ? static_cast<unsigned>(v) / static_cast<unsigned>(length / kWidth) : 0u;
   };
   Vector<P, kWidth> prediction[kUnroll];
   Vector<T, kWidth> target[kUnroll];
+  Vector<Compute, kWidth> weight[kUnroll];
   Sums<Measures::kMost> totals{};
   Compute coefficient = 0;
   bool knows_coefficient = false;
@@ -49,6 +57,9 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
       const unsigned loop = loop_of(v);
       prediction[k] = load<P, kWidth>(predictions + v * kWidth + loop * gap.prediction);
       target[k] = load<T, kWidth>(targets + v * kWidth + loop * gap.target);
+      if constexpr (Measures::kWeighted) {
+        weight[k] = load<Compute, kWidth>(weights + v * kWidth + loop * gap.weights);
+      }
     }
     if (!knows_coefficient) {
       __syncthreads();
@@ -68,7 +79,12 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
       for (int e = 0; e < kWidth; ++e) {
         differences[e] = widen(prediction[k].values[e]) - widen(target[k].values[e]);
       }
-      Measures::apply(plan, item, shared, coefficient, differences, gradient.values, values[k % kChains]);
+      if constexpr (Measures::kWeighted) {
+        Measures::apply(plan, item, shared, coefficient, differences, weight[k].values, gradient.values,
+                        values[k % kChains]);
+      } else {
+        Measures::apply(plan, item, shared, coefficient, differences, gradient.values, values[k % kChains]);
+      }
       if (gradients) store(gradients + v * kWidth + loop_of(v) * gap.gradient, gradient, item.stream);
     }
 #pragma unroll
@@ -89,9 +105,18 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
 template <class Measures, class P, class T>
 __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
                                                                  const Shared& shared) {
+  // Both are compiled where time counts; one loop is the first of several.
+  if constexpr (Measures::kWeighted && Measures::kLinked) {
+    return measure_vectors<Measures, P, T, true>(plan, item, share, shared);
+  }
   return item.outer_dimensions == 0 ? measure_vectors<Measures, P, T, false>(plan, item, share, shared)
                                     : measure_vectors<Measures, P, T, true>(plan, item, share, shared);
 }
+
+// Defined in linked_vectors.cuh, for the kernels that take any measures.
+template <class Measures, class P>
+__device__ Sums<Measures::kMost> linked_vectors(const Plan& plan, const Item& item, const Share& share,
+                                                const Shared& shared);
 
 template <class Measures, class P, bool mixed_types>
 __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
@@ -107,6 +132,14 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
 template <class Measures, bool mixed_types>
 __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
                                                                  const Shared& shared) {
+  if constexpr (Measures::kLinked) {
+    switch (item.type_of_prediction()) {
+      case DataType::kFloat64: return linked_vectors<Measures, double>(plan, item, share, shared);
+      case DataType::kFloat16: return linked_vectors<Measures, Half>(plan, item, share, shared);
+      case DataType::kBFloat16: return linked_vectors<Measures, BFloat16>(plan, item, share, shared);
+      default: return linked_vectors<Measures, float>(plan, item, share, shared);
+    }
+  }
   switch (item.type_of_prediction()) {
     case DataType::kFloat64: return measure_vectors<Measures, double, double>(plan, item, share, shared);
     case DataType::kFloat16: return measure_vectors<Measures, Half, mixed_types>(plan, item, share, shared);

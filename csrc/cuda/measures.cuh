@@ -31,9 +31,10 @@ __device__ __forceinline__ Measured<Real> measured(const PlannedMeasure& of, Rea
 }
 
 // `Measures` of the kernels: what becomes of n differences. Adds their values to `values`, one for each measure, and
-// writes their gradient.
+// writes their gradient. With weights, a zero among them stands before all that a difference may be.
 
 struct SquaredAlone {
+  static constexpr bool kWeighted = false, kLinked = false;
   static constexpr int kMost = 1;
   static constexpr int kBlocks = kResidentBlocks;  // of a multiprocessor, which bounds registers
 
@@ -50,6 +51,7 @@ struct SquaredAlone {
 };
 
 struct AnyMeasures {
+  static constexpr bool kWeighted = false, kLinked = true;  // linked: see linked_vectors.cuh
   static constexpr int kMost = kMaxMeasures;
   static constexpr int kBlocks = 1;
 
@@ -69,6 +71,52 @@ struct AnyMeasures {
         const Measured<Real> found = measured(measure, differences[e]);
         gradient[e] += found.direction * coefficient;
         values[m] += found.value;
+      }
+    }
+  }
+};
+
+struct WeightedSquares : SquaredAlone {
+  static constexpr bool kWeighted = true;
+
+  template <class Real, int n>
+  static __device__ __forceinline__ void apply(const Plan&, const Item&, const Shared&, Real coefficient,
+                                               const Real (&differences)[n], const Real (&weights)[n],
+                                               Real (&gradient)[n], Real (&values)[kMost]) {
+#pragma unroll
+    for (int e = 0; e < n; ++e) {
+      const Real difference = weights[e] == 0 ? Real{0} : differences[e];
+      const Real weighed = difference * weights[e];
+      gradient[e] = weighed * coefficient;
+      values[0] += weighed * difference;
+    }
+  }
+};
+
+struct WeightedMeasures : AnyMeasures {
+  static constexpr bool kWeighted = true;
+
+  // A difference of zero measures nothing and has no gradient.
+  template <class Real, int n>
+  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared& shared, Real,
+                                               const Real (&differences)[n], const Real (&weights)[n],
+                                               Real (&gradient)[n], Real (&values)[kMost]) {
+    Real counted[n];
+#pragma unroll
+    for (int e = 0; e < n; ++e) {
+      counted[e] = weights[e] == 0 ? Real{0} : differences[e];
+      gradient[e] = 0;
+    }
+#pragma unroll
+    for (int m = 0; m < kMost; ++m) {
+      if (m >= item.measures) continue;
+      const PlannedMeasure& measure = plan.measures[item.first_measure + m];
+      const Real coefficient = static_cast<Real>(shared.coefficients[m]);
+#pragma unroll
+      for (int e = 0; e < n; ++e) {
+        const Measured<Real> found = measured(measure, counted[e]);
+        gradient[e] += found.direction * weights[e] * coefficient;
+        values[m] += found.value * weights[e];
       }
     }
   }

@@ -40,17 +40,38 @@ Item mean_item(const Tensor& values, const Tensor& gradient) {
   return item;
 }
 
-Item elementwise_item(const Input& input, bool per_channel, const DeviceSize& device) {
+Item laid_out_item(const Input& input, bool per_channel, Weights& weights) {
   Item item = new_item(input.prediction, input.target, input.gradient, Operation::kElementwise);
-  lay_out(input, per_channel, item);
-  plan_elements(input, item);
+  lay_out(input, per_channel, item, weights);
+  plan_elements(input, weights, item);
+  return item;
+}
+
+// Whether all channels have the same weights, and channels may be shared out among blocks as if each had a constraint
+// of its own: the scratch memory has room for a block of each multiprocessor.
+bool shares_weights(const Input& input, const DeviceSize& device) {
+  return input.weights && input.weights.rank > 1 && input.weights.strides[1] == 0 &&
+         input.prediction.sizes[1] <= device.multiprocessors;
+}
+
+Item elementwise_item(const Input& input, bool per_channel, const DeviceSize& device, Weights& weights) {
+  Item item = laid_out_item(input, per_channel, weights);
+  if (item.vectorised_elements == 0 && !per_channel && shares_weights(input, device)) {
+    Weights of_channel{};
+    const Item channels = laid_out_item(input, true, of_channel);
+    if (channels.vectorised_elements > 0) {
+      item = channels;
+      weights = of_channel;
+    }
+  }
   const std::int64_t gradient_bytes = input.gradient ? input.gradient.elements() * size_of(input.gradient.type) : 0;
   item.stream = gradient_bytes > device.l2_bytes / 2;
   return item;
 }
 
 Item windows_item(const Input& input, const DeviceSize& device) {
-  Item item = elementwise_item(input, false, device);
+  Weights none;
+  Item item = elementwise_item(input, false, device, none);
   const auto dimension = [&](int d) {
     const auto bytes = [d](const Tensor& tensor) { return tensor.strides[d] * size_of(tensor.type); };
     return Dimension{input.prediction.sizes[d], bytes(input.prediction), bytes(input.target), bytes(input.gradient)};
@@ -75,7 +96,7 @@ void share_out(Plan& plan, const DeviceSize& device) {
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
     if (item.operation != Operation::kElementwise) continue;
-    plan_round(item, 1);
+    plan_round(item, plan.weighted, 1);
     rounds += item.channels * rounds_of(item);
   }
   // Threads take one vector each until all multiprocessors are full.
@@ -84,7 +105,7 @@ void share_out(Plan& plan, const DeviceSize& device) {
   for (int i = 0; i < plan.item_count; ++i) {
     Item& item = plan.items[i];
     if (item.operation != Operation::kElementwise) continue;
-    plan_round(item, deep);
+    plan_round(item, plan.weighted, deep);
     tiles += item.channels * rounds_of(item);
   }
   const std::int64_t tiles_of_block = std::max<std::int64_t>(1, ceil_div(tiles, most));
@@ -194,6 +215,14 @@ void plan_measures(const LossCall& call, int input, Plan& plan) {
   }
 }
 
+void limit_weights(const LossCall& call, int input) {
+  if (static_cast<bool>(call.inputs[input].weights) != static_cast<bool>(call.inputs[0].weights)) {
+    throw std::invalid_argument("it takes weights for all tensors that are compared number by number, or for none");
+  }
+  if (call.inputs[input].weights)
+    limit(static_cast<std::size_t>(input) + 1, kMaxWeights, "weighs", "tensors in a call");
+}
+
 // A constraint that reads an input: a windowed one, where there are several, or else a squared error.
 const Constraint& reader(const LossCall& call, int input, bool& per_channel) {
   const Constraint* found = nullptr;
@@ -229,7 +258,11 @@ Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device) {
     } else if (is_windowed(constraint.kind)) {
       item = windows_item(input, device);
     } else {
-      item = elementwise_item(input, per_channel, device);
+      Weights weights;
+      item = elementwise_item(input, per_channel, device, weights);
+      limit_weights(call, i);
+      if (input.weights) plan.weights[i] = weights;
+      plan.weighted = plan.weighted || input.weights;
     }
     plan_measures(call, i, plan);
   }

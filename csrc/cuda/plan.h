@@ -43,6 +43,13 @@ struct Item {
   GECO_HD DataType type_of_target() const { return static_cast<DataType>(target_type); }
 };
 
+// Of an item with weights: where they lie, with strides for its channel and its loops. They have the type that is
+// computed in.
+struct Weights {
+  const void* data;
+  std::int64_t channel, outer[kMaxDimensions - 1], inner;
+};
+
 // An item that a constraint reads: its rows are sums of weight * sum / divisor.
 struct WeightedInput {
   std::int16_t item, measure;  // which of the item's
@@ -99,6 +106,7 @@ struct Strips {
 enum class Outcome : int { kEvaluation, kTraining, kSums };
 
 constexpr int kMaxItems = kMaxInputs + 1;  // and kl
+constexpr int kMaxWeights = 4;             // items that have weights: the first ones
 // Constraints share one input at most, the image: it counts once for each of its constraints, every other input once,
 // and where there are others, one constraint at least does not read the image.
 constexpr int kMaxWeightedInputs = kMaxInputs + kMaxConstraints - 2;
@@ -108,7 +116,10 @@ struct Plan {
   PlannedConstraint constraints[kMaxConstraints];
   WeightedInput weighted_inputs[kMaxWeightedInputs];
   PlannedMeasure measures[kMaxMeasures + 1];  // those of the images, and squared differences, which others share
-  Window windows[kMaxConstraints];
+  union {                                     // windows know no weights
+    Window windows[kMaxConstraints];
+    Weights weights[kMaxWeights];
+  };
   Strips strips;
   MultiplierUpdate update;
   State state;
@@ -124,6 +135,7 @@ struct Plan {
   int sums;  // over all channels of all items
   bool loss_is_double;
   bool squared_alone;  // all that is elementwise
+  bool weighted;       // so is this
 };
 
 // Of an item's sums: the number of examples or, for a mean, of values.

@@ -3,8 +3,8 @@
 
 #include "cuda/block.cuh"
 #include "cuda/device.h"
-#include "cuda/elementwise.cuh"
 #include "cuda/example_grid.h"
+#include "cuda/lagrangian_kernel.cuh"
 #include "cuda/last_block.cuh"
 #include "cuda/plan.h"
 #include "cuda/reduce.h"
@@ -13,15 +13,6 @@
 
 namespace geco::cuda {
 namespace {
-
-// The multipliers of a step are known before it starts: every block computes its own coefficient from the state, and
-// nobody writes the state before all blocks have handed in their sums.
-template <class Measures>
-__global__ void __launch_bounds__(kThreads, Measures::kBlocks) lagrangian_kernel(const __grid_constant__ Plan plan) {
-  GECO_DYNAMIC_SHARED(Shared, shared);
-  elementwise<Measures, true>(plan, share_of(plan, static_cast<int>(blockIdx.x)), shared);
-  if (is_last_block(plan.ticket, gridDim.x, shared.is_last)) reduce_and_update(plan, shared);
-}
 
 // The second half of a step of several processes; one block.
 __global__ void __launch_bounds__(kThreads, 1)
@@ -72,6 +63,13 @@ void launch_windowed_lagrangian(const Plan& plan, const Place& place) {
   }
 }
 
+void launch_elementwise_lagrangian(const Plan& plan, const Place& place) {
+  if (!plan.squared_alone)
+    return plan.weighted ? launch_weighted_measures(plan, place) : launch_any_measures(plan, place);
+  if (plan.weighted) return launch_weighted_squares(plan, place);
+  launch<SquaredAlone>(plan, place);
+}
+
 void launch_lagrangian(const LossCall& call, const Place& place, Outcome outcome, double* sums) {
   const DeviceGuard guard(place.device);
   Plan plan = plan_of(call, outcome, size_of_device(place.device));
@@ -82,8 +80,7 @@ void launch_lagrangian(const LossCall& call, const Place& place, Outcome outcome
   if (plan.window_count > 0) {
     launch_windowed_lagrangian(plan, place);
   } else {
-    const auto kernel = plan.squared_alone ? lagrangian_kernel<SquaredAlone> : lagrangian_kernel<AnyMeasures>;
-    GECO_LAUNCH(kernel, static_cast<unsigned>(plan.blocks), shared_bytes_of(plan), place.stream, plan);
+    launch_elementwise_lagrangian(plan, place);
   }
   check_launch(plan.window_count > 0 ? "windowed_lagrangian" : "lagrangian", plan.blocks, largest_input(call));
 }

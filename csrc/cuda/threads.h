@@ -24,9 +24,9 @@ constexpr int kResidentBlocks = 2;
 GECO_HD constexpr int width_of(std::int64_t prediction_bytes) { return prediction_bytes == 8 ? 2 : 4; }
 
 // Vectors of predictions, and as many of targets, that a thread has in flight: 256 bytes, of half types 128. Where
-// inner loops lie apart, and of float64, registers are left for half of them.
-GECO_HD constexpr int unrolled_vectors(std::int64_t prediction_bytes, bool several_loops) {
-  return several_loops || prediction_bytes == 8 ? 4 : 8;
+// inner loops lie apart, with weights, and of float64, registers are left for half of them.
+GECO_HD constexpr int unrolled_vectors(std::int64_t prediction_bytes, bool needs_registers) {
+  return needs_registers || prediction_bytes == 8 ? 4 : 8;
 }
 
 // Single elements that a thread has in flight where strides allow no vectors.

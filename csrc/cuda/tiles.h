@@ -21,6 +21,11 @@ GECO_HD const Dimension& dimension_of(const Item& item, int d) {
   return d == 0 ? item.inner : item.outer[item.outer_dimensions - d];
 }
 
+// Along that dimension.
+GECO_HD std::int64_t stride_of(const Weights& weights, const Item& item, int d) {
+  return d == 0 ? weights.inner : weights.outer[item.outer_dimensions - d];
+}
+
 // Logarithms to base 2 of the sides of box and tile.
 GECO_HD int box_bits(const Item& item, int d) { return item.box >> 4 * d & 15; }
 GECO_HD int tile_bits(const Item& item, int d) {

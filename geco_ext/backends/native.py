@@ -169,6 +169,7 @@ def call_arguments(call: LossCall) -> tuple[Any, ...]:
         constraint_vector(call.terms, call.owners),
         [prediction.resolve_neg() for prediction in call.predictions],
         [target if target is None else target.resolve_neg() for target in call.targets],
+        [weights if weights is None else weights.resolve_neg() for weights in call.weights],
         call.gradients,
         call.kl if call.kl is None else call.kl.resolve_neg(),
         call.block,

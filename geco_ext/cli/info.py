@@ -95,7 +95,7 @@ def _choice(device: str, dtype: torch.dtype, work: str) -> Choice:
 
     image = torch.empty(1, 1, 16, 16, dtype=dtype, device=device)
     block = new_block(2, device=device)
-    return choose(LossCall([image], [image], None, block, _WORK[work], (IMAGE,), [None, None], 1, 256, None))
+    return choose(LossCall([image], [image], [None], None, block, _WORK[work], (IMAGE,), [None, None], 1, 256, None))
 
 
 def _compiled() -> list[str]:

@@ -45,11 +45,11 @@ class AbsoluteError(ElementwiseConstraint):
         super().__init__(kappa, reduction, channels, name)
         self.eps = check_positive(eps, "eps")
 
-    def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
         self._check(x_hat, x)
         return absolute_error(
-            x_hat, x, kappa=self.kappa, eps=self.eps, reduction=self.reduction, channels=self.channels
+            x_hat, x, kappa=self.kappa, eps=self.eps, reduction=self.reduction, channels=self.channels, weight=weight
         )
 
     def _term(self) -> Term:
@@ -65,6 +65,7 @@ def absolute_error(
     eps: float = 1e-3,
     reduction: str = "mean",
     channels: int | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean (or sum) over an example of sqrt((prediction - target)^2 + eps^2) - eps, minus kappa.
 
@@ -75,12 +76,16 @@ def absolute_error(
         eps: differences well below it count with their squares; above zero.
         reduction: ``"mean"`` or ``"sum"``.
         channels: the number of channels C of images [B, C, ...] to get one constraint per channel, [C].
+        weight: bool or float >= 0, [B, 1, ...] or the same shape: the weighted mean (or sum) of an example, averaged
+            over the examples with a weight above zero. Where it is zero, neither tensor matters and the gradient is
+            zero. Weights get no gradient.
 
     Returns:
         The batch average, 0-d ([C] with ``channels``).
 
     Raises:
-        ValueError: shapes or devices differ, an empty batch, kappa < 0, eps <= 0, an unknown reduction.
+        ValueError: shapes or devices differ, an empty batch, kappa < 0, eps <= 0, an unknown reduction; weights of
+            another shape, on the CPU negative or not finite ones (elsewhere they make the result NaN).
         TypeError: integer tensors.
 
     Example:
@@ -92,4 +97,4 @@ def absolute_error(
     kappa = check_kappa_non_negative(kappa)
     eps = max(check_positive(eps, "eps"), SMALLEST_EPS)
     term = Term("absolute_error", mean=check_reduction(reduction) == "mean", eps=eps)
-    return elementwise_average(term, prediction, target, kappa, channels)
+    return elementwise_average(term, prediction, target, kappa, channels, weight)

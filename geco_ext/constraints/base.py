@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,7 +29,8 @@ class Constraint(nn.Module):
 
     A subclass defines ``forward(x_hat, x, labels=None)`` returning the constraint per example [B] or averaged (0-d).
     Subtract the tolerance yourself; ``self.kappa`` is there for it. The gradient flows through what ``forward``
-    returns; a value without a gradient is fine and moves only the multiplier.
+    returns; a value without a gradient is fine and moves only the multiplier. A ``forward`` with a parameter
+    ``weight=None`` gets the weights of a call that has any, as they were passed; without it, such a call is refused.
 
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
@@ -54,6 +56,7 @@ class Constraint(nn.Module):
     _rows: int = 1  # of the constraint vector
     _checks_images: bool = False  # whether there are images that _check refuses
     _term_tells: bool = True  # whether the term shows for all of them that they do not fit
+    _weighs: bool = False  # whether forward takes weights
     _default_kappa: float = 0.0
     _slots: WeakKeyDictionary[nn.Module, Tensor]
     _slot: Tensor | None
@@ -62,6 +65,7 @@ class Constraint(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take ``kappa = 0.1`` in a class body for its default, and keep the property."""
         super().__init_subclass__(**kwargs)
+        cls._weighs = "weight" in inspect.signature(cls.forward).parameters
         given = cls.__dict__.get("kappa")
         if given is not None and not isinstance(given, property):
             cls._default_kappa = given
@@ -128,9 +132,11 @@ class Constraint(nn.Module):
     def _check(self, x_hat: Tensor, x: Tensor) -> None:
         """Refuse images this constraint cannot be computed on."""
 
-    def _pairs(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> list[ComparedPair]:
+    def _pairs(
+        self, x_hat: Tensor, x: Tensor, labels: Tensor | None, weight: Tensor | None = None
+    ) -> list[ComparedPair]:
         """What a constraint that does not read the images themselves compares."""
-        value = self(x_hat, x, labels)
+        value = self(x_hat, x, labels) if weight is None else self(x_hat, x, labels, weight=weight)
         batch = x_hat.shape[0]
         if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -181,10 +187,17 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def batch_average(term: Term, predictions: list[Tensor], targets: Sequence[Tensor | None], kappa: float) -> Tensor:
+def batch_average(
+    term: Term,
+    predictions: list[Tensor],
+    targets: Sequence[Tensor | None],
+    kappa: float,
+    weights: Sequence[Tensor | None] = (),
+) -> Tensor:
     """A constraint without a criterion: its vector of one term, with a multiplier of one and no kl."""
     first = predictions[0]
     block = new_block(1, device=first.device)
     views(block).kappa.fill_(kappa)
     owners = (IMAGE if term.on_image else 0,) * len(predictions)
-    return lagrangian(predictions, targets, owners, None, block, str(term), first.shape[0], first[0].numel())
+    elements = first[0].numel()
+    return lagrangian(predictions, targets, owners, None, block, str(term), first.shape[0], elements, weights=weights)

@@ -69,7 +69,9 @@ class ClassificationAccuracy(NetworkConstraint):
     def _term(self) -> Term:
         return Term("scalar_similarity", on_image=False)
 
-    def _pairs(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> list[ComparedPair]:
+    def _pairs(
+        self, x_hat: Tensor, x: Tensor, labels: Tensor | None, weight: Tensor | None = None
+    ) -> list[ComparedPair]:
         scores = self._look(x_hat)
         check_class_scores(scores, x_hat.shape[0], f"scores of constraint {self.name!r}")
         labels = check_labels(labels, scores)

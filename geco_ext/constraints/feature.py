@@ -49,7 +49,9 @@ class FeatureReconstructionError(NetworkConstraint):
     def _term(self) -> Term:
         return Term("squared_error", on_image=False)
 
-    def _pairs(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> list[ComparedPair]:
+    def _pairs(
+        self, x_hat: Tensor, x: Tensor, labels: Tensor | None, weight: Tensor | None = None
+    ) -> list[ComparedPair]:
         features_hat = _feature_maps(self._look(x_hat), f"features of constraint {self.name!r}")
         with torch.no_grad():
             features = _feature_maps(self._look(x), f"features of constraint {self.name!r}")

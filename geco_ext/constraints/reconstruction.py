@@ -10,6 +10,7 @@ from torch import Tensor
 from geco_ext.checks import check_kappa_non_negative, check_positive_integer, check_prediction
 from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
+from geco_ext.weights import Division, check_weight, divided
 
 Reduction = Literal["mean", "sum"]
 
@@ -60,17 +61,25 @@ class ReconstructionError(ElementwiseConstraint):
         0.0
     """
 
-    def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
         self._check(x_hat, x)
-        return reconstruction_error(x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels)
+        return reconstruction_error(
+            x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels, weight=weight
+        )
 
     def _term(self) -> Term:
         return Term("squared_error", rows=self._rows, mean=self.reduction == "mean")
 
 
 def reconstruction_error(
-    prediction: Tensor, target: Tensor, *, kappa: float, reduction: str = "mean", channels: int | None = None
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    kappa: float,
+    reduction: str = "mean",
+    channels: int | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean (or sum) over the elements of an example of (prediction - target)^2, minus kappa^2 (RE, Table 1).
 
@@ -80,12 +89,16 @@ def reconstruction_error(
         kappa: tolerated root mean squared error, >= 0.
         reduction: ``"mean"`` or ``"sum"``.
         channels: the number of channels C of images [B, C, ...] to get one constraint per channel, [C].
+        weight: bool or float >= 0, [B, 1, ...] or the same shape: the weighted mean (or sum) of an example, averaged
+            over the examples with a weight above zero. Where it is zero, neither tensor matters and the gradient is
+            zero. Weights get no gradient.
 
     Returns:
         The batch average, 0-d ([C] with ``channels``).
 
     Raises:
-        ValueError: shapes or devices differ, an empty batch, kappa < 0, an unknown reduction.
+        ValueError: shapes or devices differ, an empty batch, kappa < 0, an unknown reduction; weights of another shape,
+            on the CPU negative or not finite ones (elsewhere they make the result NaN).
         TypeError: integer tensors.
 
     Example:
@@ -96,17 +109,24 @@ def reconstruction_error(
     check_prediction(prediction, target, ("prediction", "target"))
     kappa = check_kappa_non_negative(kappa)
     term = Term("squared_error", mean=check_reduction(reduction) == "mean")
-    return elementwise_average(term, prediction, target, kappa, channels)
+    return elementwise_average(term, prediction, target, kappa, channels, weight)
 
 
-def elementwise_average(term: Term, prediction: Tensor, target: Tensor, kappa: float, channels: int | None) -> Tensor:
+def elementwise_average(
+    term: Term, prediction: Tensor, target: Tensor, kappa: float, channels: int | None, weight: Tensor | None
+) -> Tensor:
     """A constraint without a criterion, 0-d, or [channels]."""
-    if channels is None:
-        return batch_average(term, [prediction], [target], kappa)
-    if prediction.dim() < 2 or prediction.shape[1] != channels:
+    if channels is not None and (prediction.dim() < 2 or prediction.shape[1] != channels):
         raise ValueError(f"prediction: got shape {tuple(prediction.shape)}, expected {channels} channels")
-    pairs = zip(prediction.unbind(1), target.unbind(1), strict=True)
-    return torch.stack([batch_average(term, [of_x_hat], [of_x], kappa) for of_x_hat, of_x in pairs])
+    if weight is not None:
+        check_weight(weight, prediction, "prediction")
+        division = Division(term.mean, per_channel=channels is not None)
+        (weight,) = divided(weight, prediction, target, [division])
+    if channels is None:
+        return batch_average(term, [prediction], [target], kappa, [weight])
+    weights = [None] * channels if weight is None else weight.expand_as(prediction).unbind(1)
+    pairs = zip(prediction.unbind(1), target.unbind(1), weights, strict=True)
+    return torch.stack([batch_average(term, [of_x_hat], [of_x], kappa, [w]) for of_x_hat, of_x, w in pairs])
 
 
 def check_reduction(reduction: str) -> Reduction:

@@ -21,6 +21,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         images: float32 ``[N, C, H, W]`` in [0, 1], uint8, or another way of keeping images.
         labels: integers ``[N]``, or ``[N, K]`` where an example carries K labels.
         contexts: what a conditional model is given, like ``images``, or None.
+        has_missing: NaN among the images marks pixels that are not known. They are 0 in ``x``, and an example has a
+            ``weight`` besides, bool like ``x``, that is false for them.
 
     Raises:
         ValueError: shapes or types that differ from the above.
@@ -35,9 +37,14 @@ class ImageDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, images: Tensor | StoredImages, labels: Tensor, contexts: Tensor | StoredImages | None = None
+        self,
+        images: Tensor | StoredImages,
+        labels: Tensor,
+        contexts: Tensor | StoredImages | None = None,
+        has_missing: bool = False,
     ) -> None:
         super().__init__()
+        self.has_missing = has_missing
         self._images = images if isinstance(images, StoredImages) else StoredImages(images)
         count = len(self._images)
         if labels.dim() not in (1, 2) or len(labels) != count or labels.is_floating_point():
@@ -52,8 +59,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     @property
     def images(self) -> Tensor:
-        """All images, float32 ``[N, C, H, W]``; made anew where they are kept in another form."""
-        return self._images.all()
+        """All images, float32 ``[N, C, H, W]``; made anew where they are kept in another form. Missing pixels are 0."""
+        images = self._images.all()
+        return images.nan_to_num(0.0) if self.has_missing else images
 
     @property
     def contexts(self) -> Tensor | None:
@@ -94,6 +102,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def _batch(self, indices: Tensor) -> dict[str, Tensor]:
         batch = {"x": self._images.take(indices), "label": self.labels.index_select(0, indices)}
+        if self.has_missing:
+            batch["weight"] = ~batch["x"].isnan()
+            batch["x"] = batch["x"].nan_to_num(0.0)
         if self._contexts is not None:
             batch["context"] = self._contexts.take(indices)
         return batch

@@ -17,7 +17,8 @@ CHANNELS = (1, 3, 4)  # that images have
 def load_npy(path: Path, request: Request) -> ImageDataset:
     """Images of an ``.npy`` file: ``[N, H, W]`` or ``[N, C, H, W]``, uint8 or floating point in [0, 1]; labels are 0.
 
-    With a ``size`` the centre square of each image is resized. An array of uint8 or float32 that needs no resizing
+    NaN marks pixels that are not known: examples then have a ``weight``. With a ``size`` the centre square of each
+    image is resized, and what touches an unknown pixel is unknown. An array of uint8 or float32 that needs no resizing
     stays in its file, memory-mapped.
 
     Raises:
@@ -33,7 +34,9 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
             "save array.transpose(0, 3, 1, 2)"
         )
     rows = torch.tensor(request.part_of(range(len(array)), f"npy:{path}"))
-    _check_values(path, array)
+    has_missing = _check_values(path, array)
+    if has_missing and request.storage == "uint8":
+        raise ValueError(f"data 'npy:{path}': got NaN among the values, expected none where images are kept as uint8")
     if array.ndim == 3:
         array = array[:, None]
     is_of_size = request.size is None or array.shape[2:] == (request.size, request.size)
@@ -44,17 +47,19 @@ def load_npy(path: Path, request: Request) -> ImageDataset:
         kept = chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32)
         pixels = torch.from_numpy(np.ascontiguousarray(kept))
         images = StoredImages(prepare(pixels if request.size is None else centre_square(pixels), request))
-    return ImageDataset(images, torch.zeros(len(images), dtype=torch.int64))
+    return ImageDataset(images, torch.zeros(len(images), dtype=torch.int64), has_missing=has_missing)
 
 
-def _check_values(path: Path, array: np.ndarray) -> None:
+def _check_values(path: Path, array: np.ndarray) -> bool:
+    """Whether values are missing."""
     if array.dtype == np.uint8:
-        return
+        return False
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"data 'npy:{path}': expected uint8 or floating point values, got {array.dtype}")
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+    low, high = float(np.fmin.reduce(array, axis=None)), float(np.fmax.reduce(array, axis=None))  # NaN left out
+    if not (low >= 0 and high <= 1):  # written so that NaN alone fails too
         raise ValueError(f"data 'npy:{path}': expected values in [0, 1], got {low:g} to {high:g}")
+    return bool(np.isnan(array.min()))
 
 
 def _read(path: Path) -> np.ndarray:

@@ -50,6 +50,7 @@ def lagrangian(
     image_elements: int,
     update: UpdateSettings | None = None,
     group: Any = None,
+    weights: Sequence[Tensor | None] = (),
 ) -> Tensor:
     """Mean kl plus the penalty of the constraints, 0-d, differentiable by predictions, targets and kl.
 
@@ -64,11 +65,12 @@ def lagrangian(
         image_elements: numbers of an example of x_hat.
         update: how the state moves; None: it is only read.
         group: processes to add up over, or None.
+        weights: of each prediction (:class:`geco_ext.contract.LossCall`), or none at all.
 
     Raises:
         RuntimeError: forward-mode derivatives are asked for; nothing has moved then.
     """
-    inputs = [*predictions, *targets]
+    inputs = [*predictions, *targets, *weights]
     if not is_compiling():
         refuse_forward_mode(*inputs, kl)
     grad_enabled = torch.is_grad_enabled()
@@ -122,7 +124,7 @@ def refuse_forward_mode(*tensors: Tensor | None) -> None:
 
 
 class _Lagrangian(torch.autograd.Function):
-    """Loss of a call as a function of kl and of its predictions and targets (``inputs``, in this order)."""
+    """Loss as a function of kl and of its predictions and targets (``inputs``, in this order; then weights)."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
@@ -134,12 +136,13 @@ class _Lagrangian(torch.autograd.Function):
         target_gradients = _target_gradients(call) if constants.targets_want_gradient else None
         loss = loss_and_gradients(call)
         _keep(ctx, call, target_gradients)
+        ctx.weights = len(inputs) - 2 * len(call.owners)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Scale the buffers of the forward pass."""
-        return None, None, *_scaled_buffers(ctx, grad_outputs[0])
+        return None, None, *_scaled_buffers(ctx, grad_outputs[0]), *[None] * ctx.weights
 
 
 class _GlobalLagrangian(torch.autograd.Function):
@@ -160,13 +163,14 @@ class _GlobalLagrangian(torch.autograd.Function):
         torch.distributed.all_reduce(sums, group=group)
         loss, ctx.factor = _update_from_sums(call, sums, torch.distributed.get_world_size(group))
         _keep(ctx, call, target_gradients)
+        ctx.weights = len(inputs) - 2 * len(call.owners)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """Scale the buffers of the forward pass by the incoming gradient and this process's share."""
         incoming = grad_outputs[0] * ctx.factor.to(grad_outputs[0].dtype)
-        return None, None, None, *_scaled_buffers(ctx, incoming)
+        return None, None, None, *_scaled_buffers(ctx, incoming), *[None] * ctx.weights
 
 
 class _TakenStep(torch.autograd.Function):
@@ -203,9 +207,11 @@ _taken_step = super(torch.autograd.Function, _TakenStep).apply
 def _call(constants: _Constants, block: Tensor, kl: Tensor | None, inputs: Sequence[Tensor | None]) -> LossCall:
     terms, owners, wants_gradient, _, batch, image_elements, update = constants
     # A type in quotes: TorchDynamo of PyTorch 2.6 does not trace list[Tensor].
-    predictions, targets = cast("list[Tensor]", list(inputs[: len(owners)])), list(inputs[len(owners) :])
+    count = len(owners)
+    predictions, targets = cast("list[Tensor]", list(inputs[:count])), list(inputs[count : 2 * count])
+    weights = list(inputs[2 * count :]) or [None] * count
     gradients = _buffers([*predictions, kl], wants_gradient)
-    return LossCall(predictions, targets, kl, block, terms, owners, gradients, batch, image_elements, update)
+    return LossCall(predictions, targets, weights, kl, block, terms, owners, gradients, batch, image_elements, update)
 
 
 def _buffers(inputs: Sequence[Tensor | None], wants_gradient: Sequence[bool]) -> list[Tensor | None]:
@@ -317,7 +323,7 @@ class _NoSecondDerivative(torch.autograd.Function):
 # The operators: schemas, fake kernels, what they mutate ---------------------------------------------------------------
 
 _CALL = (
-    "Tensor[] predictions, Tensor?[] targets, Tensor? kl, {block} block, str terms, int[] owners, "
+    "Tensor[] predictions, Tensor?[] targets, Tensor?[] weights, Tensor? kl, {block} block, str terms, int[] owners, "
     "Tensor(g!)[] gradients, bool[] wants_gradient, SymInt batch, SymInt image_elements"
 )
 _UPDATE = "float alpha, float lr, float proportional, str violation, float max_violation, int accumulation_steps"
@@ -359,22 +365,25 @@ def _update_from_sums(call: LossCall, sums: Tensor, world_size: int) -> tuple[Te
 
 
 def _is_plain(call: LossCall) -> bool:
-    return dispatch.is_plain(*call.predictions, *call.targets, call.kl, call.block, *call.gradients)
+    return dispatch.is_plain(*call.predictions, *call.targets, *call.weights, call.kl, call.block, *call.gradients)
 
 
 def _declared(call: LossCall) -> tuple[Any, ...]:
     """The call in the order and types of the schema, which has no lists of optional tensors that are written."""
     present = [gradient is not None for gradient in call.gradients]
     gradients = [gradient for gradient in call.gradients if gradient is not None]
-    return (*call[:6], gradients, present, call.batch, call.image_elements)
+    return (*call[:7], gradients, present, call.batch, call.image_elements)
 
 
 def _as_call(*arguments: Any) -> LossCall:
-    predictions, targets, kl, block, terms, owners, gradients, present, batch, image_elements, *update = arguments
+    predictions, targets, weights, kl, block, terms, owners, *others = arguments
+    gradients, present, batch, image_elements, *update = others
     given = iter(gradients)
     buffers = [next(given) if is_present else None for is_present in present]
     settings = UpdateSettings(*update) if update else None
-    return LossCall(predictions, targets, kl, block, terms, tuple(owners), buffers, batch, image_elements, settings)
+    return LossCall(
+        predictions, targets, weights, kl, block, terms, tuple(owners), buffers, batch, image_elements, settings
+    )
 
 
 def _loss_kernel(*arguments: Any) -> Tensor:
@@ -397,7 +406,13 @@ def _fake_loss(predictions: list[Tensor], *_: Any) -> Tensor:
 
 
 def _fake_sums(
-    predictions: list[Tensor], targets: list[Tensor | None], kl: Tensor | None, block: Tensor, terms: str, *_: Any
+    predictions: list[Tensor],
+    targets: list[Tensor | None],
+    weights: list[Tensor | None],
+    kl: Tensor | None,
+    block: Tensor,
+    terms: str,
+    *_: Any,
 ) -> Tensor:
     return block.new_empty(count_rows(terms) + 1)
 

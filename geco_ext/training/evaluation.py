@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.data import ImageDataset
-from geco_ext.training.objectives import Criterion, GaussianObjective, gaussian_nll
+from geco_ext.training.objectives import Criterion, GaussianObjective, counted, gaussian_nll
 from geco_ext.training.run_folder import History
 from geco_ext.training.training_step import ConstrainedTraining
 
@@ -31,14 +31,17 @@ class Evaluation:
     """Means over a data set, eval mode, one posterior sample an example.
 
     Attributes:
-        rmse: root of the mean squared error over all elements.
+        rmse: root of the mean squared error over all elements, weighted where they have weights.
         kl: mean KL in nats.
-        constraints: the constraint vector, float64 [L], empty for objectives without constraints.
+        constraints: the constraint vector, float64 [L], empty for objectives without constraints; of the examples that
+            have weights, where there are any.
+        elements: of an image, the sum of their weights where they have any; on average.
     """
 
     rmse: float
     kl: float
     constraints: Tensor
+    elements: float
 
 
 @torch.no_grad()
@@ -50,17 +53,25 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
     squared_error = torch.zeros((), dtype=torch.float64, device=module.device)
     kl = torch.zeros_like(squared_error)
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
+    examples: Tensor = torch.zeros_like(total)
+    elements = torch.zeros_like(total)
     with fixed_seed(seed, module.device):
         for first in range(0, len(dataset), EVALUATION_BATCH):
             batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
             output = module.reconstructed(batch)
-            squared_error += (output.x_hat.double() - batch["x"].double()).square().sum()
+            x, weight = batch["x"].double(), batch.get("weight")
+            squared_error += counted((output.x_hat.double() - x).square(), weight).sum()
+            elements += x.numel() if weight is None else weight.expand_as(x).sum(dtype=torch.float64)
             kl += output.kl.double().sum()
-            total = total + constraint_vector(module.criterion, output.x_hat, batch) * len(batch["x"])
+            counts = examples_counted(module.criterion, batch)
+            averages = constraint_vector(module.criterion, output.x_hat, batch) * counts
+            total = total + torch.where(counts > 0, averages, 0.0)
+            examples = examples + counts
     return Evaluation(
-        rmse=float((squared_error / (len(dataset) * math.prod(dataset.image_shape))).sqrt()),
+        rmse=float((squared_error / elements).sqrt()),
         kl=float(kl / len(dataset)),
-        constraints=(total / len(dataset)).cpu(),
+        constraints=(total / examples).cpu(),
+        elements=float(elements / len(dataset)),
     )
 
 
@@ -68,9 +79,24 @@ def constraint_vector(criterion: Criterion, x_hat: Tensor, batch: dict[str, Tens
     """The constraint vector of one batch, float64 [L]."""
     averages: list[Tensor] = [x_hat.new_empty(0, dtype=torch.float64)]
     for constraint in constraints_of(criterion):
-        value = constraint(x_hat, batch["x"], batch["label"]).double()
+        weight = {"weight": batch["weight"]} if "weight" in batch else {}
+        value = constraint(x_hat, batch["x"], batch["label"], **weight).double()
         averages.append(value if constraint._rows > 1 else value.mean())  # a class of one's own may give one an example
     return torch.hstack(averages)
+
+
+def examples_counted(criterion: Criterion, batch: dict[str, Tensor]) -> Tensor:
+    """Of how many examples of a batch each entry of the constraint vector is the average, float64 [L]."""
+    x, weight = batch["x"], batch.get("weight")
+    counts: list[Tensor] = [x.new_empty(0, dtype=torch.float64)]
+    for constraint in constraints_of(criterion):
+        count = x.new_full((constraint._rows,), len(x), dtype=torch.float64)
+        if weight is not None and constraint._term().is_elementwise:
+            has_weights = (weight.expand_as(x) > 0).flatten(2).any(2)  # [B, C]
+            each = has_weights if constraint._rows > 1 else has_weights.any(1, keepdim=True)
+            count = each.sum(0, dtype=torch.float64)
+        counts.append(count)
+    return torch.hstack(counts)
 
 
 def constraints_of(criterion: Criterion) -> list[Constraint]:
@@ -195,11 +221,9 @@ class ObjectiveResult:
     sigma: float
 
 
-def objective_result(
-    name: str, objective: GaussianObjective, evaluation: Evaluation, dataset: ImageDataset
-) -> ObjectiveResult:
+def objective_result(name: str, objective: GaussianObjective, evaluation: Evaluation) -> ObjectiveResult:
     """The result, from an evaluation over the data set."""
-    elements = math.prod(dataset.image_shape)
+    elements = evaluation.elements
     squared_error = torch.tensor(elements * evaluation.rmse**2, dtype=torch.float64)
     log_sigma = objective.log_sigma.detach().double().cpu()
     return ObjectiveResult(

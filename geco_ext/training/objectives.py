@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from geco_ext import Constraint, GECOLoss
 from geco_ext.checks import check_kl, check_positive, check_positive_integer, check_prediction
 from geco_ext.training.calls import Call, UnreadableText, parse_call
+from geco_ext.weights import check_weight
 
 LEARNED = None
 """In place of a number for sigma: learn it with the model."""
@@ -45,7 +46,8 @@ class GaussianObjective(nn.Module):
         annealing_steps: finite training calls until beta has its last value.
 
     Shape:
-        x_hat, x: [B, ...] float; kl: 0-d or [B], nats; labels are not looked at. The loss is 0-d.
+        x_hat, x: [B, ...] float; kl: 0-d or [B], nats; labels are not looked at; weight as that
+        of :class:`geco_ext.GECOLoss`. The loss is 0-d.
 
     Raises:
         ValueError: a sigma or beta that is not a positive number; shapes that differ.
@@ -93,12 +95,17 @@ class GaussianObjective(nn.Module):
         """Standard deviation of the likelihood, 0-d."""
         return self.log_sigma.exp()
 
-    def forward(self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The loss; in training mode the step is counted."""
+    def forward(
+        self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None, weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss; in training mode the step is counted. With weights, each element counts so many times."""
         check_prediction(x_hat, x)
         check_kl(kl, x_hat.shape[0], x_hat.device)
-        squared_error = (x_hat - x).square().flatten(1).sum(1).mean()
-        nll = gaussian_nll(squared_error, self.log_sigma, x_hat[0].numel())
+        if weight is not None:
+            check_weight(weight, x_hat)
+        squared_error = counted((x_hat - x).square(), weight).flatten(1).sum(1).mean()
+        elements = x_hat[0].numel() if weight is None else weight.expand_as(x_hat).to(x_hat.dtype).sum() / len(x_hat)
+        nll = gaussian_nll(squared_error, self.log_sigma, elements)
         loss: Tensor = nll + self.beta * kl.mean()
         if self.training:
             with torch.no_grad():
@@ -222,6 +229,11 @@ def _sigma(word: str) -> float | None:
     return LEARNED if word == "learned" else check_positive(float(word), "sigma")
 
 
-def gaussian_nll(squared_error: Tensor, log_sigma: Tensor, elements: int) -> Tensor:
+def counted(errors: Tensor, weight: Tensor | None) -> Tensor:
+    """Errors of elements times their weights; zero where a weight is, whatever the error."""
+    return errors if weight is None else torch.where(weight == 0, 0.0, errors * weight)
+
+
+def gaussian_nll(squared_error: Tensor, log_sigma: Tensor, elements: Tensor | float) -> Tensor:
     """Negative log density in nats of a Gaussian, from the squared error summed over ``elements`` independent ones."""
     return elements * (log_sigma + 0.5 * math.log(2 * math.pi)) + 0.5 * squared_error * (-2 * log_sigma).exp()

@@ -147,7 +147,7 @@ def write_report(
     tolerances: dict[str, float] = {}
     objective = None
     if isinstance(criterion, GaussianObjective):
-        objective = objective_result(settings.objective, criterion, evaluation, dataset)
+        objective = objective_result(settings.objective, criterion, evaluation)
     else:
         constraints = constraint_results(criterion, evaluation, history)
         tolerances = reconstruction_tolerances(criterion)

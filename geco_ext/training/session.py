@@ -170,7 +170,7 @@ def _check_fit(module: ConstrainedTraining, dataset: ImageDataset) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         output = module.reconstructed(examples)
         probe = copy.deepcopy(module.criterion).train()  # the first training call resolves multipliers: not ours to do
-        probe(output.x_hat, examples["x"], output.kl, labels=examples["label"])
+        probe(output.x_hat, examples["x"], output.kl, labels=examples["label"], weight=examples.get("weight"))
     module.train()
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from geco_ext.models import WholeBatchNoise
-from geco_ext.training.objectives import Criterion, GaussianObjective
+from geco_ext.training.objectives import Criterion, GaussianObjective, counted
 
 RECORD_EVERY = 10
 """Steps between records of the loss, RMSE, KL and multiplier. Reading them waits for the device, so not every step."""
@@ -84,12 +84,14 @@ class ConstrainedTraining(L.LightningModule):
         noise = {} if ranks == 1 else {"noise": WholeBatchNoise(self.global_rank, ranks)}
         output = self.reconstructed(batch, **noise)
         self._skipped_before = self.criterion.skipped.clone()
-        loss: Tensor = self.criterion(output.x_hat, x, output.kl, labels=batch["label"])
+        loss: Tensor = self.criterion(output.x_hat, x, output.kl, labels=batch["label"], weight=batch.get("weight"))
         if is_recorded(self.global_step + 1):
             with torch.no_grad():
-                squared_error = (output.x_hat - x).square().mean()
-                loss_, squared_error, kl = self._over_ranks(loss, squared_error, output.kl.mean())
-                self.observed = {"loss": loss_, "rmse": squared_error.sqrt(), "kl": kl}
+                weight = batch.get("weight")
+                squared_error = counted((output.x_hat - x).square(), weight).mean()
+                counts = torch.ones_like(loss) if weight is None else weight.to(loss.dtype).mean()
+                loss_, squared_error, counts, kl = self._over_ranks(loss, squared_error, counts, output.kl.mean())
+                self.observed = {"loss": loss_, "rmse": (squared_error / counts).sqrt(), "kl": kl}
         return loss
 
     def reconstructed(self, batch: dict[str, Any], **options: Any) -> VariationalOutput:

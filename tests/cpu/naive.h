@@ -16,6 +16,7 @@ using geco::ConstraintKind;
 struct Pair {
   std::int64_t batch, channels, height, width;  // 1 where there are fewer dimensions
   std::vector<double> prediction, target, gradient;
+  std::vector<double> weights;  // none: all numbers count alike
 
   Pair(const Array& of_prediction, const Array& of_target) {
     const geco::Tensor tensor = of_prediction.tensor();
@@ -26,27 +27,45 @@ struct Pair {
     gradient.assign(prediction.size(), 0.0);
   }
 
+  // Of each channel or of all.
+  void weigh(const Array& of_elements) {
+    const std::int64_t pixels = height * width, of_example = channels * pixels;
+    const bool shared = channels > 1 && of_elements.elements() == batch * pixels;
+    for (std::int64_t i = 0; i < batch * of_example; ++i) {
+      weights.push_back(of_elements.get(shared ? i / of_example * pixels + i % pixels : i));
+    }
+  }
+
   std::size_t index(std::int64_t b, std::int64_t c, std::int64_t h, std::int64_t w) const {
     return static_cast<std::size_t>(((b * channels + c) * height + h) * width + w);
   }
 };
 
-// Table 1, RE and FRE. Returns the mean over the batch before the tolerance, of one channel or (-1) of all.
-inline double squared_error(std::vector<Pair>& pairs, const Constraint& constraint, std::int64_t channel,
-                            double multiplier) {
+// Table 1, RE and FRE; the absolute error. Returns the mean over the batch before the tolerance, of one channel or (-1)
+// of all.
+inline double error(std::vector<Pair>& pairs, const Constraint& constraint, std::int64_t channel, double multiplier) {
   double result = 0;
   for (int input : constraint.inputs) {
     Pair& pair = pairs[static_cast<std::size_t>(input)];
     const std::size_t per_example = pair.prediction.size() / static_cast<std::size_t>(pair.batch);
     const std::size_t per_channel = per_example / static_cast<std::size_t>(pair.channels);
     const double compared = static_cast<double>(channel < 0 ? per_example : per_channel);
-    const double weight = (constraint.mean ? 1.0 / (static_cast<double>(constraint.inputs.size()) * compared) : 1.0) /
+    const bool averages = constraint.mean && pair.weights.empty();
+    const double of_all = (averages ? 1.0 / (static_cast<double>(constraint.inputs.size()) * compared) : 1.0) /
                           static_cast<double>(pair.batch);
     for (std::size_t i = 0; i < pair.prediction.size(); ++i) {
       if (channel >= 0 && i % per_example / per_channel != static_cast<std::size_t>(channel)) continue;
+      const double weight = pair.weights.empty() ? of_all : of_all * pair.weights[i];
+      if (weight == 0) continue;
       const double difference = pair.prediction[i] - pair.target[i];
-      result += weight * difference * difference;
-      pair.gradient[i] += multiplier * weight * 2.0 * difference;
+      if (constraint.kind == ConstraintKind::kAbsoluteError) {
+        const double root = std::sqrt(difference * difference + constraint.eps * constraint.eps);
+        result += weight * (root - constraint.eps);
+        pair.gradient[i] += multiplier * weight * difference / root;
+      } else {
+        result += weight * difference * difference;
+        pair.gradient[i] += multiplier * weight * 2.0 * difference;
+      }
     }
   }
   return result;

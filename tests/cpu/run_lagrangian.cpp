@@ -53,6 +53,7 @@ double kappa_of(int row) { return 0.2 + 0.05 * row; }
 struct Problem {
   std::vector<Constraint> constraints;
   std::vector<Array> predictions, targets;
+  Array weights;  // of the first input
   Array kl;
   bool wants_gradients = true, expanded_target = false;
   int row_count = 0;
@@ -94,13 +95,15 @@ struct Problem {
 // What the kernels read and write, each in a block of its own.
 struct Memory {
   std::vector<Exact> predictions, targets, gradients;
-  Exact kl, kl_gradient;
+  Exact kl, kl_gradient, weights;
   std::unique_ptr<double[]> state;
   std::unique_ptr<double> loss{new double(0)};
   int words;
 
   explicit Memory(const Problem& problem)
-      : kl(problem.kl), words(static_cast<int>(Row::kCount) * problem.row_count + static_cast<int>(Counter::kCount)) {
+      : kl(problem.kl),
+        weights(problem.weights),
+        words(static_cast<int>(Row::kCount) * problem.row_count + static_cast<int>(Counter::kCount)) {
     for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
       predictions.emplace_back(problem.predictions[i]);
       targets.emplace_back(problem.targets[i]);
@@ -131,8 +134,9 @@ struct Memory {
     LossCall call;
     call.constraints = &problem.constraints;
     for (std::size_t i = 0; i < predictions.size(); ++i) {
-      call.inputs.push_back({predictions[i].tensor(), targets[i].tensor(), gradients[i].tensor()});
+      call.inputs.push_back({predictions[i].tensor(), targets[i].tensor(), gradients[i].tensor(), {}});
     }
+    call.inputs[0].weights = arrays::weights_tensor(weights.tensor());
     if (problem.expanded_target) call.inputs[0].target.strides[0] = 0;
     call.kl = kl.tensor();
     call.kl_gradient = kl_gradient.tensor();
@@ -154,9 +158,10 @@ std::vector<double> expected_constraints(const Problem& problem, std::vector<nai
     naive::Pair& pair = pairs[static_cast<std::size_t>(constraint.inputs[0])];
     for (int row = constraint.first_row; row < constraint.first_row + constraint.rows; ++row) {
       const double multiplier = multiplier_of(row), kappa = kappa_of(row);
-      if (constraint.kind == ConstraintKind::kSquaredError) {
+      if (geco::is_elementwise(constraint.kind)) {
         const int channel = constraint.rows > 1 ? row - constraint.first_row : -1;
-        result.push_back(naive::squared_error(pairs, constraint, channel, multiplier) - kappa * kappa);
+        const bool squared = constraint.kind == ConstraintKind::kSquaredError;
+        result.push_back(naive::error(pairs, constraint, channel, multiplier) - (squared ? kappa * kappa : kappa));
       } else if (constraint.kind == ConstraintKind::kSimilarity) {
         result.push_back(kappa - naive::mean(pair, -multiplier));
       } else {
@@ -193,6 +198,7 @@ void check(Problem& problem) {
   for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
     pairs.emplace_back(problem.predictions[i], problem.targets[i]);
   }
+  if (problem.weights.elements() > 0) pairs[0].weigh(problem.weights);
   const double tolerance = problem.tolerance();
   const std::vector<double> constraints = expected_constraints(problem, pairs);
   const State state{memory.state.get(), problem.row_count};
@@ -255,6 +261,7 @@ void pixels() {
       const int channels = static_cast<int>(sizes[1]);
       problem.add_constraint(ConstraintKind::kSquaredError);
       if (channels > 1) problem.add_constraint(ConstraintKind::kSquaredError, {0}, channels);
+      if (calls % 2 == 0) problem.add_constraint(ConstraintKind::kAbsoluteError, {0}, channels).eps = 0.01;
       problem.kl = Array(DataType::kFloat32, {sizes[0]}).fill(random_numbers);
     });
   }
@@ -276,6 +283,32 @@ void pixels() {
   problem.add_constraint(ConstraintKind::kSquaredError, {0, 1});
   problem.add_constraint(ConstraintKind::kSimilarity, {2});
   check(problem);
+}
+
+// Weights of each channel and of all, dense and strided; what a weight of zero hides is not a number.
+void weights() {
+  for (const Sizes& sizes : {Sizes{2, 3, 12, 16}, Sizes{3, 3, 5, 7}, Sizes{2, 1, 211, 203}}) {
+    for (Layout of_weights : kLayouts) {
+      check_types_and_layouts(sizes, [&](Problem& problem) {
+        const bool shared = calls % 2 == 0, per_channel = calls % 3 == 0;
+        const int rows = per_channel ? static_cast<int>(sizes[1]) : 1;
+        const Array &prediction = problem.predictions[0], &target = problem.targets[0];
+        const bool wide = prediction.type() == DataType::kFloat64 || target.type() == DataType::kFloat64;
+        problem.weights = arrays::new_weights(wide ? DataType::kFloat64 : DataType::kFloat32, sizes, shared, of_weights,
+                                              random_numbers);
+        const std::int64_t pixels = sizes[2] * sizes[3], of_example = sizes[1] * pixels;
+        for (std::int64_t i = 0; i < prediction.elements(); ++i) {
+          const std::int64_t at = shared ? i / of_example * pixels + i % pixels : i;
+          if (problem.weights.get(at) != 0) continue;
+          problem.predictions[0].set(i, std::numeric_limits<double>::quiet_NaN());
+          if (!problem.expanded_target) problem.targets[0].set(i, std::numeric_limits<double>::infinity());
+        }
+        problem.add_constraint(ConstraintKind::kSquaredError, {0}, rows);
+        problem.add_constraint(ConstraintKind::kAbsoluteError, {0}, rows).eps = 0.01;
+        problem.kl = Array(DataType::kFloat32, {sizes[0]}).fill(random_numbers);
+      });
+    }
+  }
 }
 
 void scaled_gradients() {
@@ -366,6 +399,7 @@ int main(int count, char** arguments) {
   const std::string what = count > 1 ? arguments[1] : "";
   if (what == "pixels") {
     pixels();
+    weights();
     scaled_gradients();
   } else if (what == "windows") {
     windows();

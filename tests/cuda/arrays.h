@@ -105,6 +105,24 @@ class Array {
   bool present_ = false;
 };
 
+// Weights as they come: of all channels or of each, a third of them zero.
+inline Array new_weights(DataType type, Sizes sizes, bool shared, Layout layout, std::mt19937& random) {
+  if (shared) sizes[1] = 1;
+  Array weights = Array(type, sizes, layout).fill(random);
+  for (std::int64_t i = 0; i < weights.elements(); ++i) {
+    if (weights.get(i) < 0.3) weights.set(i, 0);
+  }
+  return weights;
+}
+
+// As kernels take them: a size of one is that of all.
+inline Tensor weights_tensor(Tensor weights) {
+  for (int d = 0; d < weights.rank; ++d) {
+    if (weights.sizes[d] == 1) weights.strides[d] = 0;
+  }
+  return weights;
+}
+
 inline DataType gradient_type(DataType type) {
   return type == DataType::kFloat64 ? DataType::kFloat64 : DataType::kFloat32;
 }

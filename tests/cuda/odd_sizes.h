@@ -204,7 +204,7 @@ inline void look_at_tile(geco::cuda::Plan plan, unsigned number, unsigned from, 
   const geco::cuda::Tiling tiling = geco::cuda::tiling_of(item);
   geco::cuda::Tile tile = geco::cuda::tile_of(item, tiling, from);
   geco::cuda::advance(item, tiling, geco::cuda::tile_of(item, tiling, number - from), tile);
-  const geco::cuda::TileElements elements = geco::cuda::elements_of(item, tile);
+  const geco::cuda::TileElements elements = geco::cuda::elements_of<geco::cuda::SquaredAlone>(item, {}, tile);
   seen->first[threadIdx.x] = elements.first;
   seen->count[threadIdx.x] = elements.count;
 }

@@ -75,7 +75,7 @@ inline std::vector<double> new_block(int constraints) {
 // What a criterion compares, and one backend's outputs.
 struct Problem {
   std::vector<Constraint> constraints;
-  std::vector<Array> predictions, targets;
+  std::vector<Array> predictions, targets, weights;  // weights of the first inputs, or of none
   Array kl;
   std::int64_t batch = 0, image_elements = 0;
   bool wants_gradients = true;
@@ -140,7 +140,8 @@ struct Outputs {
     call.constraints = &problem.constraints;
     for (std::size_t i = 0; i < problem.predictions.size(); ++i) {
       const Tensor gradient = problem.wants_gradients ? gradients[i].tensor() : Tensor{};
-      call.inputs.push_back({problem.predictions[i].tensor(), problem.targets[i].tensor(), gradient});
+      call.inputs.push_back({problem.predictions[i].tensor(), problem.targets[i].tensor(), gradient, {}});
+      if (i < problem.weights.size()) call.inputs[i].weights = arrays::weights_tensor(problem.weights[i].tensor());
     }
     call.kl = problem.kl.tensor();
     call.kl_gradient = kl_gradient.tensor();

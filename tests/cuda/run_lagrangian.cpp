@@ -82,6 +82,71 @@ void large_images() {
   }
 }
 
+// Weighted errors of images: dense and strided weights, of each channel and of all, in vectors and in tiles. What a
+// weight of zero hides is not a number.
+void weights() {
+  const Layout layouts[] = {Layout::kContiguous, Layout::kChannelsLast, Layout::kShifted, Layout::kWider};
+  int calls = 0;
+  for (const arrays::Sizes& sizes : {arrays::Sizes{2, 3, 12, 16}, arrays::Sizes{3, 3, 5, 7},
+                                     arrays::Sizes{2, 1, 64, 256}, arrays::Sizes{2, 3, 64, 68}}) {
+    for (const auto& [p, t] : {std::pair(DataType::kFloat32, DataType::kFloat32),
+                               {DataType::kFloat64, DataType::kFloat64},
+                               {DataType::kFloat16, DataType::kFloat32},
+                               {DataType::kBFloat16, DataType::kBFloat16},
+                               {DataType::kFloat32, DataType::kFloat64}}) {
+      for (Layout layout : layouts) {
+        for (Layout of_weights : layouts) {
+          for (bool shared : {false, true}) {
+            const bool absolute = ++calls % 2 == 0, per_channel = calls % 3 == 0;
+            scenario = "weights of types " + std::to_string(static_cast<int>(p)) + std::to_string(static_cast<int>(t)) +
+                       " layouts " + std::to_string(static_cast<int>(layout)) +
+                       std::to_string(static_cast<int>(of_weights)) + " size " + std::to_string(sizes[3]) + " shared " +
+                       std::to_string(shared);
+            Problem problem;
+            problem.batch = sizes[0];
+            problem.image_elements = sizes[1] * sizes[2] * sizes[3];
+            const int image = problem.input(Array(p, sizes, layout), Array(t, sizes, layout));
+            const int rows = per_channel ? static_cast<int>(sizes[1]) : 1;
+            problem.add(ConstraintKind::kSquaredError, {image}, rows);
+            if (absolute) problem.add(ConstraintKind::kAbsoluteError, {image}, rows);
+            problem.kl = Array(DataType::kFloat32, {sizes[0]});
+            problem.fill();
+            const bool wide = p == DataType::kFloat64 || t == DataType::kFloat64;
+            const DataType type = wide ? DataType::kFloat64 : DataType::kFloat32;
+            problem.weights = {arrays::new_weights(type, sizes, shared, of_weights, random_numbers)};
+            const std::int64_t pixels = sizes[2] * sizes[3], of_example = problem.image_elements;
+            for (std::int64_t i = 0; i < problem.predictions[0].elements(); ++i) {
+              const std::int64_t at = shared ? i / of_example * pixels + i % pixels : i;
+              if (problem.weights[0].get(at) == 0)
+                problem.predictions[0].set(i, kNaN), problem.targets[0].set(i, kInfinity);
+            }
+            problem.wants_gradients = calls % 5 != 4;
+            const MultiplierUpdate update = update_rule();
+            std::vector<double> block = new_block(problem.row_count);
+            compare_call(problem, &update, block, layout == Layout::kChannelsLast ? layout : Layout::kContiguous);
+            if (!std::isfinite(block[0])) fail("what is hidden shows");
+          }
+        }
+      }
+    }
+  }
+  scenario = "several weighted inputs";
+  Problem problem;
+  problem.batch = 2;
+  problem.image_elements = 3 * 8 * 12;
+  const arrays::Sizes sizes{2, 3, 8, 12};
+  for (int k = 0; k < geco::cuda::kMaxWeights; ++k) {
+    problem.input(Array(DataType::kFloat32, sizes), Array(DataType::kFloat32, sizes));
+    problem.add(k % 2 ? ConstraintKind::kAbsoluteError : ConstraintKind::kSquaredError, {k}, k == 2 ? 3 : 1, k != 3);
+    problem.weights.push_back(
+        arrays::new_weights(DataType::kFloat32, sizes, k == 1, Layout::kContiguous, random_numbers));
+  }
+  problem.fill();
+  const MultiplierUpdate update = update_rule();
+  std::vector<double> block = new_block(problem.row_count);
+  compare_call(problem, &update, block);
+}
+
 // Every kind of constraint in one call.
 Problem everything(DataType type, bool kl_of_examples, bool absolute = true) {
   Problem problem;
@@ -252,6 +317,7 @@ void large_device() {
   const Problem problem = everything(DataType::kFloat32, true);
   std::vector<double> block = new_block(problem.row_count);
   compare_call(problem, &update, block);
+  weights();
   scaled_gradients(20001);
 }
 
@@ -271,6 +337,7 @@ int main(int count, char** arguments) {
     const std::int64_t many = what == "all" ? 70001 : 3001;
     reconstruction_errors();
     large_images();
+    weights();
     all_constraints();
     many_examples(many);
     if (what == "all") many_steps();

@@ -38,6 +38,7 @@ ADDRESS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "
 
 PROPERTIES = [
     "tests/test_absolute_error.py",
+    "tests/test_weights.py",
     "tests/test_backends.py",
     "tests/test_autograd.py",
     "tests/test_image_step.py",

@@ -292,6 +292,29 @@ def test_unusable_arrays_are_refused(tmp_path, array, message):
         geco_ext.data.load(f"npy:{tmp_path}/array.npy")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_of_an_array_marks_missing_pixels(tmp_path, dtype):
+    array = np.random.default_rng(0).random((6, 2, 8, 8)).astype(dtype)
+    array[1, 0, 2:4, 5] = np.nan
+    np.save(tmp_path / "array.npy", array)
+    dataset = geco_ext.data.load(f"npy:{tmp_path}/array.npy", "train")
+    batch = dataset[:]
+    known = ~torch.from_numpy(np.isnan(array))[: len(dataset)]
+    assert batch["weight"].dtype == torch.bool
+    assert int((~batch["weight"]).sum()) == int((~known).sum()) == 2
+    assert torch.equal(batch["x"][~batch["weight"]], torch.zeros(2))
+    assert dataset[0]["weight"].shape == (2, 8, 8)
+    resized = geco_ext.data.load(f"npy:{tmp_path}/array.npy", "train", size=4)
+    assert 0 < int((~resized[:]["weight"]).sum()) <= 8
+    with pytest.raises(ValueError, match="NaN"):
+        geco_ext.data.load(f"npy:{tmp_path}/array.npy", "train", storage="uint8")
+
+
+def test_an_array_without_nan_has_no_weights(tmp_path):
+    np.save(tmp_path / "array.npy", np.random.default_rng(0).random((6, 8, 8)))
+    assert "weight" not in geco_ext.data.load(f"npy:{tmp_path}/array.npy", "train")[:2]
+
+
 def test_a_split_without_examples_is_refused(tmp_path):
     np.save(tmp_path / "few.npy", np.zeros((3, 4, 4)))
     with pytest.raises(ValueError, match="3 images are too few for a 'test' split"):

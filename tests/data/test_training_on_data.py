@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from formats import small_cifar10, small_mnist, write
@@ -48,6 +49,23 @@ def test_a_batch_larger_than_the_data_is_refused(tmp_path, capsys):
     assert train(tmp_path / "run", "--data", "micro-digits") == 2
     assert "batch size must be at most the 7 training examples, got 128" in capsys.readouterr().err
     assert train(tmp_path / "run", "--data", "micro-digits", "--batch-size", "7") == 0
+
+
+@pytest.mark.parametrize("options", [["--constraint", "re=0.3"], ["--objective", "elbo"]])
+def test_an_array_with_missing_pixels_trains(tmp_path, options):
+    """One example has none at all."""
+    array = np.random.default_rng(0).random((24, 16, 16)).astype(np.float32)
+    array[:, 2:9, 4:12] = np.nan
+    array[2] = np.nan
+    np.save(tmp_path / "array.npy", array)
+    assert train(tmp_path / "run", "--data", f"npy:{tmp_path}/array.npy", "--batch-size", "8", *options) == 0
+    assert 0 < json.loads((tmp_path / "run" / "results.json").read_text())["rmse"] < 1
+
+
+def test_missing_pixels_beside_a_patch_constraint_are_refused(tmp_path, capsys):
+    np.save(tmp_path / "array.npy", np.full((24, 16, 16), [0.5] * 15 + [np.nan]))
+    assert train(tmp_path / "run", "--data", f"npy:{tmp_path}/array.npy", "--constraint", "pncc=0.9:4") == 2
+    assert "weight: got one beside constraint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("data", "files"), [("mnist-sum", small_mnist), ("cifar10", small_cifar10)])

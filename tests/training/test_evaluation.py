@@ -46,6 +46,42 @@ def test_batches_of_different_sizes_weigh_by_their_examples(dataset, monkeypatch
     assert float(measured.constraints[1:].mean()) == pytest.approx(measured.rmse**2 - 0.04, rel=1e-5)
 
 
+def test_missing_pixels_do_not_count(dataset, monkeypatch):
+    """In the error, in each constraint's batch average, and where a whole batch has none of a channel."""
+    images = dataset.images.clone()
+    images[:, :, 2:5, 3:8] = math.nan
+    images[7] = math.nan
+    images[:32, 1] = math.nan
+    missing = ImageDataset(images, dataset.labels, has_missing=True)
+    module = module_with(
+        geco_ext.ReconstructionError(kappa=0.1),
+        geco_ext.ReconstructionError(0.2, channels=2, name="c"),
+        geco_ext.AbsoluteError(0.1, reduction="sum"),
+    )
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 32)
+    seen = []
+    forward = module.reconstructed
+    monkeypatch.setattr(module, "reconstructed", lambda batch: seen.append(forward(batch)) or seen[-1])
+    measured = evaluate(module, missing, seed=3)
+    x_hat = torch.cat([output.x_hat for output in seen]).double()
+    x, known = missing.images.double(), ~images.isnan()
+    assert torch.equal(missing[:]["weight"], known)
+    assert torch.equal(missing[5]["x"], missing.images[5])
+    assert not missing.images.isnan().any()
+    squared, absolute = (x_hat - x).square() * known, (((x_hat - x).square() + 1e-6).sqrt() - 1e-3) * known
+    assert measured.rmse == pytest.approx(float((squared.sum() / known.sum()).sqrt()), rel=1e-6)
+    assert measured.elements == pytest.approx(float(known.sum()) / 70)
+    some = torch.arange(70) != 7
+    of_examples = squared.sum((1, 2, 3)) / known.sum((1, 2, 3))
+    of_channel = [squared[:, c].sum((1, 2)) / known[:, c].sum((1, 2)) for c in range(2)]
+    expected = [
+        of_examples[some].mean() - 0.01,
+        *(row[~row.isnan()].mean() - 0.04 for row in of_channel),
+        absolute.sum((1, 2, 3))[some].mean() - 0.1,
+    ]
+    torch.testing.assert_close(measured.constraints, torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
 def test_measuring_changes_neither_the_random_state_nor_the_criterion(dataset):
     module = module_with(geco_ext.ReconstructionError(kappa=0.1))
     random_state, state = torch.get_rng_state(), {k: v.clone() for k, v in module.state_dict().items()}
@@ -63,7 +99,9 @@ class Own(geco_ext.Constraint):
 
 def results(values, constraints, history=None):
     criterion = geco_ext.GECOLoss(constraints, multiplier_init=2.0, multiplier_bounds=(1.0, 4.0))
-    return constraint_results(criterion, Evaluation(0.1, 5.0, torch.tensor(values, dtype=torch.float64)), history or {})
+    return constraint_results(
+        criterion, Evaluation(0.1, 5.0, torch.tensor(values, dtype=torch.float64), elements=64.0), history or {}
+    )
 
 
 def test_each_kind_of_constraint_is_reported_in_the_quantity_its_kappa_bounds():

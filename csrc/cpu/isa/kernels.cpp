@@ -21,11 +21,14 @@ namespace geco::cpu {
 
 const KernelTable& GECO_NAME_OF(GECO_INSTRUCTION_SET)() {
 #define GECO_TYPES(kernel) {kernel<float>, kernel<double>, kernel<Half>, kernel<BFloat16>}
-#define GECO_TARGET_TYPES(Type, P) \
-  {measure<Type, P, float>, measure<Type, P, double>, measure<Type, P, Half>, measure<Type, P, BFloat16>}
-#define GECO_MEASURE_TYPES(enumerator, Type)                                                       \
-  {GECO_TARGET_TYPES(Type, float), GECO_TARGET_TYPES(Type, double), GECO_TARGET_TYPES(Type, Half), \
-   GECO_TARGET_TYPES(Type, BFloat16)},
+#define GECO_TARGET_TYPES(Type, weighted, P)                                                                \
+  {measure<Type, weighted, P, float>, measure<Type, weighted, P, double>, measure<Type, weighted, P, Half>, \
+   measure<Type, weighted, P, BFloat16>}
+#define GECO_ALL_TYPES(Type, weighted)                                                  \
+  {GECO_TARGET_TYPES(Type, weighted, float), GECO_TARGET_TYPES(Type, weighted, double), \
+   GECO_TARGET_TYPES(Type, weighted, Half), GECO_TARGET_TYPES(Type, weighted, BFloat16)},
+#define GECO_MEASURE_TYPES(enumerator, Type) GECO_ALL_TYPES(Type, false)
+#define GECO_WEIGHTED_TYPES(enumerator, Type) GECO_ALL_TYPES(Type, true)
 #define GECO_FLAG(kernel, T) {kernel<T, false>, kernel<T, true>}
 #define GECO_TYPES_AND_FLAG(kernel)                                                                           \
   {                                                                                                           \
@@ -34,6 +37,7 @@ const KernelTable& GECO_NAME_OF(GECO_INSTRUCTION_SET)() {
   static constexpr KernelTable table = {
       GECO_TEXT_OF(GECO_INSTRUCTION_SET),
       {GECO_MEASURES(GECO_MEASURE_TYPES)},
+      {GECO_MEASURES(GECO_WEIGHTED_TYPES)},
       GECO_TYPES(scale),
       {sweep_scratch<float>, sweep_scratch<double>},
       {sweep_patches<float>, sweep_patches<double>},

@@ -8,14 +8,15 @@
 
 namespace geco::cpu {
 
-// Elements at constant strides in prediction, target and gradient.
+// Elements at constant strides in prediction, target, gradient and weights.
 struct InnerLoop {
   const void* prediction;
   const void* target;
-  void* gradient;  // null: not wanted
-  bool adds;       // to what the gradient holds
+  void* gradient;       // null: not wanted
+  const void* weights;  // null where the kernel takes none
+  bool adds;            // to what the gradient holds
   std::int64_t length;
-  std::int64_t prediction_stride, target_stride, gradient_stride;  // in elements
+  std::int64_t prediction_stride, target_stride, gradient_stride, weights_stride;  // in elements
 };
 
 // Writes or adds coefficient * direction of the measure of prediction - target (math/elementwise.h) to the gradient,
@@ -40,6 +41,7 @@ using BlockKernel = void (*)(const Call& call, const Block& block, double* sums)
 struct KernelTable {
   const char* instruction_set;
   MeasureLoop measures[kMeasureKinds][4][4];  // [kind][type of prediction][type of target]
+  MeasureLoop weighted[kMeasureKinds][4][4];  // the same with weights
   ScaleLoop scale[4];                         // [type of out]
   SweepScratch patches_scratch[2];            // in float32, in float64
   PatchSweep patches[2];

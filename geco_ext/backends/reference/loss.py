@@ -113,7 +113,7 @@ def _measure(term: Term, call: LossCall, inputs: list[int]) -> _Measured:
     targets = [call.targets[i] for i in inputs]
     pairs = [(p, t.to(torch.float64)) for p, t in zip(predictions, targets, strict=True) if t is not None]
     if term.is_elementwise:
-        return _elementwise(pairs, term)
+        return _elementwise(pairs, [call.weights[i] for i in inputs], term)
     ((x_hat, x),) = pairs
     value, derivative = MEASURES[term.kind](x_hat, x, term.patch_size, term.stride, term.eps, term.per_channel)
     return _Measured(value.reshape(1), [derivative])
@@ -134,15 +134,17 @@ def _absolute_difference(difference: Tensor, eps: float) -> tuple[Tensor, Tensor
 _DIFFERENCES = {"squared_error": _squared_difference, "absolute_error": _absolute_difference}
 
 
-def _elementwise(pairs: list[tuple[Tensor, Tensor]], term: Term) -> _Measured:
-    """The error of an example, averaged over the batch; several pairs: a mean of means."""
+def _elementwise(pairs: list[tuple[Tensor, Tensor]], weights: list[Tensor | None], term: Term) -> _Measured:
+    """The error of an example, averaged over the batch; several pairs: a mean of means, or sums with given weights."""
     rows = []
     derivatives = []
-    for prediction, target in pairs:
+    for (prediction, target), of_elements in zip(pairs, weights, strict=True):
         difference = prediction - target
         per_example = difference[0].numel() / term.rows
-        weight = 1.0 / (len(pairs) * per_example) if term.mean else 1.0
+        weight = 1.0 / (len(pairs) * per_example) if term.mean and of_elements is None else 1.0
         value, derivative = _DIFFERENCES[term.kind](difference, term.eps)
+        if of_elements is not None:
+            value, derivative = (torch.where(of_elements == 0, 0.0, of_elements * v) for v in (value, derivative))
         total = value.sum(dim=[d for d in range(value.dim()) if d != 1]) if term.rows > 1 else value.sum()
         rows.append(weight * total.reshape(term.rows) / difference.shape[0])
         derivatives.append(weight * derivative / difference.shape[0])

@@ -47,7 +47,7 @@ class Triton(Backend):
         reason = super().refuses(call)
         if reason is None and len(call.predictions) > MAX_INPUTS:
             reason = f"it compares at most {MAX_INPUTS} tensors in a call, got {len(call.predictions)}"
-        return reason or _refuses_rows(call.terms) or _refuses_sizes(call)
+        return reason or _refuses_rows(call.terms) or _refuses_inputs(call)
 
     def lagrangian(self, call: LossCall) -> Tensor:  # noqa: D102
         return loss.lagrangian(call)
@@ -116,9 +116,11 @@ def _refuses_rows(terms: str) -> str | None:
     return f"it takes at most {MAX_ROWS} constraints, got {rows}" if rows > MAX_ROWS else None
 
 
-def _refuses_sizes(call: LossCall) -> str | None:
+def _refuses_inputs(call: LossCall) -> str | None:
     terms = parse_terms(call.terms)
     for term, inputs in zip(terms, inputs_of_terms(terms, call.owners), strict=True):
+        if len({call.weights[index] is None for index in inputs}) > 1:
+            return "it takes weights for all tensors of a constraint, or for none"
         for shape in (call.predictions[index].shape for index in inputs):
             if term.is_windowed:
                 reason = window_plan.refuses_patch(term.patch_size, shape[2], shape[3])

@@ -71,6 +71,7 @@ class Arguments(NamedTuple):
     predictions: tuple[Tensor, ...]
     targets: tuple[Tensor | None, ...]
     gradients: tuple[Tensor | None, ...]
+    weights: tuple[Tensor | None, ...]
     layouts: Any
     first_programs: tuple[int, ...]
     programs: tuple[int, ...]
@@ -168,9 +169,11 @@ def launch_of(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> tuple
     given = [*call.predictions] if call.kl is None else [*call.predictions, call.kl]
     tensors = [tensor.resolve_neg() for tensor in given]
     targets: list[Tensor | None] = [target if target is None else target.resolve_neg() for target in call.targets]
+    weights: list[Tensor | None] = [w if w is None else w.resolve_neg() for w in call.weights]
     if call.kl is not None:
         targets.append(None)
-    geometry = tuple(map(_geometry, tensors, targets, call.gradients))
+        weights.append(None)
+    geometry = tuple(map(_geometry, tensors, targets, call.gradients, weights))
     block = call.block
     plan = _plan(
         call.terms,
@@ -185,6 +188,7 @@ def launch_of(call: LossCall, loss: Tensor | None, sums: Tensor | None) -> tuple
         tuple(tensors),
         tuple(targets),
         tuple(call.gradients[: len(tensors)]),
+        tuple(weights),
         tuple(item.layout for item in plan.items),
         plan.first_programs,
         plan.programs,
@@ -218,21 +222,25 @@ def counter(device: torch.device) -> Tensor:
 
 
 class _Geometry(NamedTuple):
-    """Of a prediction, its target and its gradient; shapes are alike."""
+    """Of a prediction, its target, its gradient and its weights; shapes are alike."""
 
     shape: tuple[int, ...]
     prediction: tuple[int, ...]  # strides
     target: tuple[int, ...]
     gradient: tuple[int, ...]
+    weights: tuple[int, ...]  # zeros where they are shared, and where there are none
+    is_weighted: bool
     is_double: bool
 
 
-def _geometry(prediction: Tensor, target: Tensor | None, gradient: Tensor | None) -> _Geometry:
+def _geometry(prediction: Tensor, target: Tensor | None, gradient: Tensor | None, weights: Tensor | None) -> _Geometry:
     return _Geometry(
         tuple(prediction.shape),
         prediction.stride(),
         prediction.stride() if target is None else target.stride(),
         prediction.stride() if gradient is None else gradient.stride(),
+        (0,) * prediction.dim() if weights is None else weights.expand_as(prediction).stride(),
+        weights is not None,
         prediction.dtype == torch.float64 or (target is not None and target.dtype == torch.float64),
     )
 
@@ -274,7 +282,8 @@ def _plan(
         windows = (term.patch_size, window_plan.clamped_stride(term), term.per_channel) if term.is_windowed else None
         rule = _RULES[term.scale_rule]
         of_sums = (*slots.get(t, (0, 1)), term.is_elementwise, windows)
-        described.append((term.kind, first_row, term.rows, rule, term.mean, tuple(of_term), of_sums))
+        is_mean = term.mean and not geometry[of_term[0]].is_weighted
+        described.append((term.kind, first_row, term.rows, rule, is_mean, tuple(of_term), of_sums))
         first_row += term.rows
         counted = KINDS[term.kind].elements
         elements = image_elements
@@ -333,11 +342,14 @@ def _elementwise_item(
     geometry: _Geometry, per_channel: bool, readers: tuple[int, ...], setting: tuple[Any, ...]
 ) -> _Item:
     """The elements of a channel as one dimension after the other, in the order of the gradient's memory."""
-    shape, *strides = geometry[:4]
-    channels, of_channels = 1, (0, 0, 0)
+    shape = geometry.shape
+    strides = [geometry.prediction, geometry.target, geometry.gradient]
+    if geometry.is_weighted:
+        strides.append(geometry.weights)
+    channels, of_channels = 1, (0,) * len(strides)
     dimensions = []
     for d, size in enumerate(shape):
-        of_dimension = (strides[0][d], strides[1][d], strides[2][d])
+        of_dimension = tuple(of_tensor[d] for of_tensor in strides)
         if per_channel and d == 1:
             channels, of_channels = size, of_dimension
         elif size != 1:
@@ -348,7 +360,7 @@ def _elementwise_item(
             merged[-1] = (merged[-1][0] * size, *steps)
         else:
             merged.append((size, *steps))
-    innermost_first = merged[::-1] or [(1, 1, 1, 1)]
+    innermost_first = merged[::-1] or [(1,) * (1 + len(strides))]
     elements = 1
     for size, *_ in innermost_first:
         elements *= size

@@ -130,7 +130,7 @@ def _call(
 ) -> LossCall:
     x_hat, x, kl = images
     batch = x_hat.shape[0] if x_hat.dim() else 1
-    return LossCall([x_hat], [x], kl, block, terms, (IMAGE,), gradients, batch, x_hat.numel() // batch, update)
+    return LossCall([x_hat], [x], [None], kl, block, terms, (IMAGE,), gradients, batch, x_hat.numel() // batch, update)
 
 
 def _without_tensors(arguments: Arguments) -> tuple[Arguments, int]:

@@ -31,6 +31,7 @@ def lagrangian_kernel(
     predictions,
     targets,
     gradients,
+    weights,
     layouts,
     first_programs,
     programs,
@@ -54,10 +55,10 @@ def lagrangian_kernel(
 
     ``ITEMS[i]``: (kind, reading terms, setting); kl, if there is one, is the last and belongs to no term. A setting
     is (the type to compute in, measures, slots for them), the constants of ``windowed``, or None.
-    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean, its items, slots). The last is the first
-    slot of a term in the sums of its items, of how many it is the sum, whether it is elementwise and, of a windowed
-    term, (patch size, stride, whether of each channel), or None. Items with several slots leave their sums behind
-    those of all programs.
+    ``TERMS[t]``: (kind, first row, rows, rule of the scale, whether a mean that weights have not divided, its items,
+    slots). The last is the first slot of a term in the sums of its items, of how many it is the sum, whether it is
+    elementwise and, of a windowed term, (patch size, stride, whether of each channel), or None. Items with several
+    slots leave their sums behind those of all programs.
     ``finished`` counts the programs that have handed in their sums; it is zero between launches.
     ``compared[t]``: the numbers of an example that a term compares. ``per_example[i]``: those of an input.
     """
@@ -75,8 +76,8 @@ def lagrangian_kernel(
                         block, channel, compared, per_example, batch, i, ITEMS, TERMS, CONSTRAINTS
                     )
                 found = elementwise(
-                    predictions[i], targets[i], gradients[i], layouts[i], share, programs[i], channel, coefficients,
-                    ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2], BLOCK,
+                    predictions[i], targets[i], gradients[i], weights[i], layouts[i], share, programs[i], channel,
+                    coefficients, ITEMS[i][2][0], ITEMS[i][2][1], ITEMS[i][2][2], BLOCK,
                 )  # fmt: skip
                 if len(ITEMS[i][2][1]) == 1:
                     total = tl.sum(found)

@@ -33,6 +33,7 @@ def elementwise(
     prediction,
     target,
     gradient,
+    weights,
     layout,
     share,
     programs,
@@ -48,8 +49,9 @@ def elementwise(
     ``MEASURES``: (kind, eps) of each; ``coefficients`` of their directions and the sums are vectors of ``SLOTS``. Where
     there is one, a round adds to sums that threads hold for themselves, in the type to compute in: they meet once, at
     the end.
-    ``layout``: the number of elements of a channel; the strides of the channels in prediction, target and gradient;
-    size and strides of the innermost dimension; then of the others, outermost last.
+    ``layout``: the number of elements of a channel; the strides of the channels in prediction, target, gradient and
+    weights; size and strides of the innermost dimension; then of the others, outermost last. Without weights their
+    strides are left out. A weight of zero stands before all that a difference may be.
     """
     elements = layout[0]
     factor = tl.sum(coefficients).to(COMPUTE)
@@ -60,6 +62,8 @@ def elementwise(
     target += channel * layout[1][1]
     if gradient is not None:
         gradient += channel * layout[1][2]
+    if weights is not None:
+        weights += channel * layout[1][3]
     # Of the places of a tile that one thread holds: 256 threads read 16 bytes each, then the next 16.
     parts: tl.constexpr = (BLOCK * prediction.dtype.element_ty.primitive_bitwidth + 32767) // (256 * 128)
     sums = tl.zeros((BLOCK // parts,), COMPUTE)
@@ -74,23 +78,37 @@ def elementwise(
         in_prediction = index * layout[2][1]
         in_target = index * layout[2][2]
         in_gradient = index * layout[2][3]
+        in_weights = 0
+        if weights is not None:
+            in_weights = index * layout[2][4]
         for d in tl.static_range(3, len(layout)):
             index = rest % layout[d][0]
             rest = rest // layout[d][0]
             in_prediction += index * layout[d][1]
             in_target += index * layout[d][2]
             in_gradient += index * layout[d][3]
+            if weights is not None:
+                in_weights += index * layout[d][4]
         x_hat = tl.load(prediction + in_prediction, mask=inside, other=0.0).to(COMPUTE)
         x = tl.load(target + in_target, mask=inside, other=0.0).to(COMPUTE)
         difference = x_hat - x
+        if weights is not None:
+            weight = tl.load(weights + in_weights, mask=inside, other=0.0).to(COMPUTE)
+            difference = tl.where(weight == 0.0, 0.0, difference)
         if len(MEASURES) == 1:
             value, direction = measure(difference, tl.full((), MEASURES[0][1], COMPUTE), MEASURES[0][0])
+            if weights is not None:
+                value *= weight
+                direction *= weight
             derivative = direction * factor
             sums += tl.sum(tl.reshape(value, (parts, BLOCK // parts)), axis=0)
         else:
             derivative = tl.zeros((BLOCK,), COMPUTE)
             for m in tl.static_range(len(MEASURES)):
                 value, direction = measure(difference, tl.full((), MEASURES[m][1], COMPUTE), MEASURES[m][0])
+                if weights is not None:
+                    value *= weight
+                    direction *= weight
                 derivative += direction * tl.sum(tl.where(slot == m, coefficients, 0.0)).to(COMPUTE)
                 totals += tl.where(slot == m, tl.sum(value).to(tl.float64), 0.0)
         if gradient is not None:

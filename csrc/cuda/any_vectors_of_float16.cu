@@ -1,0 +1,7 @@
+#include "cuda/linked_vectors.cuh"
+
+namespace geco::cuda {
+
+GECO_LINKED_VECTORS(AnyMeasures, Half);
+
+}  // namespace geco::cuda
