@@ -105,7 +105,7 @@ class StateModule(nn.Module):
                 self._buffers[name].copy_(torch.as_tensor(value))  # type: ignore[union-attr]
         else:
             super().__setattr__(name, value)
-            super().__setattr__("_known", {})
+            self.__dict__["_known"] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the views, which share the block's memory under two types, and what was looked up."""

@@ -87,7 +87,8 @@ py::object usual_image_step(const ConstraintVector& constraints, const Multiplie
   LossCall call;
   Input image;
   Tensor of_state;
-  if (!read_beside(state, of_state, {{x_hat, &image.prediction}, {x, &image.target}, {kl, &call.kl}})) return py::none();
+  if (!read_beside(state, of_state, {{x_hat, &image.prediction}, {x, &image.target}, {kl, &call.kl}}))
+    return py::none();
   const Tensor& prediction = image.prediction;
   for (DataType type : {prediction.type, image.target.type, call.kl.type}) {
     if (type == DataType::kInt64) return py::none();

@@ -62,7 +62,7 @@ def _serving() -> Iterator[str]:
     """For each device: which backend serves which types and constraints, and why no better one does."""
     import torch
 
-    from geco_ext.ops.dispatch import ENVIRONMENT_VARIABLE
+    from geco_ext.backends.base import ENVIRONMENT_VARIABLE
 
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
     if asked:

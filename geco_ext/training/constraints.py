@@ -121,6 +121,16 @@ def in_call_syntax(text: str) -> str:
     return str(Call(SHORT_NAMES[name], (), named))
 
 
+def is_own(text: str) -> bool:
+    """Whether a constraint is a class of the user's own, whose code is imported to build it.
+
+    Example:
+        >>> is_own("mine.py:Mine=0.2"), is_own("re=0.1")
+        (True, False)
+    """
+    return bool(_read(text).place)
+
+
 def with_absolute_file(text: str) -> str:
     """The constraint with the paths of files made absolute, so that a run can be resumed from any folder."""
     name, _, rest = text.partition("=")

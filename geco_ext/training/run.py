@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from geco_ext import GECOLoss
 from geco_ext.models import NVPVAE, ConvDraw
-from geco_ext.training.constraints import build_constraints
+from geco_ext.state import PERSISTENT_ROWS
+from geco_ext.training.constraints import build_constraints, is_own
 from geco_ext.training.objectives import Criterion, build_objective
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
@@ -73,13 +76,16 @@ def build(configuration: RunConfiguration) -> tuple[nn.Module, Criterion]:
     Raises:
         ValueError: an unknown model, objective or constraint, or values they refuse.
     """
+    return _build_model(configuration), build_criterion(configuration.settings)
+
+
+def _build_model(configuration: RunConfiguration) -> nn.Module:
     settings = configuration.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = build_model(
+        return build_model(
             settings.model, configuration.image_shape, configuration.context_shape, settings.model_options
         )
-    return model, build_criterion(settings)
 
 
 def build_criterion(settings: TrainingSettings) -> Criterion:
@@ -111,22 +117,27 @@ class Run:
 
     Attributes:
         model: the model with its weights, on the CPU, in eval mode.
-        criterion: the criterion with its multipliers (or sigma and beta, for another objective), in eval mode.
+        criterion: the criterion with its multipliers (or sigma and beta, for another objective), in eval mode; None
+            where all its constraints were left out (:func:`load_run`).
         config: the settings the run was trained with.
         step: optimiser steps done.
     """
 
     model: nn.Module
-    criterion: Criterion
+    criterion: Criterion | None
     config: TrainingSettings
     step: int
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, trust: bool = False) -> Run:
     """A run of `geco train` from its folder (its last checkpoint) or one of its checkpoint files.
 
-    A checkpoint is read as tensors and plain values, never as code. A run whose constraint is a class of one's own
-    imports that class again.
+    A checkpoint is read as tensors and plain values, never as code.
+
+    Args:
+        path: the folder or the file.
+        trust: import the code that the run names: classes of constraints of one's own. Without it these are left out of
+            the criterion, with a warning; the multipliers of the others are the run's.
 
     Raises:
         FileNotFoundError: no run, or no checkpoint yet.
@@ -140,7 +151,62 @@ def load_run(path: str | Path) -> Run:
     folder, file = RunFolder.holding(Path(path))
     configuration = folder.read_configuration()
     checkpoint = folder.read_checkpoint(file)
-    model, criterion = build(configuration)
-    load_part(model, checkpoint["state_dict"], "model")
-    load_part(criterion, checkpoint["state_dict"], "criterion")
-    return Run(model.eval(), criterion.eval(), configuration.settings, checkpoint["global_step"])
+    settings, state = configuration.settings, checkpoint["state_dict"]
+    model = _build_model(configuration)
+    load_part(model, state, "model")
+    left_out = [] if trust else [index for index, text in enumerate(settings.constraints) if is_own(text)]
+    criterion = _without(settings, state, left_out) if left_out else _with_state(build_criterion(settings), state)
+    return Run(model.eval(), criterion and criterion.eval(), settings, checkpoint["global_step"])
+
+
+def _with_state(criterion: Criterion, state: Mapping[str, Any]) -> Criterion:
+    load_part(criterion, state, "criterion")
+    return criterion
+
+
+def _without(settings: TrainingSettings, state: Mapping[str, Any], left_out: Sequence[int]) -> Criterion | None:
+    """The criterion without some of its constraints, and what the state has of the others."""
+    texts = [text for index, text in enumerate(settings.constraints) if index not in left_out]
+    others = build_constraints(texts)
+    criterion = build_objective(settings.objective, settings.steps, others) if others else None
+    if isinstance(criterion, GECOLoss):
+        state = _state_without(state, [constraint._rows for constraint in others], left_out)
+    named = ", ".join(settings.constraints[index] for index in left_out)
+    warnings.warn(
+        f"load_run: {named} is left out of the criterion: trust=True imports the code of a constraint of one's own",
+        stacklevel=3,
+    )
+    return criterion and _with_state(criterion, state)
+
+
+def _state_without(state: Mapping[str, Any], rows_of_others: Sequence[int], left_out: Sequence[int]) -> dict[str, Any]:
+    """The rows of the other constraints, and their buffers, counted anew.
+
+    Raises:
+        ValueError: the checkpoint does not tell whose rows are whose.
+    """
+    rows = len(state["criterion.log_multiplier"])
+    of_each, rest = divmod(rows - sum(rows_of_others), len(left_out))
+    if rest or of_each < 1:
+        raise ValueError(f"the checkpoint's criterion has {rows} constraints, which is not the run's configuration")
+    others = iter(rows_of_others)
+    kept: list[int] = []
+    places: dict[str, str] = {}  # of a constraint, before and after
+    start = 0
+    for index in range(len(rows_of_others) + len(left_out)):
+        count = of_each if index in left_out else next(others)
+        if index not in left_out:
+            kept += range(start, start + count)
+            places[f"criterion.constraints.{index}."] = f"criterion.constraints.{len(places)}."
+        start += count
+    found = {}
+    for name, value in state.items():
+        if name.startswith("criterion.constraints."):
+            before = ".".join(name.split(".")[:3]) + "."
+            if before in places:
+                found[places[before] + name.removeprefix(before)] = value
+        elif name.removeprefix("criterion.") in PERSISTENT_ROWS:
+            found[name] = value[kept]
+        else:
+            found[name] = value
+    return found

@@ -55,7 +55,8 @@ def test_no_register_is_spilled(functions):
     kernels = {name for name in functions if "kernel" in name}
     assert kernels
     assert kernels <= spills.keys()
-    for name, counts in spills.items():
+    for name in kernels:  # functions that they call, once a block, save their caller's registers: counted as spills
+        counts = spills[name]
         family = "windows of 11" if re.search(r"FixedMarch.*Li11ELi0EE", name) else ""
         assert tuple(counts) in BESIDE_THE_LOOP.get(family, {("0", "0")}), name
 

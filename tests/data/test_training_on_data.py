@@ -64,7 +64,12 @@ def test_an_array_with_missing_pixels_trains(tmp_path, options):
 
 def test_missing_pixels_beside_a_patch_constraint_are_refused(tmp_path, capsys):
     np.save(tmp_path / "array.npy", np.full((24, 16, 16), [0.5] * 15 + [np.nan]))
-    assert train(tmp_path / "run", "--data", f"npy:{tmp_path}/array.npy", "--constraint", "pncc=0.9:4") == 2
+    assert (
+        train(
+            tmp_path / "run", "--data", f"npy:{tmp_path}/array.npy", "--constraint", "pncc=0.9:4", "--batch-size", "8"
+        )
+        == 2
+    )
     assert "weight: got one beside constraint" in capsys.readouterr().err
 
 

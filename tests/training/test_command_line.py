@@ -199,7 +199,48 @@ def test_a_constraint_of_ones_own_trains(tmp_path):
     assert (
         train(path, "--steps", "5", "--constraint", "re=0.3", "--constraint", f"{tmp_path}/own.py:Brightness=0.1") == 0
     )
-    assert geco_ext.load_run(path).criterion.names == ("reconstruction_error", "brightness")
+    assert geco_ext.load_run(path, trust=True).criterion.names == ("reconstruction_error", "brightness")
+
+
+def test_load_run_imports_no_code_without_trust(tmp_path):
+    """Of the criterion the other constraints remain, with their multipliers."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        textwrap.dedent("""
+        import geco_ext
+
+        class Contrast(geco_ext.Constraint):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("calls", geco_ext.criterion.torch.zeros(()))
+
+            def forward(self, x_hat, x, labels=None):
+                return (x_hat.std((1, 2, 3)) - x.std((1, 2, 3))).square() - 0.01
+        """)
+    )
+    path = tmp_path / "run"
+    texts = ["re=0.3", f"{own}:Contrast", "pncc=0.2:4"]
+    assert train(path, "--steps", "5", *(part for text in texts for part in ("--constraint", text))) == 0
+    whole = geco_ext.load_run(path, trust=True)
+    own.write_text("raise SystemExit('imported')")
+    with pytest.warns(UserWarning, match=r"own\.py:Contrast is left out of the criterion: trust=True"):
+        run = geco_ext.load_run(path)
+    assert run.criterion.names == ("reconstruction_error", "patch_ncc")
+    for name in ("log_multiplier", "moving_average", "kappa", "violation", "accumulated"):
+        assert torch.equal(getattr(run.criterion, name), getattr(whole.criterion, name)[[0, 2]])
+    assert run.criterion.steps == 5
+    assert all(map(torch.equal, run.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_load_run_leaves_a_criterion_out_that_is_all_ones_own(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import geco_ext\nclass Mine(geco_ext.Constraint):\n"
+        "    def forward(self, x_hat, x, labels=None):\n        return (x_hat - x).abs().mean((1, 2, 3)) - 0.1\n"
+    )
+    path = tmp_path / "run"
+    assert train(path, "--steps", "2", "--constraint", f"{tmp_path}/own.py:Mine") == 0
+    with pytest.warns(UserWarning, match="left out of the criterion"):
+        assert geco_ext.load_run(path).criterion is None
 
 
 def test_info_and_version(capsys):
