@@ -72,8 +72,9 @@ def divided(weight: Tensor, x_hat: Tensor, x: Tensor, divisions: Sequence[Divisi
     wide = torch.float64 in (x_hat.dtype, x.dtype)
     dtype = torch.float64 if wide else torch.float32
     with torch.no_grad():
-        weight = weight.detach()
-        shares = [_shares(weight, x_hat, division) for division in divisions]
+        # In the type of the result from here on: PyTorch's sums and products of other types take several times as long.
+        values = weight.detach().to(dtype)
+        shares = [_shares(values, weight, x_hat, division) for division in divisions]
         counts = [(share != 0).sum(0, dtype=torch.float64) for share in shares]
         examples: Tensor | int = x_hat.shape[0]
         if group is not None:
@@ -81,14 +82,17 @@ def divided(weight: Tensor, x_hat: Tensor, x: Tensor, divisions: Sequence[Divisi
             torch.distributed.all_reduce(of_all, group=group)
             *counts, examples = of_all.split([*map(len, counts), 1])
         factors = [share * (examples / count) for share, count in zip(shares, counts, strict=True)]
-        return [(weight * _beside(factor.to(dtype), weight)).to(dtype) for factor in factors]
+        beside = [_beside(factor.to(dtype), weight) for factor in factors]
+        if len(beside) == 1 and weight.dtype != dtype:  # the values are a copy
+            return [values.mul_(beside[0])]
+        return [values * factor for factor in beside]
 
 
-def _shares(weight: Tensor, x_hat: Tensor, division: Division) -> Tensor:
+def _shares(values: Tensor, weight: Tensor, x_hat: Tensor, division: Division) -> Tensor:
     """What each weight of an example has to be multiplied by before the batch average, [B, 1] or [B, channels]."""
     first = 2 if division.per_channel else 1
     dimensions = list(range(first, weight.dim()))
-    total = weight.sum(dimensions, dtype=torch.float64) if dimensions else weight.to(torch.float64)
+    total = (values.sum(dimensions) if dimensions else values).to(torch.float64)
     if weight.dtype != torch.bool and not _shows_values(weight):
         lowest = weight.amin(dimensions) if dimensions else weight
         total = torch.where(lowest >= 0, total, torch.nan)
