@@ -140,8 +140,12 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
       default: return linked_vectors<Measures, float>(plan, item, share, shared);
     }
   }
+  if constexpr (Measures::kDoubles) {
+    if (item.type_of_prediction() == DataType::kFloat64) {
+      return measure_vectors<Measures, double, double>(plan, item, share, shared);
+    }
+  }
   switch (item.type_of_prediction()) {
-    case DataType::kFloat64: return measure_vectors<Measures, double, double>(plan, item, share, shared);
     case DataType::kFloat16: return measure_vectors<Measures, Half, mixed_types>(plan, item, share, shared);
     case DataType::kBFloat16: return measure_vectors<Measures, BFloat16, mixed_types>(plan, item, share, shared);
     default: return measure_vectors<Measures, float, mixed_types>(plan, item, share, shared);
@@ -161,6 +165,7 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_elements(const Plan& pl
     __syncthreads();
     return {};
   }
+  if constexpr (!Measures::kDoubles) return measure_tiles<Measures, float>(plan, item, share, shared);
   const bool wide = item.type_of_prediction() == DataType::kFloat64 || item.type_of_target() == DataType::kFloat64;
   return wide ? measure_tiles<Measures, double>(plan, item, share, shared)
               : measure_tiles<Measures, float>(plan, item, share, shared);

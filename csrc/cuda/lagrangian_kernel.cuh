@@ -21,7 +21,9 @@ void launch(const Plan& plan, const Place& place) {
               plan);
 }
 
-// That of squared differences alone, without weights, stands in step.cu.
+// That of squared differences alone, without weights, stands in step.cu; those of another measure alone, which the plan
+// names, with and without weights in one_measure.cu.
+void launch_one_measure(const Plan& plan, const Place& place);
 void launch_any_measures(const Plan& plan, const Place& place);
 void launch_weighted_squares(const Plan& plan, const Place& place);
 void launch_weighted_measures(const Plan& plan, const Place& place);

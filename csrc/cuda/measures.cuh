@@ -1,4 +1,5 @@
-// What kernels measure of the differences of an item: squared differences alone, as most calls do, or any measures.
+// What kernels measure of the differences of an item: squared differences alone, as most calls do, another measure
+// alone, or any measures.
 #pragma once
 
 #include <cmath>
@@ -18,9 +19,28 @@ struct Sums {
   }
 };
 
+// Floats by instructions that are two units in the last place off: rounded ones are subroutines with branches, for each
+// number of a vector.
 struct MeasureMath {
-  static __device__ __forceinline__ float square_root(float value) { return ::sqrtf(value); }
+  static __device__ __forceinline__ float square_root(float value) {
+#if defined(__CUDA_ARCH__)
+    float root;
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(value));
+    return root;
+#else
+    return ::sqrtf(value);
+#endif
+  }
   static __device__ __forceinline__ double square_root(double value) { return ::sqrt(value); }
+
+  static __device__ __forceinline__ float quotient(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fdividef(a, b);
+#else
+    return a / b;
+#endif
+  }
+  static __device__ __forceinline__ double quotient(double a, double b) { return a / b; }
 };
 
 template <class Real>
@@ -34,7 +54,7 @@ __device__ __forceinline__ Measured<Real> measured(const PlannedMeasure& of, Rea
 // writes their gradient. With weights, a zero among them stands before all that a difference may be.
 
 struct SquaredAlone {
-  static constexpr bool kWeighted = false, kLinked = false;
+  static constexpr bool kWeighted = false, kLinked = false, kDoubles = true;
   static constexpr int kMost = 1;
   static constexpr int kBlocks = kResidentBlocks;  // of a multiprocessor, which bounds registers
 
@@ -50,8 +70,27 @@ struct SquaredAlone {
   }
 };
 
+// Without float64, whose roots and quotients are subroutines that cost all other types their registers.
+template <class Measure>
+struct OneMeasure : SquaredAlone {
+  static constexpr bool kDoubles = false;
+
+  template <class Real, int n>
+  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared&, Real coefficient,
+                                               const Real (&differences)[n], Real (&gradient)[n],
+                                               Real (&values)[kMost]) {
+    const Real eps = static_cast<Real>(plan.measures[item.first_measure].eps);
+#pragma unroll
+    for (int e = 0; e < n; ++e) {
+      const Measured<Real> found = Measure::template of<MeasureMath>(differences[e], eps);
+      gradient[e] = found.direction * coefficient;
+      values[0] += found.value;
+    }
+  }
+};
+
 struct AnyMeasures {
-  static constexpr bool kWeighted = false, kLinked = true;  // linked: see linked_vectors.cuh
+  static constexpr bool kWeighted = false, kDoubles = true, kLinked = true;  // linked: see linked_vectors.cuh
   static constexpr int kMost = kMaxMeasures;
   static constexpr int kBlocks = 1;
 
@@ -93,10 +132,29 @@ struct WeightedSquares : SquaredAlone {
   }
 };
 
+// A difference of zero measures nothing and has no gradient: with the measures below, too.
+template <class Measure>
+struct WeightedMeasure : WeightedSquares {
+  static constexpr bool kDoubles = false;
+
+  template <class Real, int n>
+  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared&, Real coefficient,
+                                               const Real (&differences)[n], const Real (&weights)[n],
+                                               Real (&gradient)[n], Real (&values)[kMost]) {
+    const Real eps = static_cast<Real>(plan.measures[item.first_measure].eps);
+#pragma unroll
+    for (int e = 0; e < n; ++e) {
+      const Real counted = weights[e] == 0 ? Real{0} : differences[e];
+      const Measured<Real> found = Measure::template of<MeasureMath>(counted, eps);
+      gradient[e] = found.direction * weights[e] * coefficient;
+      values[0] += found.value * weights[e];
+    }
+  }
+};
+
 struct WeightedMeasures : AnyMeasures {
   static constexpr bool kWeighted = true;
 
-  // A difference of zero measures nothing and has no gradient.
   template <class Real, int n>
   static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared& shared, Real,
                                                const Real (&differences)[n], const Real (&weights)[n],

@@ -179,6 +179,15 @@ void plan_kl(const LossCall& call, Plan& plan) {
   plan.items[plan.item_count++] = mean_item(call.kl, call.kl_gradient);
 }
 
+// What the inputs so far measure, and one more.
+MeasureSet with_measures(const Plan& plan, const std::vector<Measure>& measures, const Input& input) {
+  if (measures.size() > 1 || plan.measure_set == MeasureSet::kAny) return MeasureSet::kAny;
+  if (plan.measure_count > 0 && plan.measures[0].kind() != measures[0].kind) return MeasureSet::kAny;
+  if (measures[0].kind == ConstraintKind::kSquaredError) return MeasureSet::kSquaredAlone;
+  const bool wide = input.prediction.type == DataType::kFloat64 || input.target.type == DataType::kFloat64;
+  return wide ? MeasureSet::kAny : MeasureSet::kAnotherAlone;  // measures.cuh, OneMeasure
+}
+
 // What the elementwise constraints of an input measure.
 void plan_measures(const LossCall& call, int input, Plan& plan) {
   const std::vector<Measure> measures = measures_of(call, input);
@@ -187,8 +196,7 @@ void plan_measures(const LossCall& call, int input, Plan& plan) {
   limit(measures.size(), kMaxMeasures, "takes", "measures of the differences of a tensor");
   item.measures = static_cast<std::int8_t>(measures.size());
   item.first_measure = static_cast<std::int8_t>(plan.measure_count);
-  const bool squared = measures.size() == 1 && measures[0].kind == ConstraintKind::kSquaredError;
-  plan.squared_alone = plan.squared_alone && (squared || measures.empty());
+  if (!measures.empty()) plan.measure_set = with_measures(plan, measures, call.inputs[input]);
   const auto same = [](const PlannedMeasure& planned, const Measure& measure) {
     return planned.kind() == measure.kind && planned.eps == measure.eps;
   };
@@ -246,7 +254,7 @@ Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device) {
   limit(call.inputs.size(), kMaxInputs, "compares", "tensors in a call");
   Plan plan{};
   plan.outcome = outcome;
-  plan.squared_alone = true;
+  plan.measure_set = MeasureSet::kSquaredAlone;  // inputs that are not elementwise take its kernel, too
   plan_constraints(call, plan);
   for (int i = 0; i < static_cast<int>(call.inputs.size()); ++i) {
     const Input& input = call.inputs[i];

@@ -103,6 +103,9 @@ struct Strips {
   int shared_at;        // bytes of shared memory before those of the windows
 };
 
+// What all that is elementwise measures: squared differences, the measure of another kind, or several measures.
+enum class MeasureSet : std::int8_t { kSquaredAlone, kAnotherAlone, kAny };
+
 enum class Outcome : int { kEvaluation, kTraining, kSums };
 
 constexpr int kMaxItems = kMaxInputs + 1;  // and kl
@@ -134,8 +137,8 @@ struct Plan {
   int blocks;
   int sums;  // over all channels of all items
   bool loss_is_double;
-  bool squared_alone;  // all that is elementwise
-  bool weighted;       // so is this
+  MeasureSet measure_set;
+  bool weighted;  // all that is elementwise
 };
 
 // Of an item's sums: the number of examples or, for a mean, of values.

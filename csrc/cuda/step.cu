@@ -64,8 +64,10 @@ void launch_windowed_lagrangian(const Plan& plan, const Place& place) {
 }
 
 void launch_elementwise_lagrangian(const Plan& plan, const Place& place) {
-  if (!plan.squared_alone)
+  if (plan.measure_set == MeasureSet::kAny) {
     return plan.weighted ? launch_weighted_measures(plan, place) : launch_any_measures(plan, place);
+  }
+  if (plan.measure_set == MeasureSet::kAnotherAlone) return launch_one_measure(plan, place);
   if (plan.weighted) return launch_weighted_squares(plan, place);
   launch<SquaredAlone>(plan, place);
 }

@@ -8,7 +8,7 @@
 
 namespace geco::cuda {
 
-struct DeviceMath {
+struct DeviceMath : MeasureMath {
   // Of a normal number.
   static __device__ __forceinline__ float inverse_sqrt(float value) {
 #if defined(__CUDA_ARCH__)
@@ -20,15 +20,6 @@ struct DeviceMath {
 #endif
   }
   static __device__ __forceinline__ double inverse_sqrt(double value) { return 1.0 / sqrt(value); }
-
-  static __device__ __forceinline__ float quotient(float a, float b) {
-#if defined(__CUDA_ARCH__)
-    return __fdividef(a, b);
-#else
-    return a / b;
-#endif
-  }
-  static __device__ __forceinline__ double quotient(double a, double b) { return a / b; }
 
   template <class Real>
   static __device__ __forceinline__ Real unless_zero(Real condition, Real value) {

@@ -36,7 +36,7 @@ struct AbsoluteDifference {
   template <class Math, class V, class Real>
   static GECO_HD Measured<V> of(V d, Real eps) {
     const V root = Math::square_root(d * d + eps * eps);
-    return {d * d / (root + eps), d / root};
+    return {Math::quotient(V(d * d), V(root + eps)), Math::quotient(d, root)};
   }
 };
 

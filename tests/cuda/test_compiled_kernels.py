@@ -68,7 +68,7 @@ def is_wide(function: str) -> bool:
 
 # Of the Lagrangian, float32: loads of both images, stores of the gradient. Of models, every type: all operands.
 DENSE = {
-    "step": re.compile(r"lagrangian_kernel\w*(SquaredAlone|WeightedSquares)").search,
+    "step": re.compile(r"lagrangian_kernel\w*(SquaredAlone|WeightedSquares|OneMeasure|WeightedMeasureI)").search,
     **{
         f"windows of {size}": re.compile(rf"FixedMarchI\w*Float32ImagesILb[01]EEELi[13]ELi4ELi{size}ELi0E").search
         for size in (4, 8, 11, 16)
