@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from window_forms import Moments, MomentsForm, Window
 
-from geco_ext import LocalStatistics, PatchNCC, ReconstructionError
+from geco_ext import AbsoluteError, LocalStatistics, PatchNCC, ReconstructionError, StructuralSimilarity
 from geco_ext.constraints import Constraint
+
+ELEMENTWISE = (ReconstructionError, AbsoluteError)
 
 
 class PlainConstraints:
@@ -24,20 +26,26 @@ class PlainConstraints:
 
     def __init__(self, constraints: Sequence[Constraint], moments: MomentsForm | None = None, native: bool = False):
         self.constraints, self.moments, self.native = constraints, moments, native
-        self.covariance = any(isinstance(c, PatchNCC) for c in constraints)
-        self.windows = list(dict.fromkeys(_window(c) for c in constraints if not isinstance(c, ReconstructionError)))
+        self.covariance = any(isinstance(c, PatchNCC | StructuralSimilarity) for c in constraints)
+        self.windows = list(dict.fromkeys(_window(c) for c in constraints if not isinstance(c, ELEMENTWISE)))
 
     def __call__(self, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
         if not self.native:
             x_hat, x = x_hat.float(), x.float()
         moments = self.moments(x_hat, x, self.windows, self.covariance) if self.moments else {}
         values = [
-            (F.mse_loss(x_hat, x).float() if weight is None else _masked_mean(x_hat - x, weight)) - c.kappa**2
-            if isinstance(c, ReconstructionError)
-            else _of_moments(c, moments[_window(c)])
+            _of_elements(c, x_hat, x, weight) if isinstance(c, ELEMENTWISE) else _of_moments(c, moments[_window(c)])
             for c in self.constraints
         ]
         return values[0] if len(values) == 1 else torch.stack(values)
+
+
+def _of_elements(constraint: Constraint, x_hat: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
+    if isinstance(constraint, AbsoluteError):
+        root = ((x_hat - x).square() + constraint.eps**2).sqrt()
+        return root.mean() - constraint.eps - constraint.kappa
+    mean = F.mse_loss(x_hat, x).float() if weight is None else _masked_mean(x_hat - x, weight)
+    return mean - constraint.kappa**2
 
 
 def _masked_mean(difference: Tensor, weight: Tensor) -> Tensor:
@@ -47,10 +55,15 @@ def _masked_mean(difference: Tensor, weight: Tensor) -> Tensor:
 
 
 def _window(constraint: Constraint) -> Window:
-    return Window(constraint.patch_size, constraint.stride, getattr(constraint, "per_channel", False))
+    per_channel = isinstance(constraint, StructuralSimilarity) or getattr(constraint, "per_channel", False)
+    return Window(constraint.patch_size, constraint.stride, per_channel)
 
 
 def _of_moments(constraint: Constraint, m: Moments) -> Tensor:
+    if isinstance(constraint, StructuralSimilarity):
+        c1, c2 = (0.01 * constraint.data_range) ** 2, (0.03 * constraint.data_range) ** 2
+        luminance = (2 * m.mean_hat * m.mean + c1) / (m.mean_hat.square() + m.mean.square() + c1)
+        return constraint.kappa - (luminance * (2 * m.cov + c2) / (m.var_hat + m.var + c2)).mean()
     var_hat, var = m.var_hat + constraint.eps, m.var + constraint.eps
     if isinstance(constraint, PatchNCC):
         return constraint.kappa - ((m.cov + constraint.eps) * torch.rsqrt(var_hat * var)).mean()
@@ -70,7 +83,8 @@ class PlainGECO(nn.Module):
         self.constraints = constraints
         scales = [_scale(c) for c in constraints.constraints]
         natural = [
-            math.log(_elements(c, shape) / (2 * s)) for c, s in zip(constraints.constraints, scales, strict=True)
+            math.log(_elements(c, shape) / s) - (0 if isinstance(c, AbsoluteError) else math.log(2))
+            for c, s in zip(constraints.constraints, scales, strict=True)
         ]
         self.average: Tensor | None = None
         self.violation: Tensor | None = None
@@ -168,11 +182,13 @@ class Compiled:
 
 
 def _scale(constraint: Constraint) -> float:
-    return 1 - constraint.kappa if isinstance(constraint, PatchNCC) else constraint.kappa**2
+    if isinstance(constraint, PatchNCC | StructuralSimilarity):
+        return 1 - constraint.kappa
+    return constraint.kappa if isinstance(constraint, AbsoluteError) else constraint.kappa**2
 
 
 def _elements(constraint: Constraint, shape: Sequence[int]) -> int:
-    """D of the natural multiplier D / (2 s)."""
+    """D of the natural multiplier D / (2 s), of an absolute error D / s."""
     if isinstance(constraint, LocalStatistics):
         return 2 * math.prod((extent - constraint.patch_size) // constraint.stride + 1 for extent in shape[2:])
     return math.prod(shape[1:])

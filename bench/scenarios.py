@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from geco_ext import LocalStatistics, PatchNCC, ReconstructionError
+from geco_ext import AbsoluteError, LocalStatistics, PatchNCC, ReconstructionError, StructuralSimilarity
 from geco_ext.constraints import Constraint
 
 Shape = tuple[int, int, int, int]
@@ -54,6 +54,14 @@ def _re() -> list[Constraint]:
     return [ReconstructionError(0.1)]
 
 
+def _ae() -> list[Constraint]:
+    return [AbsoluteError(0.1)]
+
+
+def _similarity() -> list[Constraint]:
+    return [StructuralSimilarity(0.9, 11)]
+
+
 def _re_and_ncc(patch: int, stride: int = 1, per_channel: bool = False) -> list[Constraint]:
     return [*_re(), PatchNCC(0.9, patch, stride, per_channel=per_channel)]
 
@@ -89,6 +97,7 @@ SCENARIOS = (
     Scenario("RE", LARGE, _re, in_readme=True),
     *(Scenario("RE", shape, _re, dtype) for shape in (MEDIUM, LARGE) for dtype in _HALF_TYPES),
     *(Scenario("RE, masked", shape, _re, masked=True) for shape in (TINY, MEDIUM, LARGE)),
+    *(Scenario("absolute error", shape, _ae) for shape in (MEDIUM, LARGE)),
     Scenario("RE + pNCC 4", TINY, partial(_re_and_ncc, 4), in_readme=True),
     _ncc_8(SMALL, record=True),
     _ncc_8(MEDIUM, record=True, in_readme=True),
@@ -101,6 +110,7 @@ SCENARIOS = (
     Scenario("RE + pNCC 8, stride 8", MEDIUM, partial(_re_and_ncc, 8, 8)),
     Scenario("RE + pNCC 8, per channel", MEDIUM, partial(_re_and_ncc, 8, per_channel=True)),
     Scenario("local statistics 8", MEDIUM, _statistics),
+    Scenario("SSIM 11", MEDIUM, _similarity),
     Scenario("RE + local statistics 8", MEDIUM, _re_and_statistics),
     Scenario("pNCC 8 + local statistics 8", MEDIUM, _ncc_and_statistics),
     Scenario("RE + pNCC 4 + pNCC 8 + local statistics 8", MEDIUM, _combination, in_readme=True),
@@ -120,6 +130,8 @@ GPU_SCENARIOS = (
     _ncc_8(LARGE, in_readme=True),
     Scenario("RE", LARGE, _re, in_readme=True),
     *(Scenario("RE, masked", shape, _re, masked=True) for shape in (STREAM, MEDIUM, HUGE)),
+    Scenario("absolute error", STREAM, _ae),
+    Scenario("SSIM 11", HUGE, _similarity, compiled=False),
     Scenario("RE", SMALL, _re, compiled=False),
     Scenario("RE", MEDIUM, _re, compiled=False),
     Scenario("RE", HUGE, _re, compiled=False),
