@@ -21,6 +21,8 @@ from torch import Tensor
 from geco_ext.contract import Term
 from geco_ext.ops.dispatch import is_plain
 
+WEIGHT_TYPES = (torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class Division(NamedTuple):
     """What the weights of a constraint are divided by: their sum or nothing, of an example or of each channel."""
@@ -41,8 +43,9 @@ def check_weight(weight: Tensor, x_hat: Tensor, name: str = "x_hat") -> None:
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: got {type(weight).__name__}, expected a tensor")
-    if not weight.dtype.is_floating_point and weight.dtype != torch.bool:
-        raise TypeError(f"weight: got dtype {weight.dtype}, expected bool or a floating-point tensor")
+    if weight.dtype not in WEIGHT_TYPES or weight.layout != torch.strided:
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in WEIGHT_TYPES)
+        raise TypeError(f"weight: got dtype {weight.dtype}, {weight.layout}, expected a dense tensor of {kinds}")
     shape = tuple(x_hat.shape)
     for_all_channels = (*shape[:1], 1, *shape[2:]) if len(shape) > 1 else shape
     if tuple(weight.shape) not in (shape, for_all_channels):
@@ -60,7 +63,8 @@ def check_weight(weight: Tensor, x_hat: Tensor, name: str = "x_hat") -> None:
 def divided(weight: Tensor, x_hat: Tensor, x: Tensor, divisions: Sequence[Division], group: Any = None) -> list[Tensor]:
     """W for each of several divisions, in the type that kernels compute in: [B, 1, ...] stays so.
 
-    NaN for an example whose weights are negative or not finite, and everywhere where N is zero.
+    NaN for an example whose weights are negative or not finite, or add up to more than the type can hold, and
+    everywhere where N is zero.
 
     Args:
         weight: checked, see :func:`check_weight`.
@@ -98,6 +102,7 @@ def _shares(values: Tensor, weight: Tensor, x_hat: Tensor, division: Division) -
         total = torch.where(lowest >= 0, total, torch.nan)
     if weight.dim() > 1 and not division.per_channel:
         total = total * (x_hat.shape[1] // weight.shape[1])
+    total = torch.where(total.isinf(), torch.nan, total)  # a sum beyond the type: not a weight of none
     share = torch.where(total == 0, total, (1.0 if division.mean else total) / total)
     return share.reshape(weight.shape[0], -1)
 

@@ -267,6 +267,20 @@ def test_settings_that_change_between_calls(device, taken):
     assert None not in taken
 
 
+def test_a_setting_that_a_subclass_computes(device, taken):
+    """It is asked for at every call, as on the path of all calls."""
+
+    class Forgetful(GECOLoss):
+        alpha = property(lambda self: 0.5 if int(self.steps) < 2 else 0.0, lambda self, value: None)
+
+    x_hat, x, kl = images(device)
+    criterion = Forgetful(CONSTRAINTS["errors"]()).to(device)
+    for number in range(4):
+        criterion(x_hat, x * number, kl)
+    assert torch.equal(criterion.moving_average, criterion.last_constraint)
+    assert None not in taken
+
+
 def test_a_tensor_that_has_outlived_a_transform(device, taken):
     """A wrapper without storage, which only PyTorch's own way into a Function takes off."""
     x_hat, x, kl = images(device)

@@ -379,3 +379,34 @@ def test_operators_refuse_weights_that_do_not_belong(cpu_windows):
         arguments = ([x_hat.detach()], [x], [weight], None, new_block(1), terms, [-1], [], [False, False], 3, 32)
         with pytest.raises(ValueError, match=message):
             torch.ops.geco_ext.evaluation_loss.default(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_sum_beyond_the_type_is_no_weight_of_none(backend, device, dtype):
+    """Examples of huge weights are not left out in silence; what is written into is not the caller's."""
+    x_hat, x = (image.float() for image in images((4, 1, 8, 8), device))
+    weight = torch.ones(4, 1, 8, 8, dtype=dtype, device=device)
+    weight[1:] = 1e37
+    before = weight.clone()
+    criterion = GECOLoss([ReconstructionError(0.1)]).to(device)
+    loss = criterion(x_hat, x, torch.zeros(4, device=device), weight=weight)
+    assert torch.isnan(loss)
+    assert int(criterion.skipped) == 1
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.float32, torch.float64])
+def test_the_callers_weights_stay_as_they_are(backend, device, dtype):
+    x_hat, x = images((4, 3, 8, 8), device)
+    weight = weights((4, 3, 8, 8), device).to(dtype)
+    before = weight.clone()
+    gf.reconstruction_error(x_hat, x, kappa=0.1, weight=weight)
+    assert torch.equal(weight, before)
+
+
+def test_sparse_weights_are_refused():
+    x = torch.rand(2, 1, 4, 4)
+    with pytest.raises(
+        TypeError, match=r"weight: got dtype torch\.float32, torch\.sparse_coo, expected a dense tensor"
+    ):
+        gf.reconstruction_error(x, x, kappa=0.1, weight=torch.ones(2, 1, 4, 4).to_sparse())

@@ -65,7 +65,8 @@ class Constraint(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take ``kappa = 0.1`` in a class body for its default, and keep the property."""
         super().__init_subclass__(**kwargs)
-        cls._weighs = "weight" in inspect.signature(cls.forward).parameters
+        weight = inspect.signature(cls.forward).parameters.get("weight")
+        cls._weighs = weight is not None and weight.kind is not inspect.Parameter.POSITIONAL_ONLY
         given = cls.__dict__.get("kappa")
         if given is not None and not isinstance(given, property):
             cls._default_kappa = given

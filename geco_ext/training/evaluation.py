@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.data import ImageDataset
-from geco_ext.training.objectives import Criterion, GaussianObjective, counted, gaussian_nll
+from geco_ext.training.objectives import Criterion, GaussianObjective, counted_squares, gaussian_nll
 from geco_ext.training.run_folder import History
 from geco_ext.training.training_step import ConstrainedTraining
 
@@ -60,7 +60,7 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
             batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
             output = module.reconstructed(batch)
             x, weight = batch["x"].double(), batch.get("weight")
-            squared_error += counted((output.x_hat.double() - x).square(), weight).sum()
+            squared_error += counted_squares(output.x_hat.double() - x, weight).sum()
             elements += x.numel() if weight is None else weight.expand_as(x).sum(dtype=torch.float64)
             kl += output.kl.double().sum()
             counts = examples_counted(module.criterion, batch)

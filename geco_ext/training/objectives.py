@@ -103,8 +103,10 @@ class GaussianObjective(nn.Module):
         check_kl(kl, x_hat.shape[0], x_hat.device)
         if weight is not None:
             check_weight(weight, x_hat)
-        squared_error = counted((x_hat - x).square(), weight).flatten(1).sum(1).mean()
-        elements = x_hat[0].numel() if weight is None else weight.expand_as(x_hat).to(x_hat.dtype).sum() / len(x_hat)
+        squared_error = counted_squares(x_hat - x, weight).reshape(len(x_hat), -1).sum(1).mean()
+        elements: Tensor | int = x_hat[0].numel()
+        if weight is not None:
+            elements = weight.sum(dtype=torch.float64).to(x_hat.dtype) * (x_hat.numel() / weight.numel()) / len(x_hat)
         nll = gaussian_nll(squared_error, self.log_sigma, elements)
         loss: Tensor = nll + self.beta * kl.mean()
         if self.training:
@@ -229,9 +231,11 @@ def _sigma(word: str) -> float | None:
     return LEARNED if word == "learned" else check_positive(float(word), "sigma")
 
 
-def counted(errors: Tensor, weight: Tensor | None) -> Tensor:
-    """Errors of elements times their weights; zero where a weight is, whatever the error."""
-    return errors if weight is None else torch.where(weight == 0, 0.0, errors * weight)
+def counted_squares(differences: Tensor, weight: Tensor | None) -> Tensor:
+    """Squares of elements times their weights; zero where a weight is, and so is their gradient, whatever they are."""
+    if weight is None:
+        return differences.square()
+    return torch.where(weight == 0, 0.0, differences).square() * weight
 
 
 def gaussian_nll(squared_error: Tensor, log_sigma: Tensor, elements: Tensor | float) -> Tensor:

@@ -137,7 +137,8 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
     Args:
         path: the folder or the file.
         trust: import the code that the run names: classes of constraints of one's own. Without it these are left out of
-            the criterion, with a warning; the multipliers of the others are the run's.
+            the criterion, with a warning; the multipliers of the others are the run's. Where they cannot be told apart
+            the criterion is None.
 
     Raises:
         FileNotFoundError: no run, or no checkpoint yet.
@@ -165,30 +166,43 @@ def _with_state(criterion: Criterion, state: Mapping[str, Any]) -> Criterion:
 
 
 def _without(settings: TrainingSettings, state: Mapping[str, Any], left_out: Sequence[int]) -> Criterion | None:
-    """The criterion without some of its constraints, and what the state has of the others."""
-    texts = [text for index, text in enumerate(settings.constraints) if index not in left_out]
-    others = build_constraints(texts)
-    criterion = build_objective(settings.objective, settings.steps, others) if others else None
+    """The criterion without some of its constraints, and what the state has of the others; None where it cannot be."""
+    others = build_constraints([text for index, text in enumerate(settings.constraints) if index not in left_out])
+    criterion, why = None, ""
+    try:
+        if others:
+            criterion = build_objective(settings.objective, settings.steps, others)
+    except ValueError as error:  # what is asked for each of the run's constraints does not fit those that are left
+        why = f", and with it the criterion ({error})"
     if isinstance(criterion, GECOLoss):
-        state = _state_without(state, [constraint._rows for constraint in others], left_out)
+        rows = _number_of_rows(state)
+        of_left_out = rows - sum(constraint._rows for constraint in others)
+        if of_left_out == len(left_out) or (of_left_out > 0 and len(left_out) == 1):
+            state = _state_without(state, [constraint._rows for constraint in others], left_out, of_left_out)
+        else:
+            criterion, why = None, f", and with it the criterion (whose its {rows} rows are is not told)"
     named = ", ".join(settings.constraints[index] for index in left_out)
     warnings.warn(
-        f"load_run: {named} is left out of the criterion: trust=True imports the code of a constraint of one's own",
+        f"load_run: {named} is left out of the criterion{why}: "
+        "trust=True imports the code of a constraint of one's own",
         stacklevel=3,
     )
     return criterion and _with_state(criterion, state)
 
 
-def _state_without(state: Mapping[str, Any], rows_of_others: Sequence[int], left_out: Sequence[int]) -> dict[str, Any]:
-    """The rows of the other constraints, and their buffers, counted anew.
+def _number_of_rows(state: Mapping[str, Any]) -> int:
+    values = [state.get(f"criterion.{name}") for name in PERSISTENT_ROWS]
+    shapes = {tuple(value.shape) if isinstance(value, torch.Tensor) else () for value in values}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 1:
+        raise ValueError("the checkpoint's criterion is damaged: its rows are not of one length")
+    return shape[0]
 
-    Raises:
-        ValueError: the checkpoint does not tell whose rows are whose.
-    """
-    rows = len(state["criterion.log_multiplier"])
-    of_each, rest = divmod(rows - sum(rows_of_others), len(left_out))
-    if rest or of_each < 1:
-        raise ValueError(f"the checkpoint's criterion has {rows} constraints, which is not the run's configuration")
+
+def _state_without(
+    state: Mapping[str, Any], rows_of_others: Sequence[int], left_out: Sequence[int], rows_of_left_out: int
+) -> dict[str, Any]:
+    """The rows of the other constraints, and their buffers, counted anew."""
+    of_each = rows_of_left_out // len(left_out)
     others = iter(rows_of_others)
     kept: list[int] = []
     places: dict[str, str] = {}  # of a constraint, before and after

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from geco_ext.models import WholeBatchNoise
-from geco_ext.training.objectives import Criterion, GaussianObjective, counted
+from geco_ext.training.objectives import Criterion, GaussianObjective, counted_squares
 
 RECORD_EVERY = 10
 """Steps between records of the loss, RMSE, KL and multiplier. Reading them waits for the device, so not every step."""
@@ -88,7 +88,7 @@ class ConstrainedTraining(L.LightningModule):
         if is_recorded(self.global_step + 1):
             with torch.no_grad():
                 weight = batch.get("weight")
-                squared_error = counted((output.x_hat - x).square(), weight).mean()
+                squared_error = counted_squares(output.x_hat - x, weight).mean()
                 counts = torch.ones_like(loss) if weight is None else weight.to(loss.dtype).mean()
                 loss_, squared_error, counts, kl = self._over_ranks(loss, squared_error, counts, output.kl.mean())
                 self.observed = {"loss": loss_, "rmse": (squared_error / counts).sqrt(), "kl": kl}

@@ -7,6 +7,7 @@ import textwrap
 import time
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY_OPTIONS, assert_same_end, one_line, tiny_settings, train_until
@@ -230,6 +231,31 @@ def test_load_run_imports_no_code_without_trust(tmp_path):
         assert torch.equal(getattr(run.criterion, name), getattr(whole.criterion, name)[[0, 2]])
     assert run.criterion.steps == 5
     assert all(map(torch.equal, run.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    ("objective", "texts", "why"),
+    [
+        ("GECOLoss(multiplier_init=[1.0, 2.0])", ["{own}:One", "re=0.1"], "got 2 entries"),
+        ("geco", ["{own}:Channels(0.1, channels=3)", "re=0.1", "{own}:One"], "whose its 5 rows are"),
+    ],
+)
+def test_load_run_gives_no_criterion_whose_rows_cannot_be_told_apart(tmp_path, objective, texts, why):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import geco_ext\nclass Channels(geco_ext.ReconstructionError):\n    pass\n"
+        "class One(geco_ext.Constraint):\n    def forward(self, x_hat, x, labels=None):\n"
+        "        return (x_hat - x).abs().mean((1, 2, 3)) - 0.1\n"
+    )
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).random((24, 3, 8, 8)))
+    asked = [part for text in texts for part in ("--constraint", text.format(own=own))]
+    path = tmp_path / "run"
+    options = ["--data", f"npy:{tmp_path}/images.npy", "--batch-size", "8", "--objective", objective]
+    assert train(path, "--steps", "1", *asked, *options) == 0
+    with pytest.warns(UserWarning, match=f"with it the criterion .*{why}"):
+        run = geco_ext.load_run(path)
+    assert run.criterion is None
+    assert run.model.sample(2).shape == (2, 3, 8, 8)
 
 
 def test_load_run_leaves_a_criterion_out_that_is_all_ones_own(tmp_path):

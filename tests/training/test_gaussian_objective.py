@@ -161,3 +161,19 @@ def test_what_a_constraint_holds_is_not_trained():
     module = ConstrainedTraining(model, criterion, learning_rate=1e-3, steps=1, takes_context=False)
     trained = [each for group in module.configure_optimizers()["optimizer"].param_groups for each in group["params"]]
     assert len(trained) == len(list(model.parameters()))
+
+
+def test_what_a_weight_of_zero_hides_does_not_matter():
+    """Neither to the loss nor to the gradient; of any rank."""
+    for shape in ((4, 1, 6, 6), (4,)):
+        x_hat, x, weight = torch.rand(shape), torch.rand(shape), torch.ones(shape)
+        weight.view(-1)[1] = 0
+        gradients = []
+        for hidden in (0.5, math.nan, math.inf):
+            x_hat.view(-1)[1] = hidden
+            leaf = x_hat.clone().requires_grad_()
+            GaussianObjective(sigma=0.1)(leaf, x, torch.zeros(4), weight=weight).backward()
+            gradients.append(leaf.grad)
+        assert gradients[0].view(-1)[1] == 0
+        assert torch.equal(gradients[0], gradients[1])
+        assert torch.equal(gradients[0], gradients[2])

@@ -22,6 +22,9 @@ from geco_ext.contract import IMAGE, ImageStep, LossCall, TakenStep, UpdateSetti
 ALIGNMENT = 16  # bytes: Triton compiles other code for addresses that are not multiples of it
 
 
+MOST_KNOWN = 256  # kinds of tensors of a criterion: a batch of another size is another kind
+
+
 class _Known(NamedTuple):
     """A step on tensors that look alike."""
 
@@ -57,6 +60,8 @@ def image_step(
             known = steps.get(key)
             if known is None:
                 call = _call(terms, update, block, (x_hat, x, kl), [image_gradient, kl_gradient])
+                if len(steps) >= MOST_KNOWN:
+                    steps.clear()
                 if not _is_usual(terms, x_hat, x, kl) or refuses(call) is not None:
                     steps[key] = None
                     return None
