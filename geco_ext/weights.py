@@ -43,9 +43,10 @@ def check_weight(weight: Tensor, x_hat: Tensor, name: str = "x_hat") -> None:
     """
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight: got {type(weight).__name__}, expected a tensor")
-    if weight.dtype not in WEIGHT_TYPES or weight.layout != torch.strided:
-        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in WEIGHT_TYPES)
-        raise TypeError(f"weight: got dtype {weight.dtype}, {weight.layout}, expected a dense tensor of {kinds}")
+    if weight.dtype not in WEIGHT_TYPES:
+        raise TypeError(f"weight: got dtype {weight.dtype}, expected bool, float16, bfloat16, float32 or float64")
+    if weight.layout != torch.strided:
+        raise TypeError(f"weight: got a tensor of layout {weight.layout}, expected a dense one")
     shape = tuple(x_hat.shape)
     for_all_channels = (*shape[:1], 1, *shape[2:]) if len(shape) > 1 else shape
     if tuple(weight.shape) not in (shape, for_all_channels):
