@@ -54,6 +54,14 @@ struct Pass {
 
   Pass(const Patches& patches, std::int64_t stride)
       : geometry(patches.size, stride), per_channel(patches.per_channel) {}
+
+  // In the order of their kinds: two kinds have a loop of their own (sweep.inl).
+  void add(const Constraint& constraint, const WindowRule& rule) {
+    const auto after =
+        std::find_if(rules.begin(), rules.end(), [&rule](const WindowRule& r) { return r.kind > rule.kind; });
+    constraints.insert(constraints.begin() + (after - rules.begin()), &constraint);
+    rules.insert(after, rule);
+  }
 };
 
 std::vector<std::unique_ptr<Pass>> passes_of(const LossCall& call, int input) {
@@ -69,7 +77,6 @@ std::vector<std::unique_ptr<Pass>> passes_of(const LossCall& call, int input) {
     };
     auto found = std::find_if(passes.begin(), passes.end(), same);
     if (found == passes.end()) found = passes.insert(found, std::make_unique<Pass>(patches, stride));
-    (*found)->constraints.push_back(&constraint);
     const double multiplier = std::exp(log_multiplier(scale_rule(constraint.kind), call.state, constraint.first_row,
                                                       compared_elements(call, constraint)));
     const double sign = sign_of_measured(scale_rule(constraint.kind));
@@ -77,7 +84,7 @@ std::vector<std::unique_ptr<Pass>> passes_of(const LossCall& call, int input) {
     const double numbers = static_cast<double>(numbers_of_patch(patches, call.inputs[input]));
     // A single number correlates with any other: no gradient, where rounding would leave some.
     const bool constant = constraint.kind == ConstraintKind::kPatchCorrelation && numbers == 1;
-    (*found)->rules.push_back({constraint.kind, patches.eps, constant ? 0.0 : sign * multiplier * weight / numbers});
+    (*found)->add(constraint, {constraint.kind, patches.eps, constant ? 0.0 : sign * multiplier * weight / numbers});
   }
   return passes;
 }

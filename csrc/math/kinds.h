@@ -91,4 +91,13 @@ GECO_HD void with_formula_of(ConstraintKind kind, const Visit& visit) {
 }
 #undef GECO_CASE
 
+// The kind that a formula is of.
+#define GECO_KIND_OF(enumerator, name, scale, windowed, elements, Formula) \
+  template <class Math>                                                    \
+  GECO_HD constexpr ConstraintKind kind_of(const Formula<Math>&) {         \
+    return ConstraintKind::enumerator;                                     \
+  }
+GECO_WINDOWED_KINDS(GECO_KIND_OF)
+#undef GECO_KIND_OF
+
 }  // namespace geco
