@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.dlpack import from_dlpack, to_dlpack
 
 from geco_ext import state as state_block
 from geco_ext.backends.native import extension
@@ -139,9 +140,9 @@ class StateModule(nn.Module):
         with self._without_rows():
             super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in STATE_NAMES:
-            row = getattr(self, name)
-            # Counters lie behind the rows in one memory, which torch.save does not take under two types.
-            destination[prefix + name] = row.detach().clone() if row.dtype == torch.int64 else row.detach()
+            row = getattr(self, name).detach()
+            is_counter = row.dtype == torch.int64
+            destination[prefix + name] = _with_storage_of_its_own(row) if is_counter and self._addresses else row
 
     def _load_from_state_dict(
         self,
@@ -179,6 +180,12 @@ class StateModule(nn.Module):
         with torch.no_grad():
             for name, value in found.items():
                 getattr(self, name).copy_(value)
+
+
+def _with_storage_of_its_own(row: Tensor) -> Tensor:
+    """The same memory as another storage: ``torch.save`` takes no storage under two types, as rows and counters are."""
+    alias: Tensor = from_dlpack(to_dlpack(row))
+    return alias
 
 
 def _addresses(views: tuple[Tensor, ...]) -> tuple[int, ...] | None:
