@@ -48,16 +48,16 @@ bench: $(VENV)/test.installed
 # minutes, and by itself. Results come into the folder GPU_RESULTS (build/gpu-results) as they are found; measurements
 # also into bench/results and the README. ONLY=... chooses tests (pytest -k), scenarios or steps (a regular expression).
 gpu-test gpu-bench gpu-profile:
-	$(eval missing := $(shell $(PYTHON) tests/gpu/harness/machine.py))$(if $(missing),$(error make $@: $(missing)))
-	@$(PYTHON) tests/gpu/run.py $(@:gpu-%=%)
+	$(eval missing := $(shell $(PYTHON) tests/hardware/gpu/harness/machine.py))$(if $(missing),$(error make $@: $(missing)))
+	@$(PYTHON) tests/hardware/gpu/run.py $(@:gpu-%=%)
 
 gpu:
-	$(eval missing := $(shell $(PYTHON) tests/gpu/harness/machine.py))$(if $(missing),$(error make gpu: $(missing)))
+	$(eval missing := $(shell $(PYTHON) tests/hardware/gpu/harness/machine.py))$(if $(missing),$(error make gpu: $(missing)))
 	@$(MAKE) --no-print-directory --keep-going --jobs=1 gpu-test gpu-bench gpu-profile
 
-# The core of the tests under several releases of Python and PyTorch (tests/versions.md); needs a network, and hours.
+# The core of the tests under several releases of Python and PyTorch (tests/install/versions.md); needs a network, and hours.
 versions:
-	@$(PYTHON) tests/versions.py
+	@$(PYTHON) tests/install/versions.py
 
 lint: $(VENV)/dev.installed typecheck
 	@$(BIN)/ruff check .

@@ -4,8 +4,8 @@ python bench/host_side.py                        # compiles the extension for it
 python bench/host_side.py --extension PATH       # one that is compiled already (--keep PATH)
 python bench/host_side.py --device cuda          # on a GPU, launches and all
 
-Without a GPU tensors lie in host memory and a launch does nothing (tests/cuda/shim.h). In turns, in one process: a step
-on the path of all calls, the same as one call into the extension, and two things that are PyTorch's own:
+Without a GPU tensors lie in host memory and a launch does nothing (tests/hardware/cuda/shim.h). In turns, in one
+process: a step on the path of all calls, the same as one call into the extension, and two things of PyTorch's own:
 
 - nothing: an autograd Function that computes nothing and returns no gradients;
 - plain: a module whose Function computes nothing either, but allocates what any fused loss has to return, the loss and
@@ -183,7 +183,7 @@ def images(shape: tuple[int, ...], device: torch.device) -> list[torch.Tensor]:
 def use(extension: Path) -> None:
     """Tensors in host memory are the cuda backend's from here on."""
     os.environ["GECO_EXT_SHIM_EXTENSION"] = str(extension)
-    sys.path.insert(0, str(ROOT / "tests/cuda"))
+    sys.path.insert(0, str(ROOT / "tests/hardware/cuda"))
     import cuda_through_shim  # noqa: F401
 
     from geco_ext.ops import dispatch
@@ -199,7 +199,7 @@ def compiled(folder: Path, extension: Path) -> Path:
     sources = [path for path in csrc.rglob("*") if path.suffix in (".cpp", ".cu")]
     flags = ["-std=c++17", "-O3", "-DNDEBUG", "-fPIC", "-fno-strict-aliasing", "-fvisibility=hidden", "-DGECO_CUDA"]
     flags += ['-DGECO_CUDA_TENSORS="is_cpu"', '-DGECO_CUDA_ARCHITECTURES="90"', '-DGECO_CUDA_VERSION="none"']
-    flags += ["-DSHIM_LEAVES_OUT_KERNELS", f"-I{csrc}", f"-I{ROOT / 'tests/cuda'}"]
+    flags += ["-DSHIM_LEAVES_OUT_KERNELS", f"-I{csrc}", f"-I{ROOT / 'tests/hardware/cuda'}"]
     flags += [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
 
     def compile_one(source: Path) -> Path:

@@ -47,7 +47,7 @@ def plans(folder: Path) -> list[list[str]]:
     """Name, sizes, channels and columns of the kernel, warps of a multiprocessor, trips of the slowest warp."""
     program = folder / "window_plans"
     sources = [ROOT / "bench/window_plans.cpp", *(CSRC / source for source in PLANNER)]
-    includes = [f"-I{CSRC}", f"-I{ROOT / 'tests/cuda'}"]
+    includes = [f"-I{CSRC}", f"-I{ROOT / 'tests/hardware/cuda'}"]
     subprocess.run(["g++", "-std=c++17", "-O1", *includes, *map(str, sources), "-o", str(program)], check=True)
     return [line.split(";") for line in subprocess.check_output([str(program)], text=True).splitlines()]
 

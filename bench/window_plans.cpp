@@ -29,8 +29,8 @@ void print_plan(const char* name, std::int64_t batch, std::int64_t side,
   call.state.constraints = static_cast<int>(windowed.size());
   const geco::cuda::Plan plan = geco::cuda::plan_of(call, geco::cuda::Outcome::kTraining, kH100);
   const geco::cuda::Strips& strips = plan.strips;
-  const geco::cuda::Item& item = plan.items[0];
-  const std::int64_t parts = item.elements * item.channels;
+  const geco::cuda::Operand& operand = plan.operands[0];
+  const std::int64_t parts = operand.elements * operand.channels;
   const std::int64_t warps = std::min<std::int64_t>(geco::cuda::ceil_div(parts, kH100.multiprocessors), strips.warps);
   int largest = 1;
   for (int w = 0; w < plan.window_count; ++w) largest = std::max<int>(largest, plan.windows[w].size);

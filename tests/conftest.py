@@ -45,7 +45,7 @@ def pytest_addoption(parser):
     parser.addoption("--every-case", action="store_true", help="of windowed constraints, interpreted kernels too")
 
 
-# What ``tests/gpu/harness`` asks for: a clock time after which no test begins, and how many seconds one may take.
+# What the harness (tests/hardware/gpu) asks for: a clock time after which no test begins, and the seconds one may take.
 UNTIL = float(os.environ.get("GECO_EXT_TEST_UNTIL", "inf"))
 LONGEST = float(os.environ.get("GECO_EXT_TEST_LONGEST", "inf"))
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ

@@ -12,7 +12,7 @@
 
 namespace geco::python {
 
-// What a criterion computes, read once: its constraints in the order of their rows (_C.Program).
+// What a criterion computes, read once: its constraints in the order of their rows (_C.ConstraintVector).
 class ConstraintVector {
  public:
   void add(ConstraintKind kind, int rows, std::vector<int> inputs, bool mean, ScaleRule scale, const Patches& patches) {

@@ -87,7 +87,7 @@ PYBIND11_MODULE(_C, module) {
             alpha, lr, proportional, max_violation, static_cast<Violation>(violation), accumulation_steps};
       }));
 
-  py::class_<ConstraintVector>(module, "Program")
+  py::class_<ConstraintVector>(module, "ConstraintVector")
       .def(py::init<>())
       .def("add", [](ConstraintVector& constraints, int kind, int rows, std::vector<int> inputs, bool mean, int scale,
                      std::int64_t patch_size, std::int64_t stride, double eps, bool per_channel) {

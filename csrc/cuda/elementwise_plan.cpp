@@ -33,9 +33,9 @@ std::int64_t elements_off_grid(const Tensor& tensor, int width) {
 }
 
 // One inner loop but for its ends, or several that are equally far apart; all operands equally far off the grid.
-void plan_vectors(const Input& input, const Weights& weights, Item& item) {
+void plan_vectors(const Input& input, const Weights& weights, Operand& operand) {
   if (is_wide(input.prediction.type) != is_wide(input.target.type)) return;
-  if (item.inner.prediction != 1 || item.inner.target != 1 || item.inner.gradient != 1) return;
+  if (operand.inner.prediction != 1 || operand.inner.target != 1 || operand.inner.gradient != 1) return;
   const int width = width_of(size_of(input.prediction.type));
   const std::int64_t off_grid = elements_off_grid(input.prediction, width);
   if (off_grid != elements_off_grid(input.target, width)) return;
@@ -44,17 +44,18 @@ void plan_vectors(const Input& input, const Weights& weights, Item& item) {
   const auto keeps_off = [width](const Dimension& d) {
     return d.prediction % width == 0 && d.target % width == 0 && d.gradient % width == 0;
   };
-  if (!keeps_off(item.channel) || weights.channel % width != 0) return;
+  if (!keeps_off(operand.channel) || weights.channel % width != 0) return;
   const auto head = static_cast<std::int8_t>((width - off_grid) % width);
-  const std::int64_t in_vectors = (item.inner.size - head) / width * width, edges = item.inner.size - in_vectors;
+  const std::int64_t in_vectors = (operand.inner.size - head) / width * width, edges = operand.inner.size - in_vectors;
   if (in_vectors <= 0) return;
-  if (item.outer_dimensions > 0) {
-    const bool one_distance = item.outer_dimensions == 1 && keeps_off(item.outer[0]) && weights.outer[0] % width == 0;
-    if (!one_distance || edges * kElementsToAnEdge > item.inner.size) return;
-    if (item.elements > std::numeric_limits<std::int32_t>::max()) return;
+  if (operand.outer_dimensions > 0) {
+    const bool one_distance =
+        operand.outer_dimensions == 1 && keeps_off(operand.outer[0]) && weights.outer[0] % width == 0;
+    if (!one_distance || edges * kElementsToAnEdge > operand.inner.size) return;
+    if (operand.elements > std::numeric_limits<std::int32_t>::max()) return;
   }
-  item.head = head;
-  item.vectorised_elements = item.elements / item.inner.size * in_vectors;
+  operand.head = head;
+  operand.vectorised_elements = operand.elements / operand.inner.size * in_vectors;
 }
 
 // A side of the box: boxes next to each other are idle in a quarter of their length at most, but for a side of `least`
@@ -67,45 +68,45 @@ int side(std::int64_t size, int least, int most) {
 }
 
 // The dimension along which an operand's neighbours in memory lie; `stride` is its stride along one.
-int dense_dimension(const Item& item, std::int64_t Dimension::* stride) {
+int dense_dimension(const Operand& operand, std::int64_t Dimension::* stride) {
   int densest = 0;
-  for (int d = 1; d <= item.outer_dimensions; ++d) {
-    const std::int64_t distance = std::abs(dimension_of(item, d).*stride);
-    if (distance != 0 && distance < std::abs(dimension_of(item, densest).*stride)) densest = d;
+  for (int d = 1; d <= operand.outer_dimensions; ++d) {
+    const std::int64_t distance = std::abs(dimension_of(operand, d).*stride);
+    if (distance != 0 && distance < std::abs(dimension_of(operand, densest).*stride)) densest = d;
   }
   return densest;
 }
 
-void plan_box(Item& item) {
+void plan_box(Operand& operand) {
   int bits[kMaxDimensions] = {}, left = kThreadBits;
-  const std::int64_t inner = item.inner.size;
-  int across = dense_dimension(item, &Dimension::target);
-  if (across == 0) across = dense_dimension(item, &Dimension::prediction);
+  const std::int64_t inner = operand.inner.size;
+  int across = dense_dimension(operand, &Dimension::target);
+  if (across == 0) across = dense_dimension(operand, &Dimension::prediction);
   if (across > 0) {  // a sector of the innermost dimension, and of this one what is left
-    const std::int64_t size = dimension_of(item, across).size;
+    const std::int64_t size = dimension_of(operand, across).size;
     const int of_inner = std::min(logarithm(inner), kSectorBits);
     bits[across] = side(size, kSectorBits, left - of_inner);
     left -= bits[across];
   }
   bits[0] = side(inner, kSectorBits, left);
   left -= bits[0];
-  for (int d = 1; d <= item.outer_dimensions; ++d) {
+  for (int d = 1; d <= operand.outer_dimensions; ++d) {
     if (d == across) continue;
-    bits[d] = side(dimension_of(item, d).size, 0, left);
+    bits[d] = side(dimension_of(operand, d).size, 0, left);
     left -= bits[d];
   }
-  for (int d = 0; d < kMaxDimensions; ++d) item.box |= static_cast<std::uint16_t>(bits[d] << 4 * d);
+  for (int d = 0; d < kMaxDimensions; ++d) operand.box |= static_cast<std::uint16_t>(bits[d] << 4 * d);
 }
 
 // Along the dimension that leaves the fewest tiles, the innermost one of those.
-void unroll_box(Item& item, int bits) {
+void unroll_box(Operand& operand, int bits) {
   const auto tiles = [&](int d) {
-    item.unrolled = static_cast<std::uint8_t>(d) & 15;
-    return tiles_of(item);
+    operand.unrolled = static_cast<std::uint8_t>(d) & 15;
+    return tiles_of(operand);
   };
-  item.unroll_bits = static_cast<std::uint8_t>(bits) & 15;
+  operand.unroll_bits = static_cast<std::uint8_t>(bits) & 15;
   int best = 0;
-  for (int d = 1; d <= item.outer_dimensions; ++d) {
+  for (int d = 1; d <= operand.outer_dimensions; ++d) {
     if (tiles(d) < tiles(best)) best = d;
   }
   if (tiles(best) > std::numeric_limits<std::int32_t>::max()) {
@@ -115,26 +116,26 @@ void unroll_box(Item& item, int bits) {
 
 }  // namespace
 
-void plan_elements(const Input& input, const Weights& weights, Item& item) {
-  plan_vectors(input, weights, item);
-  if (item.vectorised_elements == 0) plan_box(item);
+void plan_elements(const Input& input, const Weights& weights, Operand& operand) {
+  plan_vectors(input, weights, operand);
+  if (operand.vectorised_elements == 0) plan_box(operand);
 }
 
-void plan_round(Item& item, bool weighted, std::int64_t wanted) {
-  if (item.vectorised_elements > 0) {
-    const int most = unrolled_vectors(size_of(item.type_of_prediction()), item.outer_dimensions > 0 || weighted);
-    item.vectors = static_cast<std::int8_t>(std::clamp<std::int64_t>(wanted, 1, most));
+void plan_round(Operand& operand, bool weighted, std::int64_t wanted) {
+  if (operand.vectorised_elements > 0) {
+    const int most = unrolled_vectors(size_of(operand.type_of_prediction()), operand.outer_dimensions > 0 || weighted);
+    operand.vectors = static_cast<std::int8_t>(std::clamp<std::int64_t>(wanted, 1, most));
   } else {
-    const std::int64_t p = size_of(item.type_of_prediction()), t = size_of(item.type_of_target());
+    const std::int64_t p = size_of(operand.type_of_prediction()), t = size_of(operand.type_of_target());
     const std::int64_t elements = std::clamp<std::int64_t>(wanted, 1, elements_of_thread(std::max(p, t)));
-    unroll_box(item, logarithm(elements + 1) - 1);  // rounded down
+    unroll_box(operand, logarithm(elements + 1) - 1);  // rounded down
   }
 }
 
-std::int64_t rounds_of(const Item& item) {
-  if (item.vectorised_elements == 0) return tiles_of(item);
-  const int width = width_of(size_of(item.type_of_prediction()));
-  return ceil_div(ceil_div(item.elements, width), static_cast<std::int64_t>(kThreads) * item.vectors);
+std::int64_t rounds_of(const Operand& operand) {
+  if (operand.vectorised_elements == 0) return tiles_of(operand);
+  const int width = width_of(size_of(operand.type_of_prediction()));
+  return ceil_div(ceil_div(operand.elements, width), static_cast<std::int64_t>(kThreads) * operand.vectors);
 }
 
 }  // namespace geco::cuda

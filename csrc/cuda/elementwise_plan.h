@@ -17,29 +17,29 @@ inline bool aligned(const Tensor& tensor, std::int64_t bytes) {
 }
 
 // The loops over the elements of an input, in the fixed size of a kernel parameter.
-inline void lay_out(const Input& input, bool per_channel, Item& item, Weights& weights) {
+inline void lay_out(const Input& input, bool per_channel, Operand& operand, Weights& weights) {
   const LoopNest loops = loop_nest(input, per_channel);
   if (loops.outer.size() >= static_cast<std::size_t>(kMaxDimensions)) {
     throw std::invalid_argument("it takes strided tensors of at most " + std::to_string(kMaxDimensions) +
                                 " dimensions, got " + std::to_string(input.prediction.rank));
   }
-  item.channel = loops.channel;
-  item.inner = loops.inner;
-  item.outer_dimensions = static_cast<std::int8_t>(loops.outer.size());
-  std::copy(loops.outer.begin(), loops.outer.end(), item.outer);
+  operand.channel = loops.channel;
+  operand.inner = loops.inner;
+  operand.outer_dimensions = static_cast<std::int8_t>(loops.outer.size());
+  std::copy(loops.outer.begin(), loops.outer.end(), operand.outer);
   weights = {input.weights.data, loops.channel.weights, {}, loops.inner.weights};
   for (std::size_t d = 0; d < loops.outer.size(); ++d) weights.outer[d] = loops.outer[d].weights;
-  item.elements = loops.inner.size * loops.iterations;
-  item.channels = static_cast<int>(loops.channel.size);
+  operand.elements = loops.inner.size * loops.iterations;
+  operand.channels = static_cast<int>(loops.channel.size);
 }
 
 // Decides between the two. Dimensions, types and addresses are known.
-void plan_elements(const Input& input, const Weights& weights, Item& item);
+void plan_elements(const Input& input, const Weights& weights, Operand& operand);
 
 // A thread takes `wanted` vectors or elements in one round, or as many as it can.
-void plan_round(Item& item, bool weighted, std::int64_t wanted);
+void plan_round(Operand& operand, bool weighted, std::int64_t wanted);
 
 // Rounds of a block that a channel is.
-std::int64_t rounds_of(const Item& item);
+std::int64_t rounds_of(const Operand& operand);
 
 }  // namespace geco::cuda

@@ -1,4 +1,4 @@
-// Differences of elements that do not lie in vectors: whole items, see tiles.h, and what vectors leave over.
+// Differences of elements that do not lie in vectors: whole operands, see tiles.h, and what vectors leave over.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +11,18 @@
 
 namespace geco::cuda {
 
-// How many tiles of an item lie along each dimension, and in all.
+// How many tiles of an operand lie along each dimension, and in all.
 struct Tiling {
   unsigned along[kMaxDimensions], all;
 };
 
-__device__ __forceinline__ Tiling tiling_of(const Item& item) {
+__device__ __forceinline__ Tiling tiling_of(const Operand& operand) {
   Tiling tiling{};
   tiling.all = 1;
 #pragma unroll
   for (int d = 0; d < kMaxDimensions; ++d) {
-    if (d > item.outer_dimensions) continue;
-    tiling.along[d] = static_cast<unsigned>(tiles_along(item, d));
+    if (d > operand.outer_dimensions) continue;
+    tiling.along[d] = static_cast<unsigned>(tiles_along(operand, d));
     tiling.all *= tiling.along[d];
   }
   return tiling;
@@ -33,12 +33,12 @@ struct Tile {
   unsigned along[kMaxDimensions];
 };
 
-__device__ __forceinline__ Tile tile_of(const Item& item, const Tiling& tiling, unsigned number) {
+__device__ __forceinline__ Tile tile_of(const Operand& operand, const Tiling& tiling, unsigned number) {
   Tile tile{};
 #pragma unroll
   for (int d = 0; d < kMaxDimensions; ++d) {
-    if (d > item.outer_dimensions) continue;
-    const unsigned next = d < item.outer_dimensions ? number / tiling.along[d] : 0;
+    if (d > operand.outer_dimensions) continue;
+    const unsigned next = d < operand.outer_dimensions ? number / tiling.along[d] : 0;
     tile.along[d] = number - next * tiling.along[d];
     number = next;
   }
@@ -46,13 +46,13 @@ __device__ __forceinline__ Tile tile_of(const Item& item, const Tiling& tiling, 
 }
 
 // The tile whose number is larger by that of `step`.
-__device__ __forceinline__ void advance(const Item& item, const Tiling& tiling, const Tile& step, Tile& tile) {
+__device__ __forceinline__ void advance(const Operand& operand, const Tiling& tiling, const Tile& step, Tile& tile) {
   unsigned carry = 0;
 #pragma unroll
   for (int d = 0; d < kMaxDimensions; ++d) {
-    if (d > item.outer_dimensions) continue;
+    if (d > operand.outer_dimensions) continue;
     tile.along[d] += step.along[d] + carry;
-    carry = d < item.outer_dimensions && tile.along[d] >= tiling.along[d] ? 1 : 0;
+    carry = d < operand.outer_dimensions && tile.along[d] >= tiling.along[d] ? 1 : 0;
     if (carry) tile.along[d] -= tiling.along[d];
   }
 }
@@ -64,31 +64,31 @@ struct TileElements {
 };
 
 template <class Measures>
-__device__ __forceinline__ TileElements elements_of(const Item& item, const Weights& weights, const Tile& tile) {
+__device__ __forceinline__ TileElements elements_of(const Operand& operand, const Weights& weights, const Tile& tile) {
   Offsets first{0, 0, 0, 0};
   std::int64_t left_of_unrolled = 0;
   bool inside = true;
   unsigned lane = threadIdx.x;
 #pragma unroll
   for (int d = 0; d < kMaxDimensions; ++d) {
-    if (d > item.outer_dimensions) continue;
-    const Dimension& dimension = dimension_of(item, d);
-    const int bits = box_bits(item, d);
+    if (d > operand.outer_dimensions) continue;
+    const Dimension& dimension = dimension_of(operand, d);
+    const int bits = box_bits(operand, d);
     const unsigned in_box = lane & ((1u << bits) - 1);
     lane >>= bits;
-    const std::int64_t index = (static_cast<std::int64_t>(tile.along[d]) << tile_bits(item, d)) + in_box;
+    const std::int64_t index = (static_cast<std::int64_t>(tile.along[d]) << tile_bits(operand, d)) + in_box;
     first.prediction += index * dimension.prediction;
     first.target += index * dimension.target;
     first.gradient += index * dimension.gradient;
-    if constexpr (Measures::kWeighted) first.weights += index * stride_of(weights, item, d);
+    if constexpr (Measures::kWeighted) first.weights += index * stride_of(weights, operand, d);
     const std::int64_t left = dimension.size - index;
     inside = inside && left > 0;
-    if (d == item.unrolled) left_of_unrolled = left;
+    if (d == operand.unrolled) left_of_unrolled = left;
   }
   if (!inside || lane > 0) return {first, 0};  // a box may be smaller than a block
-  const int bits = box_bits(item, item.unrolled);
+  const int bits = box_bits(operand, operand.unrolled);
   const std::int64_t boxes = ((left_of_unrolled - 1) >> bits) + 1;
-  return {first, static_cast<int>(min(boxes, std::int64_t{1} << item.unroll_bits))};
+  return {first, static_cast<int>(min(boxes, std::int64_t{1} << operand.unroll_bits))};
 }
 
 // The bits of numbers, `apart` bytes from each other, zeros beyond `count`. What they are worth is asked once all loads
@@ -137,40 +137,41 @@ __device__ __forceinline__ void widen_bits(DataType type, Bits (&bits)[n]) {
 
 // Any strides and types. `Compute` is double where either side is float64.
 template <class Measures, class Compute>
-__device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan, const Item& item, const Share& share,
-                                                               const Shared& shared) {
+__device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan, const Operand& operand,
+                                                               const BlockPart& part, const Shared& shared) {
   using Bits = std::conditional_t<sizeof(Compute) == 8, std::uint64_t, std::uint32_t>;
   constexpr int kUnroll = elements_of_thread(sizeof(Compute));
-  const DataType p = item.type_of_prediction(), t = item.type_of_target();
+  const DataType p = operand.type_of_prediction(), t = operand.type_of_target();
   const bool wide_gradient = p == DataType::kFloat64;
   const int p_bytes = size_of(p), t_bytes = size_of(t), g_bytes = wide_gradient ? 8 : 4;
   const auto* predictions =
-      static_cast<const unsigned char*>(item.prediction) + share.channel * item.channel.prediction * p_bytes;
-  const auto* targets = static_cast<const unsigned char*>(item.target) + share.channel * item.channel.target * t_bytes;
-  auto* gradients = static_cast<unsigned char*>(item.gradient);
-  if (gradients) gradients += share.channel * item.channel.gradient * g_bytes;
+      static_cast<const unsigned char*>(operand.prediction) + part.channel * operand.channel.prediction * p_bytes;
+  const auto* targets =
+      static_cast<const unsigned char*>(operand.target) + part.channel * operand.channel.target * t_bytes;
+  auto* gradients = static_cast<unsigned char*>(operand.gradient);
+  if (gradients) gradients += part.channel * operand.channel.gradient * g_bytes;
 
-  const Dimension& unrolled = dimension_of(item, item.unrolled);
-  const int box = box_bits(item, item.unrolled);
-  const Weights& weights = plan.weights[share.item];
+  const Dimension& unrolled = dimension_of(operand, operand.unrolled);
+  const int box = box_bits(operand, operand.unrolled);
+  const Weights& weights = plan.weights[part.operand];
   const auto* of_elements = static_cast<const unsigned char*>(weights.data);
   Offsets apart{(unrolled.prediction << box) * p_bytes, (unrolled.target << box) * t_bytes,
                 (unrolled.gradient << box) * g_bytes};
   if constexpr (Measures::kWeighted) {
-    of_elements += share.channel * weights.channel * std::int64_t{sizeof(Compute)};
-    apart.weights = (stride_of(weights, item, item.unrolled) << box) * std::int64_t{sizeof(Compute)};
+    of_elements += part.channel * weights.channel * std::int64_t{sizeof(Compute)};
+    apart.weights = (stride_of(weights, operand, operand.unrolled) << box) * std::int64_t{sizeof(Compute)};
   }
-  const Tiling tiling = tiling_of(item);
-  const unsigned blocks = static_cast<unsigned>(item.blocks);
-  const Tile step = tile_of(item, tiling, blocks);
-  unsigned number = static_cast<unsigned>(share.index);
-  Tile tile = tile_of(item, tiling, number);
+  const Tiling tiling = tiling_of(operand);
+  const unsigned blocks = static_cast<unsigned>(operand.blocks);
+  const Tile step = tile_of(operand, tiling, blocks);
+  unsigned number = static_cast<unsigned>(part.index);
+  Tile tile = tile_of(operand, tiling, number);
 
   Sums<Measures::kMost> totals{};
   Compute coefficient = 0;
   bool knows_coefficient = false;
   do {
-    const TileElements elements = elements_of<Measures>(item, weights, tile);
+    const TileElements elements = elements_of<Measures>(operand, weights, tile);
     Bits prediction[kUnroll], target[kUnroll], weight[kUnroll];
     load_bits(predictions + elements.first.prediction * p_bytes, apart.prediction, elements.count, p, prediction);
     load_bits(targets + elements.first.target * t_bytes, apart.target, elements.count, t, target);
@@ -194,16 +195,16 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan,
       Compute gradient[1];
       if constexpr (Measures::kWeighted) {
         const Compute of_difference[1] = {bit_cast<Compute>(weight[k])};
-        Measures::apply(plan, item, shared, coefficient, difference, of_difference, gradient, values);
+        Measures::apply(plan, operand, shared, coefficient, difference, of_difference, gradient, values);
       } else {
-        Measures::apply(plan, item, shared, coefficient, difference, gradient, values);
+        Measures::apply(plan, operand, shared, coefficient, difference, gradient, values);
       }
       if (k < gradients_to_write) store_gradient(gradients + gradient_at, wide_gradient, gradient[0]);
       gradient_at += apart.gradient;
     }
 #pragma unroll
     for (int m = 0; m < Measures::kMost; ++m) totals.of[m] += static_cast<double>(values[m]);
-    advance(item, tiling, step, tile);
+    advance(operand, tiling, step, tile);
     number += blocks;
   } while (number < tiling.all);
   return totals;
@@ -211,36 +212,36 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_tiles(const Plan& plan,
 
 // The elements of each inner loop before its first vector and after its last one.
 template <class Measures>
-__device__ __forceinline__ Sums<Measures::kMost> measure_edges(const Plan& plan, const Item& item, const Share& share,
-                                                               const Shared& shared) {
-  const DataType p = item.type_of_prediction(), t = item.type_of_target();
-  const Dimension loops = item.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : item.outer[0];
-  const std::int64_t in_vectors = elements_in_vectors(item);
-  const unsigned of_loop = static_cast<unsigned>(item.inner.size - in_vectors);
+__device__ __forceinline__ Sums<Measures::kMost> measure_edges(const Plan& plan, const Operand& operand,
+                                                               const BlockPart& part, const Shared& shared) {
+  const DataType p = operand.type_of_prediction(), t = operand.type_of_target();
+  const Dimension loops = operand.outer_dimensions == 0 ? Dimension{1, 0, 0, 0} : operand.outer[0];
+  const std::int64_t in_vectors = elements_in_vectors(operand);
+  const unsigned of_loop = static_cast<unsigned>(operand.inner.size - in_vectors);
   const unsigned edges = static_cast<unsigned>(loops.size) * of_loop;
-  const unsigned step = static_cast<unsigned>(item.blocks) * kThreads;
+  const unsigned step = static_cast<unsigned>(operand.blocks) * kThreads;
   Sums<Measures::kMost> totals{};
-  for (unsigned i = static_cast<unsigned>(share.index) * kThreads + threadIdx.x; i < edges; i += step) {
+  for (unsigned i = static_cast<unsigned>(part.index) * kThreads + threadIdx.x; i < edges; i += step) {
     const unsigned loop = i / of_loop, edge = i - loop * of_loop;
-    const std::int64_t position = edge < static_cast<unsigned>(item.head) ? edge : edge + in_vectors;
+    const std::int64_t position = edge < static_cast<unsigned>(operand.head) ? edge : edge + in_vectors;
     const auto at = [&](std::int64_t channel_stride, std::int64_t loop_stride) {
-      return position + loop * loop_stride + share.channel * channel_stride;
+      return position + loop * loop_stride + part.channel * channel_stride;
     };
     const double difference[1] = {
-        read_element<double>(item.prediction, p, at(item.channel.prediction, loops.prediction)) -
-        read_element<double>(item.target, t, at(item.channel.target, loops.target))};
+        read_element<double>(operand.prediction, p, at(operand.channel.prediction, loops.prediction)) -
+        read_element<double>(operand.target, t, at(operand.channel.target, loops.target))};
     double gradient[1];
     if constexpr (Measures::kWeighted) {
-      const Weights& weights = plan.weights[share.item];
+      const Weights& weights = plan.weights[part.operand];
       const bool wide = p == DataType::kFloat64 || t == DataType::kFloat64;
       const double weight[1] = {read_element<double>(weights.data, wide ? DataType::kFloat64 : DataType::kFloat32,
                                                      at(weights.channel, weights.outer[0]))};
-      Measures::apply(plan, item, shared, shared.coefficients[0], difference, weight, gradient, totals.of);
+      Measures::apply(plan, operand, shared, shared.coefficients[0], difference, weight, gradient, totals.of);
     } else {
-      Measures::apply(plan, item, shared, shared.coefficients[0], difference, gradient, totals.of);
+      Measures::apply(plan, operand, shared, shared.coefficients[0], difference, gradient, totals.of);
     }
-    if (!item.gradient) continue;
-    write_gradient(item.gradient, p, at(item.channel.gradient, loops.gradient), gradient[0]);
+    if (!operand.gradient) continue;
+    write_gradient(operand.gradient, p, at(operand.channel.gradient, loops.gradient), gradient[0]);
   }
   return totals;
 }

@@ -9,34 +9,35 @@
 namespace geco::cuda {
 
 // From the end of the vectors of an inner loop to the first one of the next, where there are several.
-__device__ __forceinline__ Offsets gap_of(const Item& item, std::int64_t length) {
-  const Dimension& outer = item.outer[0];
+__device__ __forceinline__ Offsets gap_of(const Operand& operand, std::int64_t length) {
+  const Dimension& outer = operand.outer[0];
   return {outer.prediction - length, outer.target - length, outer.gradient - length, 0};
 }
 
-// Unit strides in the inner loop. A block takes every item.blocks-th tile, so that all blocks together sweep the
+// Unit strides in the inner loop. A block takes every operand.blocks-th tile, so that all blocks together sweep the
 // tensors front to back. All loads of a tile come before their first use; the first ones before the coefficient is
 // waited for.
 template <class Measures, class P, class T, bool several_loops>
-__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
-                                                                 const Shared& shared) {
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Operand& operand,
+                                                                 const BlockPart& part, const Shared& shared) {
   using Compute = typename ComputeOf<P>::type;  // also the type of the gradient
   constexpr int kWidth = width_of(sizeof(P)),
                 kUnroll = unrolled_vectors(sizeof(P), several_loops || Measures::kWeighted);
-  const P* predictions = static_cast<const P*>(item.prediction) + share.channel * item.channel.prediction + item.head;
-  const T* targets = static_cast<const T*>(item.target) + share.channel * item.channel.target + item.head;
-  Compute* gradients = static_cast<Compute*>(item.gradient);
-  if (gradients) gradients += share.channel * item.channel.gradient + item.head;
+  const P* predictions =
+      static_cast<const P*>(operand.prediction) + part.channel * operand.channel.prediction + operand.head;
+  const T* targets = static_cast<const T*>(operand.target) + part.channel * operand.channel.target + operand.head;
+  Compute* gradients = static_cast<Compute*>(operand.gradient);
+  if (gradients) gradients += part.channel * operand.channel.gradient + operand.head;
 
-  const std::int64_t vectors = item.vectorised_elements / kWidth;
-  const std::int64_t tile = static_cast<std::int64_t>(kThreads) * item.vectors;
-  const std::int64_t length = elements_in_vectors(item);
-  Offsets gap = several_loops ? gap_of(item, length) : Offsets{0, 0, 0, 0};
+  const std::int64_t vectors = operand.vectorised_elements / kWidth;
+  const std::int64_t tile = static_cast<std::int64_t>(kThreads) * operand.vectors;
+  const std::int64_t length = elements_in_vectors(operand);
+  Offsets gap = several_loops ? gap_of(operand, length) : Offsets{0, 0, 0, 0};
   const Compute* weights = nullptr;
   if constexpr (Measures::kWeighted) {
-    const Weights& of_item = plan.weights[share.item];
-    weights = static_cast<const Compute*>(of_item.data) + share.channel * of_item.channel + item.head;
-    if (several_loops) gap.weights = of_item.outer[0] - length;
+    const Weights& of_operand = plan.weights[part.operand];
+    weights = static_cast<const Compute*>(of_operand.data) + part.channel * of_operand.channel + operand.head;
+    if (several_loops) gap.weights = of_operand.outer[0] - length;
   }
   const auto loop_of = [&](std::int64_t v) {
     return several_loops ? static_cast<unsigned>(v) / static_cast<unsigned>(length / kWidth) : 0u;
@@ -47,7 +48,7 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
   Sums<Measures::kMost> totals{};
   Compute coefficient = 0;
   bool knows_coefficient = false;
-  std::int64_t first = share.index * tile;
+  std::int64_t first = part.index * tile;
   do {
     const std::int64_t end = min(first + tile, vectors);
 #pragma unroll
@@ -80,12 +81,12 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
         differences[e] = widen(prediction[k].values[e]) - widen(target[k].values[e]);
       }
       if constexpr (Measures::kWeighted) {
-        Measures::apply(plan, item, shared, coefficient, differences, weight[k].values, gradient.values,
+        Measures::apply(plan, operand, shared, coefficient, differences, weight[k].values, gradient.values,
                         values[k % kChains]);
       } else {
-        Measures::apply(plan, item, shared, coefficient, differences, gradient.values, values[k % kChains]);
+        Measures::apply(plan, operand, shared, coefficient, differences, gradient.values, values[k % kChains]);
       }
-      if (gradients) store(gradients + v * kWidth + loop_of(v) * gap.gradient, gradient, item.stream);
+      if (gradients) store(gradients + v * kWidth + loop_of(v) * gap.gradient, gradient, operand.stream);
     }
 #pragma unroll
     for (int m = 0; m < Measures::kMost; ++m) {
@@ -96,79 +97,81 @@ __device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& pla
       }
       totals.of[m] += static_cast<double>(values[0][m]);
     }
-    first += item.blocks * tile;
+    first += operand.blocks * tile;
   } while (first < vectors);
   return totals;
 }
 
 // One inner loop, or several that are all equally far apart.
 template <class Measures, class P, class T>
-__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
-                                                                 const Shared& shared) {
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Operand& operand,
+                                                                 const BlockPart& part, const Shared& shared) {
   // Both are compiled where time counts; one loop is the first of several.
   if constexpr (Measures::kWeighted && Measures::kLinked) {
-    return measure_vectors<Measures, P, T, true>(plan, item, share, shared);
+    return measure_vectors<Measures, P, T, true>(plan, operand, part, shared);
   }
-  return item.outer_dimensions == 0 ? measure_vectors<Measures, P, T, false>(plan, item, share, shared)
-                                    : measure_vectors<Measures, P, T, true>(plan, item, share, shared);
+  return operand.outer_dimensions == 0 ? measure_vectors<Measures, P, T, false>(plan, operand, part, shared)
+                                       : measure_vectors<Measures, P, T, true>(plan, operand, part, shared);
 }
 
 // Defined in linked_vectors.cuh, for the kernels that take any measures.
 template <class Measures, class P>
-__device__ Sums<Measures::kMost> linked_vectors(const Plan& plan, const Item& item, const Share& share,
+__device__ Sums<Measures::kMost> linked_vectors(const Plan& plan, const Operand& operand, const BlockPart& part,
                                                 const Shared& shared);
 
 template <class Measures, class P, bool mixed_types>
-__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
-                                                                 const Shared& shared) {
-  if constexpr (!mixed_types) return measure_vectors<Measures, P, P>(plan, item, share, shared);
-  switch (item.type_of_target()) {
-    case DataType::kFloat16: return measure_vectors<Measures, P, Half>(plan, item, share, shared);
-    case DataType::kBFloat16: return measure_vectors<Measures, P, BFloat16>(plan, item, share, shared);
-    default: return measure_vectors<Measures, P, float>(plan, item, share, shared);
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Operand& operand,
+                                                                 const BlockPart& part, const Shared& shared) {
+  if constexpr (!mixed_types) return measure_vectors<Measures, P, P>(plan, operand, part, shared);
+  switch (operand.type_of_target()) {
+    case DataType::kFloat16: return measure_vectors<Measures, P, Half>(plan, operand, part, shared);
+    case DataType::kBFloat16: return measure_vectors<Measures, P, BFloat16>(plan, operand, part, shared);
+    default: return measure_vectors<Measures, P, float>(plan, operand, part, shared);
   }
 }
 
 template <class Measures, bool mixed_types>
-__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Item& item, const Share& share,
-                                                                 const Shared& shared) {
+__device__ __forceinline__ Sums<Measures::kMost> measure_vectors(const Plan& plan, const Operand& operand,
+                                                                 const BlockPart& part, const Shared& shared) {
   if constexpr (Measures::kLinked) {
-    switch (item.type_of_prediction()) {
-      case DataType::kFloat64: return linked_vectors<Measures, double>(plan, item, share, shared);
-      case DataType::kFloat16: return linked_vectors<Measures, Half>(plan, item, share, shared);
-      case DataType::kBFloat16: return linked_vectors<Measures, BFloat16>(plan, item, share, shared);
-      default: return linked_vectors<Measures, float>(plan, item, share, shared);
+    switch (operand.type_of_prediction()) {
+      case DataType::kFloat64: return linked_vectors<Measures, double>(plan, operand, part, shared);
+      case DataType::kFloat16: return linked_vectors<Measures, Half>(plan, operand, part, shared);
+      case DataType::kBFloat16: return linked_vectors<Measures, BFloat16>(plan, operand, part, shared);
+      default: return linked_vectors<Measures, float>(plan, operand, part, shared);
     }
   }
   if constexpr (Measures::kDoubles) {
-    if (item.type_of_prediction() == DataType::kFloat64) {
-      return measure_vectors<Measures, double, double>(plan, item, share, shared);
+    if (operand.type_of_prediction() == DataType::kFloat64) {
+      return measure_vectors<Measures, double, double>(plan, operand, part, shared);
     }
   }
-  switch (item.type_of_prediction()) {
-    case DataType::kFloat16: return measure_vectors<Measures, Half, mixed_types>(plan, item, share, shared);
-    case DataType::kBFloat16: return measure_vectors<Measures, BFloat16, mixed_types>(plan, item, share, shared);
-    default: return measure_vectors<Measures, float, mixed_types>(plan, item, share, shared);
+  switch (operand.type_of_prediction()) {
+    case DataType::kFloat16: return measure_vectors<Measures, Half, mixed_types>(plan, operand, part, shared);
+    case DataType::kBFloat16: return measure_vectors<Measures, BFloat16, mixed_types>(plan, operand, part, shared);
+    default: return measure_vectors<Measures, float, mixed_types>(plan, operand, part, shared);
   }
 }
 
-// This thread's part of the sums of a share. Without `mixed_types` vectors are of one type.
+// This thread's part of the sums of a part. Without `mixed_types` vectors are of one type.
 template <class Measures, bool mixed_types>
-__device__ __forceinline__ Sums<Measures::kMost> measure_elements(const Plan& plan, const Item& item,
-                                                                  const Share& share, const Shared& shared) {
-  if (item.vectorised_elements > 0) {
-    Sums<Measures::kMost> totals = measure_vectors<Measures, mixed_types>(plan, item, share, shared);
-    if (item.vectorised_elements < item.elements) totals.add(measure_edges<Measures>(plan, item, share, shared));
+__device__ __forceinline__ Sums<Measures::kMost> measure_elements(const Plan& plan, const Operand& operand,
+                                                                  const BlockPart& part, const Shared& shared) {
+  if (operand.vectorised_elements > 0) {
+    Sums<Measures::kMost> totals = measure_vectors<Measures, mixed_types>(plan, operand, part, shared);
+    if (operand.vectorised_elements < operand.elements)
+      totals.add(measure_edges<Measures>(plan, operand, part, shared));
     return totals;
   }
-  if (item.elements == 0) {
+  if (operand.elements == 0) {
     __syncthreads();
     return {};
   }
-  if constexpr (!Measures::kDoubles) return measure_tiles<Measures, float>(plan, item, share, shared);
-  const bool wide = item.type_of_prediction() == DataType::kFloat64 || item.type_of_target() == DataType::kFloat64;
-  return wide ? measure_tiles<Measures, double>(plan, item, share, shared)
-              : measure_tiles<Measures, float>(plan, item, share, shared);
+  if constexpr (!Measures::kDoubles) return measure_tiles<Measures, float>(plan, operand, part, shared);
+  const bool wide =
+      operand.type_of_prediction() == DataType::kFloat64 || operand.type_of_target() == DataType::kFloat64;
+  return wide ? measure_tiles<Measures, double>(plan, operand, part, shared)
+              : measure_tiles<Measures, float>(plan, operand, part, shared);
 }
 
 }  // namespace geco::cuda

@@ -13,16 +13,16 @@ __device__ __forceinline__ bool is_finite(double value) { return value - value =
 __device__ inline void add_partials(const Plan& plan, Shared& shared) {
   constexpr int kUnroll = 8;
   for (int s = warp(); s < plan.sums; s += kWarps) {
-    int i = plan.item_count - 1;
-    while (i > 0 && s < plan.items[i].first_sum) --i;
-    const Item& item = plan.items[i];
-    const double* partials = plan.partials + item.first_partial + (s - item.first_sum) * item.blocks;
+    int i = plan.operand_count - 1;
+    while (i > 0 && s < plan.operands[i].first_sum) --i;
+    const Operand& operand = plan.operands[i];
+    const double* partials = plan.partials + operand.first_partial + (s - operand.first_sum) * operand.blocks;
     double sum = 0;
-    for (int first = lane(); first < item.blocks; first += kUnroll * kWarpSize) {
+    for (int first = lane(); first < operand.blocks; first += kUnroll * kWarpSize) {
       double part[kUnroll];
 #pragma unroll
       for (int k = 0; k < kUnroll; ++k) {
-        part[k] = first + k * kWarpSize < item.blocks ? __ldcg(partials + first + k * kWarpSize) : 0.0;
+        part[k] = first + k * kWarpSize < operand.blocks ? __ldcg(partials + first + k * kWarpSize) : 0.0;
       }
 #pragma unroll
       for (int k = 0; k < kUnroll; ++k) sum += part[k];
@@ -33,63 +33,63 @@ __device__ inline void add_partials(const Plan& plan, Shared& shared) {
   __syncthreads();
 }
 
-// The sum that a row needs of those of an item with windows: channel after channel, where blocks work on one channel
+// The sum that a row needs of those of an operand with windows: channel after channel, where blocks work on one channel
 // each, the sums of a block follow one another.
-__device__ inline double sum_of_windows(const Plan& plan, Shared& shared, const Item& item, int sum, int count) {
+__device__ inline double sum_of_windows(const Plan& plan, Shared& shared, const Operand& operand, int sum, int count) {
   double total = 0;
-  for (int channel = 0; channel < item.channels; ++channel) {
+  for (int channel = 0; channel < operand.channels; ++channel) {
     for (int i = sum; i < sum + count; ++i) {
-      total += shared.sums()[item.first_sum + channel * plan.strips.sums + i];
+      total += shared.sums()[operand.first_sum + channel * plan.strips.sums + i];
     }
   }
   return total;
 }
 
-__device__ inline double elementwise_beside_windows(const Plan& plan, Shared& shared, const Item& item, int measure,
-                                                    const PlannedConstraint& constraint, int row) {
+__device__ inline double elementwise_beside_windows(const Plan& plan, Shared& shared, const Operand& operand,
+                                                    int measure, const PlannedConstraint& constraint, int row) {
   const int count = plan.strips.of_measure, first = plan.window_count + measure * count;
   const int channel = row - constraint.first_row;
-  if (constraint.rows == 1) return sum_of_windows(plan, shared, item, first, count);
-  if (item.channels == 1) return shared.sums()[item.first_sum + first + channel];
-  return shared.sums()[item.first_sum + channel * plan.strips.sums + first];
+  if (constraint.rows == 1) return sum_of_windows(plan, shared, operand, first, count);
+  if (operand.channels == 1) return shared.sums()[operand.first_sum + first + channel];
+  return shared.sums()[operand.first_sum + channel * plan.strips.sums + first];
 }
 
 __device__ inline double windowed_constraint(const Plan& plan, Shared& shared, const PlannedConstraint& constraint,
                                              int row) {
   const WeightedInput& input = plan.weighted_inputs[constraint.first_input];
-  const Item& item = plan.items[input.item];
+  const Operand& operand = plan.operands[input.operand];
   int window = 0;
   while (&plan.constraints[plan.windows[window].constraint] != &constraint) ++window;
-  const double mean = sum_of_windows(plan, shared, item, window, 1) * input.weight / divisor_of(plan, item);
+  const double mean = sum_of_windows(plan, shared, operand, window, 1) * input.weight / divisor_of(plan, operand);
   return constraint_value(constraint.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
-// C_hat of a row from the sums of the items it reads (Table 1 of "Taming VAEs").
+// C_hat of a row from the sums of the operands it reads (Table 1 of "Taming VAEs").
 __device__ inline double constraint_of(const Plan& plan, Shared& shared, const PlannedConstraint& constraint, int row) {
   double c = 0;
   if (is_elementwise(constraint.kind())) {
     for (int r = constraint.first_input; r < constraint.first_input + constraint.inputs; ++r) {
-      const Item& item = plan.items[plan.weighted_inputs[r].item];
-      if (item.operation == Operation::kWindows) {
-        c += elementwise_beside_windows(plan, shared, item, plan.weighted_inputs[r].measure, constraint, row) *
-             plan.weighted_inputs[r].weight / divisor_of(plan, item);
+      const Operand& operand = plan.operands[plan.weighted_inputs[r].operand];
+      if (operand.operation == Operation::kWindows) {
+        c += elementwise_beside_windows(plan, shared, operand, plan.weighted_inputs[r].measure, constraint, row) *
+             plan.weighted_inputs[r].weight / divisor_of(plan, operand);
         continue;
       }
       const double weight = plan.weighted_inputs[r].weight;
-      const double* const sums = shared.sums() + item.first_sum + plan.weighted_inputs[r].measure;
+      const double* const sums = shared.sums() + operand.first_sum + plan.weighted_inputs[r].measure;
       if (constraint.rows > 1) {
-        c += weight * sums[(row - constraint.first_row) * item.measures] / divisor_of(plan, item);
+        c += weight * sums[(row - constraint.first_row) * operand.measures] / divisor_of(plan, operand);
       } else {
-        for (int channel = 0; channel < item.channels; ++channel) {
-          c += weight * sums[channel * item.measures] / divisor_of(plan, item);
+        for (int channel = 0; channel < operand.channels; ++channel) {
+          c += weight * sums[channel * operand.measures] / divisor_of(plan, operand);
         }
       }
     }
     return constraint_value(constraint.scale(), c, plan.state.at(Row::kKappa, row));
   }
-  const Item& item = plan.items[plan.weighted_inputs[constraint.first_input].item];
-  if (item.operation == Operation::kWindows) return windowed_constraint(plan, shared, constraint, row);
-  const double mean = shared.sums()[item.first_sum] / divisor_of(plan, item);
+  const Operand& operand = plan.operands[plan.weighted_inputs[constraint.first_input].operand];
+  if (operand.operation == Operation::kWindows) return windowed_constraint(plan, shared, constraint, row);
+  const double mean = shared.sums()[operand.first_sum] / divisor_of(plan, operand);
   return constraint_value(constraint.scale(), mean, plan.state.at(Row::kKappa, row));
 }
 
@@ -150,9 +150,9 @@ __device__ inline void reduce_and_update(const Plan& plan, Shared& shared) {
   for (int row = static_cast<int>(threadIdx.x); row < plan.state.constraints; row += kThreads) {
     c_hat[row] = constraint_of(plan, shared, constraint_of_row(plan, row), row);
   }
-  const double kl =
-      plan.kl_item < 0 ? 0.0
-                       : shared.sums()[plan.items[plan.kl_item].first_sum] / divisor_of(plan, plan.items[plan.kl_item]);
+  const double kl = plan.kl_operand < 0 ? 0.0
+                                        : shared.sums()[plan.operands[plan.kl_operand].first_sum] /
+                                              divisor_of(plan, plan.operands[plan.kl_operand]);
   __syncthreads();
   if (plan.outcome == Outcome::kSums) {
     write_sums(plan, shared, kl);

@@ -5,8 +5,8 @@
 
 namespace geco::cuda {
 
-// The block's share of an item without windows, its sum handed in.
-__device__ void linked_elementwise(const Plan& plan, const Share& share, Shared& shared);
+// The block's part of an operand without windows, its sum handed in.
+__device__ void linked_elementwise(const Plan& plan, const BlockPart& part, Shared& shared);
 
 // What the last block does with the partial sums.
 __device__ void linked_reduce_and_update(const Plan& plan, Shared& shared);

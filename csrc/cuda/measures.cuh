@@ -1,4 +1,4 @@
-// What kernels measure of the differences of an item: squared differences alone, as most calls do, another measure
+// What kernels measure of the differences of an operand: squared differences alone, as most calls do, another measure
 // alone, or any measures.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace geco::cuda {
 
-// What a thread finds of an item: a sum for each of its measures.
+// What a thread finds of an operand: a sum for each of its measures.
 template <int most>
 struct Sums {
   double of[most];
@@ -59,7 +59,7 @@ struct SquaredAlone {
   static constexpr int kBlocks = kResidentBlocks;  // of a multiprocessor, which bounds registers
 
   template <class Real, int n>
-  static __device__ __forceinline__ void apply(const Plan&, const Item&, const Shared&, Real coefficient,
+  static __device__ __forceinline__ void apply(const Plan&, const Operand&, const Shared&, Real coefficient,
                                                const Real (&differences)[n], Real (&gradient)[n],
                                                Real (&values)[kMost]) {
 #pragma unroll
@@ -76,10 +76,10 @@ struct OneMeasure : SquaredAlone {
   static constexpr bool kDoubles = false;
 
   template <class Real, int n>
-  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared&, Real coefficient,
-                                               const Real (&differences)[n], Real (&gradient)[n],
+  static __device__ __forceinline__ void apply(const Plan& plan, const Operand& operand, const Shared&,
+                                               Real coefficient, const Real (&differences)[n], Real (&gradient)[n],
                                                Real (&values)[kMost]) {
-    const Real eps = static_cast<Real>(plan.measures[item.first_measure].eps);
+    const Real eps = static_cast<Real>(plan.measures[operand.first_measure].eps);
 #pragma unroll
     for (int e = 0; e < n; ++e) {
       const Measured<Real> found = Measure::template of<MeasureMath>(differences[e], eps);
@@ -95,15 +95,15 @@ struct AnyMeasures {
   static constexpr int kBlocks = 1;
 
   template <class Real, int n>
-  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared& shared, Real,
+  static __device__ __forceinline__ void apply(const Plan& plan, const Operand& operand, const Shared& shared, Real,
                                                const Real (&differences)[n], Real (&gradient)[n],
                                                Real (&values)[kMost]) {
 #pragma unroll
     for (int e = 0; e < n; ++e) gradient[e] = 0;
 #pragma unroll
     for (int m = 0; m < kMost; ++m) {
-      if (m >= item.measures) continue;
-      const PlannedMeasure& measure = plan.measures[item.first_measure + m];
+      if (m >= operand.measures) continue;
+      const PlannedMeasure& measure = plan.measures[operand.first_measure + m];
       const Real coefficient = static_cast<Real>(shared.coefficients[m]);
 #pragma unroll
       for (int e = 0; e < n; ++e) {
@@ -119,7 +119,7 @@ struct WeightedSquares : SquaredAlone {
   static constexpr bool kWeighted = true;
 
   template <class Real, int n>
-  static __device__ __forceinline__ void apply(const Plan&, const Item&, const Shared&, Real coefficient,
+  static __device__ __forceinline__ void apply(const Plan&, const Operand&, const Shared&, Real coefficient,
                                                const Real (&differences)[n], const Real (&weights)[n],
                                                Real (&gradient)[n], Real (&values)[kMost]) {
 #pragma unroll
@@ -138,10 +138,10 @@ struct WeightedMeasure : WeightedSquares {
   static constexpr bool kDoubles = false;
 
   template <class Real, int n>
-  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared&, Real coefficient,
-                                               const Real (&differences)[n], const Real (&weights)[n],
+  static __device__ __forceinline__ void apply(const Plan& plan, const Operand& operand, const Shared&,
+                                               Real coefficient, const Real (&differences)[n], const Real (&weights)[n],
                                                Real (&gradient)[n], Real (&values)[kMost]) {
-    const Real eps = static_cast<Real>(plan.measures[item.first_measure].eps);
+    const Real eps = static_cast<Real>(plan.measures[operand.first_measure].eps);
 #pragma unroll
     for (int e = 0; e < n; ++e) {
       const Real counted = weights[e] == 0 ? Real{0} : differences[e];
@@ -156,7 +156,7 @@ struct WeightedMeasures : AnyMeasures {
   static constexpr bool kWeighted = true;
 
   template <class Real, int n>
-  static __device__ __forceinline__ void apply(const Plan& plan, const Item& item, const Shared& shared, Real,
+  static __device__ __forceinline__ void apply(const Plan& plan, const Operand& operand, const Shared& shared, Real,
                                                const Real (&differences)[n], const Real (&weights)[n],
                                                Real (&gradient)[n], Real (&values)[kMost]) {
     Real counted[n];
@@ -167,8 +167,8 @@ struct WeightedMeasures : AnyMeasures {
     }
 #pragma unroll
     for (int m = 0; m < kMost; ++m) {
-      if (m >= item.measures) continue;
-      const PlannedMeasure& measure = plan.measures[item.first_measure + m];
+      if (m >= operand.measures) continue;
+      const PlannedMeasure& measure = plan.measures[operand.first_measure + m];
       const Real coefficient = static_cast<Real>(shared.coefficients[m]);
 #pragma unroll
       for (int e = 0; e < n; ++e) {

@@ -20,31 +20,31 @@ bool reads(const Constraint& constraint, int input) {
   return std::find(constraint.inputs.begin(), constraint.inputs.end(), input) != constraint.inputs.end();
 }
 
-Item new_item(const Tensor& prediction, const Tensor& target, const Tensor& gradient, Operation operation) {
-  Item item{};
-  item.prediction = prediction.data;
-  item.target = target.data;
-  item.gradient = gradient.data;
-  item.prediction_type = static_cast<std::int8_t>(prediction.type);
-  item.target_type = static_cast<std::int8_t>(target.type);
-  item.operation = operation;
-  item.channels = item.measures = 1;
-  item.vectors = 1;
-  return item;
+Operand new_operand(const Tensor& prediction, const Tensor& target, const Tensor& gradient, Operation operation) {
+  Operand operand{};
+  operand.prediction = prediction.data;
+  operand.target = target.data;
+  operand.gradient = gradient.data;
+  operand.prediction_type = static_cast<std::int8_t>(prediction.type);
+  operand.target_type = static_cast<std::int8_t>(target.type);
+  operand.operation = operation;
+  operand.channels = operand.measures = 1;
+  operand.vectors = 1;
+  return operand;
 }
 
-Item mean_item(const Tensor& values, const Tensor& gradient) {
-  Item item = new_item(values, Tensor{}, gradient, Operation::kMean);
-  item.elements = values.elements();
-  item.inner = {item.elements, values.rank ? values.strides[0] : 0, 0, gradient.rank ? gradient.strides[0] : 0};
-  return item;
+Operand mean_operand(const Tensor& values, const Tensor& gradient) {
+  Operand operand = new_operand(values, Tensor{}, gradient, Operation::kMean);
+  operand.elements = values.elements();
+  operand.inner = {operand.elements, values.rank ? values.strides[0] : 0, 0, gradient.rank ? gradient.strides[0] : 0};
+  return operand;
 }
 
-Item laid_out_item(const Input& input, bool per_channel, Weights& weights) {
-  Item item = new_item(input.prediction, input.target, input.gradient, Operation::kElementwise);
-  lay_out(input, per_channel, item, weights);
-  plan_elements(input, weights, item);
-  return item;
+Operand laid_out_operand(const Input& input, bool per_channel, Weights& weights) {
+  Operand operand = new_operand(input.prediction, input.target, input.gradient, Operation::kElementwise);
+  lay_out(input, per_channel, operand, weights);
+  plan_elements(input, weights, operand);
+  return operand;
 }
 
 // Whether all channels have the same weights, and channels may be shared out among blocks as if each had a constraint
@@ -54,84 +54,84 @@ bool shares_weights(const Input& input, const DeviceSize& device) {
          input.prediction.sizes[1] <= device.multiprocessors;
 }
 
-Item elementwise_item(const Input& input, bool per_channel, const DeviceSize& device, Weights& weights) {
-  Item item = laid_out_item(input, per_channel, weights);
-  if (item.vectorised_elements == 0 && !per_channel && shares_weights(input, device)) {
+Operand elementwise_operand(const Input& input, bool per_channel, const DeviceSize& device, Weights& weights) {
+  Operand operand = laid_out_operand(input, per_channel, weights);
+  if (operand.vectorised_elements == 0 && !per_channel && shares_weights(input, device)) {
     Weights of_channel{};
-    const Item channels = laid_out_item(input, true, of_channel);
+    const Operand channels = laid_out_operand(input, true, of_channel);
     if (channels.vectorised_elements > 0) {
-      item = channels;
+      operand = channels;
       weights = of_channel;
     }
   }
   const std::int64_t gradient_bytes = input.gradient ? input.gradient.elements() * size_of(input.gradient.type) : 0;
-  item.stream = gradient_bytes > device.l2_bytes / 2;
-  return item;
+  operand.stream = gradient_bytes > device.l2_bytes / 2;
+  return operand;
 }
 
-Item windows_item(const Input& input, const DeviceSize& device) {
+Operand windows_operand(const Input& input, const DeviceSize& device) {
   Weights none;
-  Item item = elementwise_item(input, false, device, none);
+  Operand operand = elementwise_operand(input, false, device, none);
   const auto dimension = [&](int d) {
     const auto bytes = [d](const Tensor& tensor) { return tensor.strides[d] * size_of(tensor.type); };
     return Dimension{input.prediction.sizes[d], bytes(input.prediction), bytes(input.target), bytes(input.gradient)};
   };
-  item.operation = Operation::kWindows;
-  item.channel = dimension(1);
-  item.outer[0] = dimension(0);
-  item.outer[1] = dimension(2);
-  item.inner = dimension(3);
-  item.vectorised_elements = 0;
-  return item;
+  operand.operation = Operation::kWindows;
+  operand.channel = dimension(1);
+  operand.outer[0] = dimension(0);
+  operand.outer[1] = dimension(2);
+  operand.inner = dimension(3);
+  operand.vectorised_elements = 0;
+  return operand;
 }
 
-int sums_of_block(const Plan& plan, const Item& item) {
-  return item.operation == Operation::kWindows ? plan.strips.sums : item.measures;
+int sums_of_block(const Plan& plan, const Operand& operand) {
+  return operand.operation == Operation::kWindows ? plan.strips.sums : operand.measures;
 }
 
-// Elementwise items share the device by size; means are small and get a block for each few thousand
+// Elementwise operands share the device by size; means are small and get a block for each few thousand
 // numbers.
 void share_out(Plan& plan, const DeviceSize& device) {
   std::int64_t rounds = 0, tiles = 0;
-  for (int i = 0; i < plan.item_count; ++i) {
-    Item& item = plan.items[i];
-    if (item.operation != Operation::kElementwise) continue;
-    plan_round(item, plan.weighted, 1);
-    rounds += item.channels * rounds_of(item);
+  for (int i = 0; i < plan.operand_count; ++i) {
+    Operand& operand = plan.operands[i];
+    if (operand.operation != Operation::kElementwise) continue;
+    plan_round(operand, plan.weighted, 1);
+    rounds += operand.channels * rounds_of(operand);
   }
   // Threads take one vector each until all multiprocessors are full.
   const std::int64_t deep = rounds / (kResidentBlocks * device.multiprocessors);
   const std::int64_t most = kBlocksPerMultiprocessor * device.multiprocessors;
-  for (int i = 0; i < plan.item_count; ++i) {
-    Item& item = plan.items[i];
-    if (item.operation != Operation::kElementwise) continue;
-    plan_round(item, plan.weighted, deep);
-    tiles += item.channels * rounds_of(item);
+  for (int i = 0; i < plan.operand_count; ++i) {
+    Operand& operand = plan.operands[i];
+    if (operand.operation != Operation::kElementwise) continue;
+    plan_round(operand, plan.weighted, deep);
+    tiles += operand.channels * rounds_of(operand);
   }
   const std::int64_t tiles_of_block = std::max<std::int64_t>(1, ceil_div(tiles, most));
-  for (int i = 0; i < plan.item_count; ++i) {
-    Item& item = plan.items[i];
+  for (int i = 0; i < plan.operand_count; ++i) {
+    Operand& operand = plan.operands[i];
     std::int64_t blocks = 0;
-    switch (item.operation) {
-      case Operation::kElementwise: blocks = ceil_div(rounds_of(item), tiles_of_block); break;
-      case Operation::kMean: blocks = ceil_div(item.elements, 4 * kThreads); break;
-      case Operation::kWindows: blocks = item.blocks; break;  // plan_windows knows
+    switch (operand.operation) {
+      case Operation::kElementwise: blocks = ceil_div(rounds_of(operand), tiles_of_block); break;
+      case Operation::kMean: blocks = ceil_div(operand.elements, 4 * kThreads); break;
+      case Operation::kWindows: blocks = operand.blocks; break;  // plan_windows knows
     }
-    if (item.operation == Operation::kMean) blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
-    item.first_block = plan.blocks;
-    item.first_partial = plan.blocks;
-    item.blocks = static_cast<int>(blocks);
-    item.first_sum = plan.sums;
-    plan.blocks += item.blocks * item.channels;
-    plan.sums += item.channels * sums_of_block(plan, item);
+    if (operand.operation == Operation::kMean) blocks = std::min<std::int64_t>(blocks, device.multiprocessors);
+    operand.first_block = plan.blocks;
+    operand.first_partial = plan.blocks;
+    operand.blocks = static_cast<int>(blocks);
+    operand.first_sum = plan.sums;
+    plan.blocks += operand.blocks * operand.channels;
+    plan.sums += operand.channels * sums_of_block(plan, operand);
   }
   // Blocks that leave several sums write them behind those of all others.
   int behind = plan.blocks;
-  for (int i = 0; i < plan.item_count; ++i) {
-    Item& item = plan.items[i];
-    if (item.operation != Operation::kWindows && sums_of_block(plan, item) == 1) continue;
-    item.first_partial = behind;
-    behind += sums_of_block(plan, item) * item.channels * item.blocks;
+  for (int i = 0; i < plan.operand_count; ++i) {
+    Operand& operand = plan.operands[i];
+    if (operand.operation != Operation::kWindows && sums_of_block(plan, operand) == 1) continue;
+    operand.first_partial = behind;
+    behind += sums_of_block(plan, operand) * operand.channels * operand.blocks;
   }
 }
 
@@ -169,14 +169,14 @@ void plan_constraints(const LossCall& call, Plan& plan) {
   plan.batch = call.batch;
   plan.loss = call.loss;
   plan.loss_is_double = call.loss_is_double;
-  plan.kl_item = -1;
+  plan.kl_operand = -1;
   if (call.update) plan.update = *call.update;
 }
 
 void plan_kl(const LossCall& call, Plan& plan) {
   if (!call.kl) return;
-  plan.kl_item = plan.item_count;
-  plan.items[plan.item_count++] = mean_item(call.kl, call.kl_gradient);
+  plan.kl_operand = plan.operand_count;
+  plan.operands[plan.operand_count++] = mean_operand(call.kl, call.kl_gradient);
 }
 
 // What the inputs so far measure, and one more.
@@ -191,11 +191,11 @@ MeasureSet with_measures(const Plan& plan, const std::vector<Measure>& measures,
 // What the elementwise constraints of an input measure.
 void plan_measures(const LossCall& call, int input, Plan& plan) {
   const std::vector<Measure> measures = measures_of(call, input);
-  Item& item = plan.items[input];
-  if (measures.empty() && item.operation == Operation::kMean) return;
+  Operand& operand = plan.operands[input];
+  if (measures.empty() && operand.operation == Operation::kMean) return;
   limit(measures.size(), kMaxMeasures, "takes", "measures of the differences of a tensor");
-  item.measures = static_cast<std::int8_t>(measures.size());
-  item.first_measure = static_cast<std::int8_t>(plan.measure_count);
+  operand.measures = static_cast<std::int8_t>(measures.size());
+  operand.first_measure = static_cast<std::int8_t>(plan.measure_count);
   if (!measures.empty()) plan.measure_set = with_measures(plan, measures, call.inputs[input]);
   const auto same = [](const PlannedMeasure& planned, const Measure& measure) {
     return planned.kind() == measure.kind && planned.eps == measure.eps;
@@ -203,7 +203,7 @@ void plan_measures(const LossCall& call, int input, Plan& plan) {
   PlannedMeasure* const end = plan.measures + plan.measure_count;
   const PlannedMeasure* const listed = std::search(plan.measures, end, measures.begin(), measures.end(), same);
   if (listed != end) {
-    item.first_measure = static_cast<std::int8_t>(listed - plan.measures);
+    operand.first_measure = static_cast<std::int8_t>(listed - plan.measures);
   } else {
     limit(static_cast<std::size_t>(plan.measure_count) + measures.size(), kMaxMeasures + 1, "takes",
           "measures of differences");
@@ -217,7 +217,7 @@ void plan_measures(const LossCall& call, int input, Plan& plan) {
     if (found == measures.end()) continue;
     const PlannedConstraint& planned = plan.constraints[t];
     for (int r = planned.first_input; r < planned.first_input + planned.inputs; ++r) {
-      if (plan.weighted_inputs[r].item != input) continue;
+      if (plan.weighted_inputs[r].operand != input) continue;
       plan.weighted_inputs[r].measure = static_cast<std::int16_t>(found - measures.begin());
     }
   }
@@ -246,7 +246,8 @@ const Constraint& reader(const LossCall& call, int input, bool& per_channel) {
 }  // namespace
 
 std::int64_t most_partials(const DeviceSize& device) {
-  const std::int64_t plain = static_cast<std::int64_t>(kBlocksPerMultiprocessor + kMaxItems) * device.multiprocessors;
+  const std::int64_t plain =
+      static_cast<std::int64_t>(kBlocksPerMultiprocessor + kMaxOperands) * device.multiprocessors;
   return (1 + kMaxMeasures) * plain + most_window_partials(device);
 }
 
@@ -260,14 +261,14 @@ Plan plan_of(const LossCall& call, Outcome outcome, const DeviceSize& device) {
     const Input& input = call.inputs[i];
     bool per_channel = false;
     const Constraint& constraint = reader(call, i, per_channel);
-    Item& item = plan.items[plan.item_count++];
+    Operand& operand = plan.operands[plan.operand_count++];
     if (is_scalar(constraint.kind)) {
-      item = mean_item(input.prediction, input.gradient);
+      operand = mean_operand(input.prediction, input.gradient);
     } else if (is_windowed(constraint.kind)) {
-      item = windows_item(input, device);
+      operand = windows_operand(input, device);
     } else {
       Weights weights;
-      item = elementwise_item(input, per_channel, device, weights);
+      operand = elementwise_operand(input, per_channel, device, weights);
       limit_weights(call, i);
       if (input.weights) plan.weights[i] = weights;
       plan.weighted = plan.weighted || input.weights;

@@ -11,8 +11,8 @@ namespace geco::cuda {
 
 enum class Operation : std::int8_t { kElementwise, kMean, kWindows };
 
-// One input, or kl: its channels one after the other, each shared by `blocks` blocks.
-struct Item {
+// What is reduced: one input of the call, or kl. Its channels follow one another, each shared by `blocks` blocks.
+struct Operand {
   const void* prediction;
   const void* target;
   void* gradient;  // null: not wanted
@@ -43,16 +43,16 @@ struct Item {
   GECO_HD DataType type_of_target() const { return static_cast<DataType>(target_type); }
 };
 
-// Of an item with weights: where they lie, with strides for its channel and its loops. They have the type that is
+// Of an operand with weights: where they lie, with strides for its channel and its loops. They have the type that is
 // computed in.
 struct Weights {
   const void* data;
   std::int64_t channel, outer[kMaxDimensions - 1], inner;
 };
 
-// An item that a constraint reads: its rows are sums of weight * sum / divisor.
+// An operand that a constraint reads: its rows are sums of weight * sum / divisor.
 struct WeightedInput {
-  std::int16_t item, measure;  // which of the item's
+  std::int16_t operand, measure;  // which of the operand's
   double weight;
 };
 
@@ -85,7 +85,7 @@ struct Window {
 // How the images are cut into columns of strips, each marched down by one warp (window_march.cuh), and what a block
 // keeps. The images lie end to end in a line of rows, for each of their columns of strips, and a warp takes so many
 // rows of one line at a time. All lines are cut at the same rows: warps that follow one another take neighbouring
-// columns and load what these share, and what lies next to each other in memory, at the same time.
+// columns and load what these part, and what lies next to each other in memory, at the same time.
 struct Strips {
   WindowKernel kernel;
   std::int64_t length;  // of a line, in rows
@@ -108,14 +108,14 @@ enum class MeasureSet : std::int8_t { kSquaredAlone, kAnotherAlone, kAny };
 
 enum class Outcome : int { kEvaluation, kTraining, kSums };
 
-constexpr int kMaxItems = kMaxInputs + 1;  // and kl
-constexpr int kMaxWeights = 4;             // items that have weights: the first ones
+constexpr int kMaxOperands = kMaxInputs + 1;  // and kl
+constexpr int kMaxWeights = 4;                // operands that have weights: the first ones
 // Constraints share one input at most, the image: it counts once for each of its constraints, every other input once,
 // and where there are others, one constraint at least does not read the image.
 constexpr int kMaxWeightedInputs = kMaxInputs + kMaxConstraints - 2;
 
 struct Plan {
-  Item items[kMaxItems];  // the first one with windows, if any has: kernels then find it at a constant address
+  Operand operands[kMaxOperands];  // the first one with windows, if any has: kernels then find it at a constant address
   PlannedConstraint constraints[kMaxConstraints];
   WeightedInput weighted_inputs[kMaxWeightedInputs];
   PlannedMeasure measures[kMaxMeasures + 1];  // those of the images, and squared differences, which others share
@@ -132,18 +132,18 @@ struct Plan {
   double* sums_out;  // kSums: where the L + 1 sums go
   void* loss;
   Outcome outcome;
-  int item_count, constraint_count, weighted_input_count, measure_count, window_count;
-  int kl_item;  // -1: none
+  int operand_count, constraint_count, weighted_input_count, measure_count, window_count;
+  int kl_operand;  // -1: none
   int blocks;
-  int sums;  // over all channels of all items
+  int sums;  // over all channels of all operands
   bool loss_is_double;
   MeasureSet measure_set;
   bool weighted;  // all that is elementwise
 };
 
-// Of an item's sums: the number of examples or, for a mean, of values.
-GECO_HD double divisor_of(const Plan& plan, const Item& item) {
-  return static_cast<double>(item.operation == Operation::kMean ? item.elements : plan.batch);
+// Of an operand's sums: the number of examples or, for a mean, of values.
+GECO_HD double divisor_of(const Plan& plan, const Operand& operand) {
+  return static_cast<double>(operand.operation == Operation::kMean ? operand.elements : plan.batch);
 }
 
 constexpr int kSharedHead = 128;  // bytes of shared memory, at most, before those that depend on the plan

@@ -22,12 +22,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   const double examples = sums[constraints];
   const double factor = world_size * static_cast<double>(plan.batch) / examples;
   double kl = 0;
-  if (plan.kl_item >= 0) {
-    const Item& item = plan.items[plan.kl_item];
-    for (std::int64_t i = threadIdx.x; i < item.elements; i += kThreads) {
-      kl += read_element<double>(item.prediction, item.type_of_prediction(), i * item.inner.prediction);
+  if (plan.kl_operand >= 0) {
+    const Operand& operand = plan.operands[plan.kl_operand];
+    for (std::int64_t i = threadIdx.x; i < operand.elements; i += kThreads) {
+      kl += read_element<double>(operand.prediction, operand.type_of_prediction(), i * operand.inner.prediction);
     }
-    kl = block_sum(kl, shared.of_warps) / divisor_of(plan, item);  // in thread 0, which writes the loss
+    kl = block_sum(kl, shared.of_warps) / divisor_of(plan, operand);  // in thread 0, which writes the loss
   }
   for (int row = static_cast<int>(threadIdx.x); row < constraints; row += kThreads) {
     shared.c_hat(plan)[row] = sums[row] / examples;
@@ -90,7 +90,7 @@ void launch_lagrangian(const LossCall& call, const Place& place, Outcome outcome
 }  // namespace
 
 std::int64_t workspace_words(int device) {
-  const std::int64_t numbers = most_partials(size_of_device(device)) + kMaxItems + kMaxRows;
+  const std::int64_t numbers = most_partials(size_of_device(device)) + kMaxOperands + kMaxRows;
   return kTicketWords + std::max(numbers, most_partials_of_examples(multiprocessors(device)));
 }
 

@@ -2,8 +2,8 @@
 //
 // The threads of a block form a box, its sides powers of two, and have one element each; a tile is a few such boxes
 // next to each other along one dimension, whose elements a thread has in flight together. Tiles are numbered, innermost
-// dimension first, and a block takes every item.blocks-th one. Bits of a thread's number say where it lies in the box,
-// and from tile to tile indices only add up: nothing is divided but the number of the first tile.
+// dimension first, and a block takes every operand.blocks-th one. Bits of a thread's number say where it lies in the
+// box, and from tile to tile indices only add up: nothing is divided but the number of the first tile.
 //
 // Single elements keep up with memory where the lanes of a warp read neighbours: 32 elements in float32 with their
 // gradient are three requests, and on an H100 26 cycles of a multiprocessor's share of the bandwidth. Where operands
@@ -17,36 +17,37 @@
 namespace geco::cuda {
 
 // Dimension 0 is the innermost.
-GECO_HD const Dimension& dimension_of(const Item& item, int d) {
-  return d == 0 ? item.inner : item.outer[item.outer_dimensions - d];
+GECO_HD const Dimension& dimension_of(const Operand& operand, int d) {
+  return d == 0 ? operand.inner : operand.outer[operand.outer_dimensions - d];
 }
 
 // Along that dimension.
-GECO_HD std::int64_t stride_of(const Weights& weights, const Item& item, int d) {
-  return d == 0 ? weights.inner : weights.outer[item.outer_dimensions - d];
+GECO_HD std::int64_t stride_of(const Weights& weights, const Operand& operand, int d) {
+  return d == 0 ? weights.inner : weights.outer[operand.outer_dimensions - d];
 }
 
 // Logarithms to base 2 of the sides of box and tile.
-GECO_HD int box_bits(const Item& item, int d) { return item.box >> 4 * d & 15; }
-GECO_HD int tile_bits(const Item& item, int d) {
-  return box_bits(item, d) + (d == item.unrolled ? item.unroll_bits : 0);
+GECO_HD int box_bits(const Operand& operand, int d) { return operand.box >> 4 * d & 15; }
+GECO_HD int tile_bits(const Operand& operand, int d) {
+  return box_bits(operand, d) + (d == operand.unrolled ? operand.unroll_bits : 0);
 }
 
-GECO_HD std::int64_t tiles_along(const Item& item, int d) {
-  const int bits = tile_bits(item, d);
-  return (dimension_of(item, d).size + (std::int64_t{1} << bits) - 1) >> bits;
+GECO_HD std::int64_t tiles_along(const Operand& operand, int d) {
+  const int bits = tile_bits(operand, d);
+  return (dimension_of(operand, d).size + (std::int64_t{1} << bits) - 1) >> bits;
 }
 
 // Of a channel; fewer than 2^31.
-GECO_HD std::int64_t tiles_of(const Item& item) {
+GECO_HD std::int64_t tiles_of(const Operand& operand) {
   std::int64_t tiles = 1;
-  for (int d = 0; d <= item.outer_dimensions; ++d) tiles *= tiles_along(item, d);
+  for (int d = 0; d <= operand.outer_dimensions; ++d) tiles *= tiles_along(operand, d);
   return tiles;
 }
 
 // Where there are vectors instead: how many elements of an inner loop lie in them.
-GECO_HD std::int64_t elements_in_vectors(const Item& item) {
-  return (item.inner.size - item.head) & -static_cast<std::int64_t>(width_of(size_of(item.type_of_prediction())));
+GECO_HD std::int64_t elements_in_vectors(const Operand& operand) {
+  return (operand.inner.size - operand.head) &
+         -static_cast<std::int64_t>(width_of(size_of(operand.type_of_prediction())));
 }
 
 }  // namespace geco::cuda

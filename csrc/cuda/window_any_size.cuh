@@ -275,9 +275,9 @@ struct AnyMarch {
     AnyPlane hat, x, gradient;
   };
 
-  static __device__ __forceinline__ void march(const Plan& plan, const Item& item, const Strip& strip,
+  static __device__ __forceinline__ void march(const Plan& plan, const Operand& operand, const Strip& strip,
                                                const WindowShared<Real>& shared) {
-    const ImagePair images = images_of(item, strip);
+    const ImagePair images = images_of(operand, strip);
     int largest = 1;
     for (int w = 0; w < plan.window_count; ++w) largest = max(largest, static_cast<int>(plan.windows[w].size));
 #pragma unroll 1
@@ -293,7 +293,7 @@ struct AnyMarch {
         const WindowGroup<Real> group{
             w, end, window.size, window.stride, !window.per_channel, ring, plan.strips.ring_lanes};
         if (top + group.size - 1 >= max(strip.first_row - group.size + 1, 0)) {
-          const Coefficients row = measured(plan, item, strip, images, group, top, shared);
+          const Coefficients row = measured(plan, operand, strip, images, group, top, shared);
           if (top >= max(strip.first_row - group.size + 1, 0)) {
             const Coefficients box = boxes_of_row(group, top, row);
             // Windows of the channel itself come last, and then those of all channels are counted from a pixel of
@@ -305,33 +305,33 @@ struct AnyMarch {
         ring += ring_numbers_of_any(group.size, columns) * group.ring_lanes;
         w = end;
       }
-      if (top >= strip.first_row) write_row(plan, item, strip, images, top, total, shared);
+      if (top >= strip.first_row) write_row(plan, operand, strip, images, top, total, shared);
     }
   }
 
  private:
-  static __device__ __forceinline__ ImagePair images_of(const Item& item, const Strip& strip) {
+  static __device__ __forceinline__ ImagePair images_of(const Operand& operand, const Strip& strip) {
     const auto plane = [&](const void* data, std::int64_t Dimension::* stride, DataType type) {
-      const std::int64_t start = strip.example * (item.outer[0].*stride) + strip.column * (item.inner.*stride);
-      return AnyPlane{static_cast<const unsigned char*>(data) + start, item.outer[1].*stride, item.channel.*stride,
-                      item.inner.*stride, type};
+      const std::int64_t start = strip.example * (operand.outer[0].*stride) + strip.column * (operand.inner.*stride);
+      return AnyPlane{static_cast<const unsigned char*>(data) + start, operand.outer[1].*stride,
+                      operand.channel.*stride, operand.inner.*stride, type};
     };
-    return {plane(item.prediction, &Dimension::prediction, item.type_of_prediction()),
-            plane(item.target, &Dimension::target, item.type_of_target()),
-            plane(item.gradient, &Dimension::gradient, item.type_of_prediction())};
+    return {plane(operand.prediction, &Dimension::prediction, operand.type_of_prediction()),
+            plane(operand.target, &Dimension::target, operand.type_of_target()),
+            plane(operand.gradient, &Dimension::gradient, operand.type_of_prediction())};
   }
 
   // The patches that begin in row `top` are complete where the windows of their size have got to, size - 1 rows further
   // down. Returns their coefficients and adds up their values.
-  static __device__ __forceinline__ Coefficients measured(const Plan& plan, const Item& item, const Strip& strip,
+  static __device__ __forceinline__ Coefficients measured(const Plan& plan, const Operand& operand, const Strip& strip,
                                                           const ImagePair& images, const WindowGroup<Real>& group,
                                                           int top, const WindowShared<Real>& shared) {
     Coefficients coefficients = nothing<PatchCoefficients<Real>, columns>(Reference<Real>{0, 0});
     const int row = top + group.size - 1;
     if (row >= strip.height) return coefficients;
-    const bool split = item.channels > 1;
+    const bool split = operand.channels > 1;
     const int first = split && !group.joint ? strip.channel : 0;
-    const int end = split && !group.joint ? strip.channel + 1 : static_cast<int>(item.channel.size);
+    const int end = split && !group.joint ? strip.channel + 1 : static_cast<int>(operand.channel.size);
     Row moments =
         along_row(moments_of_row<Real, columns>(images.hat, images.x, strip.inside, row, first, end), group.size);
     const Ring<Moments<Real>, columns> ring{group.ring, group.ring_lanes};
@@ -365,11 +365,11 @@ struct AnyMarch {
   }
 
   // The gradient of one row and its squared errors, where windows sum up to `box`.
-  static __device__ __forceinline__ void write_row(const Plan& plan, const Item& item, const Strip& strip,
+  static __device__ __forceinline__ void write_row(const Plan& plan, const Operand& operand, const Strip& strip,
                                                    const ImagePair& images, int row, const Coefficients& box,
                                                    const WindowShared<Real>& shared) {
-    const bool split = item.channels > 1;
-    const int end = split ? strip.channel + 1 : static_cast<int>(item.channel.size);
+    const bool split = operand.channels > 1;
+    const int end = split ? strip.channel + 1 : static_cast<int>(operand.channel.size);
 #pragma unroll 1
     for (int c = strip.channel; c < end; ++c) {
       const int which = shared.squared_errors > 1 ? c : 0;
@@ -387,10 +387,10 @@ struct AnyMarch {
         gradient[j] = (x - box.from.x) * box.of[j].a - (hat - box.from.hat) * box.of[j].b + box.of[j].d +
                       difference * coefficient;
       }
-      if (shared.others > 0) add_other_measures(plan, item, shared, c, strip.owned, hats, xs, gradient);
+      if (shared.others > 0) add_other_measures(plan, operand, shared, c, strip.owned, hats, xs, gradient);
 #pragma unroll
       for (int j = 0; j < columns; ++j) {
-        if ((strip.owned >> j & 1u) == 0 || !item.gradient) continue;
+        if ((strip.owned >> j & 1u) == 0 || !operand.gradient) continue;
         write_gradient(to + j * images.gradient.column, images.gradient.type, 0, gradient[j]);
       }
       if (shared.squared_errors > 0) {

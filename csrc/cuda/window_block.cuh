@@ -36,10 +36,11 @@ __device__ __forceinline__ WindowShared<Real> window_shared(const Plan& plan, Sh
   WindowShared<Real> result;
   result.rules = static_cast<WindowRule<Real>*>(at(memory.rules));
   result.squared_error = static_cast<double*>(at(memory.squared_error));
-  const Item& item = plan.items[0];
-  const bool squared = item.measures > 0 && plan.measures[item.first_measure].kind() == ConstraintKind::kSquaredError;
+  const Operand& operand = plan.operands[0];
+  const bool squared =
+      operand.measures > 0 && plan.measures[operand.first_measure].kind() == ConstraintKind::kSquaredError;
   result.squared_errors = squared ? plan.strips.of_measure : 0;
-  result.others = item.measures - (squared ? 1 : 0);
+  result.others = operand.measures - (squared ? 1 : 0);
   result.of_warps = static_cast<double*>(at(memory.of_warps));
   result.sums = static_cast<double*>(at(memory.sums)) + warp() * plan.strips.sums * kWarpSize + lane();
   result.rings = static_cast<Real*>(at(memory.rings + warp() * memory.ring_of_warp));
@@ -52,13 +53,13 @@ constexpr Real kLeastEps = std::numeric_limits<Real>::min();
 
 // The derivative of lambda C by the statistics of one patch, and what else its formula needs.
 template <class Real>
-__device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, const Window& window) {
+__device__ inline PatchRule<Real> rule_of(const Plan& plan, const Operand& operand, const Window& window) {
   const PlannedConstraint& constraint = plan.constraints[window.constraint];
   // Kernels for any size weigh a pixel's sums of squares by its channels already.
   const double channels = plan.strips.kernel.size == 0 ? 1.0 : static_cast<double>(plan.strips.kernel.channels);
   const double numbers = static_cast<double>(window.size) * static_cast<double>(window.size) *
-                         static_cast<double>(window.per_channel ? 1 : item.channel.size);
-  const double weight = plan.weighted_inputs[constraint.first_input].weight / (divisor_of(plan, item) * numbers);
+                         static_cast<double>(window.per_channel ? 1 : operand.channel.size);
+  const double weight = plan.weighted_inputs[constraint.first_input].weight / (divisor_of(plan, operand) * numbers);
   const double derivative = multiplier_of(plan, constraint, constraint.first_row) * weight;
   // A single number correlates with any other: no gradient, where rounding would leave some.
   const bool constant = constraint.kind() == ConstraintKind::kPatchCorrelation && numbers == 1;
@@ -68,21 +69,22 @@ __device__ inline PatchRule<Real> rule_of(const Plan& plan, const Item& item, co
 }
 
 template <class Real>
-__device__ inline void prepare_windows(const Plan& plan, const Item& item, const Share& share,
+__device__ inline void prepare_windows(const Plan& plan, const Operand& operand, const BlockPart& part,
                                        const WindowShared<Real>& shared) {
   for (int w = static_cast<int>(threadIdx.x); w < plan.window_count; w += kThreads) {
-    shared.rules[w] = {rule_of<Real>(plan, item, plan.windows[w]), plan.constraints[plan.windows[w].constraint].kind()};
+    shared.rules[w] = {rule_of<Real>(plan, operand, plan.windows[w]),
+                       plan.constraints[plan.windows[w].constraint].kind()};
   }
   const int of_measure = plan.strips.of_measure;
   for (int i = static_cast<int>(threadIdx.x); i < plan.strips.sums - plan.window_count; i += kThreads) {
-    shared.squared_error[i] = coefficient_of(plan, {share.item, share.channel + i % of_measure, 0}, i / of_measure);
+    shared.squared_error[i] = coefficient_of(plan, {part.operand, part.channel + i % of_measure, 0}, i / of_measure);
   }
   __syncthreads();
 }
 
 // The sums of all threads, in a fixed order, to the partial sums of the block.
 template <class Real>
-__device__ inline void hand_in_windows(const Plan& plan, const Item& item, const Share& share,
+__device__ inline void hand_in_windows(const Plan& plan, const Operand& operand, const BlockPart& part,
                                        const WindowShared<Real>& shared) {
   const int sums = plan.strips.sums;
   for (int s = 0; s < sums; ++s) {
@@ -94,7 +96,7 @@ __device__ inline void hand_in_windows(const Plan& plan, const Item& item, const
   for (int s = 0; s < sums; ++s) {
     double total = 0;
     for (int w = 0; w < kWarps; ++w) total += shared.of_warps[s * kWarps + w];
-    plan.partials[item.first_partial + (share.channel * sums + s) * item.blocks + share.index] = total;
+    plan.partials[operand.first_partial + (part.channel * sums + s) * operand.blocks + part.index] = total;
   }
 }
 

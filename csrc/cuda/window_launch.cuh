@@ -16,11 +16,11 @@ namespace geco::cuda {
 template <class March>
 __global__ void __launch_bounds__(kThreads, 1) windowed_lagrangian_kernel(const __grid_constant__ Plan plan) {
   GECO_DYNAMIC_SHARED(Shared, shared);
-  const Share share = share_of(plan, static_cast<int>(blockIdx.x));
-  if (plan.items[share.item].operation == Operation::kWindows) {
-    windows<March>(plan, share, shared);
+  const BlockPart part = part_of(plan, static_cast<int>(blockIdx.x));
+  if (plan.operands[part.operand].operation == Operation::kWindows) {
+    windows<March>(plan, part, shared);
   } else {
-    linked_elementwise(plan, share, shared);
+    linked_elementwise(plan, part, shared);
   }
   if (is_last_block(plan.ticket, gridDim.x, shared.is_last)) linked_reduce_and_update(plan, shared);
 }

@@ -176,7 +176,7 @@ class MarchOfSize {
 
 // The gradient of one row, its squared errors and other measures, where windows sum up to `box`.
 template <class Images, Constrained constrained, class Real, int columns, int channels>
-__device__ __forceinline__ void write_row(const Item& item, const Strip& strip, const Planes& planes, int row,
+__device__ __forceinline__ void write_row(const Operand& operand, const Strip& strip, const Planes& planes, int row,
                                           const Pixels<Real, columns, channels>& pixels,
                                           const Windows<PatchCoefficients<Real>, columns>& box,
                                           const Real (&coefficients)[channels], Real (&squares)[channels],
@@ -196,10 +196,10 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, 
   if (constrained == Constrained::kAny && shared.others > 0) {
 #pragma unroll
     for (int c = 0; c < channels; ++c) {
-      add_other_measures(plan, item, shared, c, strip.owned, pixels.hat[c], pixels.x[c], gradient[c]);
+      add_other_measures(plan, operand, shared, c, strip.owned, pixels.hat[c], pixels.x[c], gradient[c]);
     }
   }
-  if (!item.gradient || strip.owned == 0) return;
+  if (!operand.gradient || strip.owned == 0) return;
   using Place = PlaceOf<Images, columns, channels>;
 #pragma unroll
   for (int v = 0; v < channels; ++v) {
@@ -210,7 +210,7 @@ __device__ __forceinline__ void write_row(const Item& item, const Strip& strip, 
       vector.values[j] = gradient[Place::channel(i)][Place::column(i)];
     }
     auto* to = const_cast<unsigned char*>(planes.gradient.at(row, v));
-    store(reinterpret_cast<Real*>(to), vector, item.stream);
+    store(reinterpret_cast<Real*>(to), vector, operand.stream);
   }
 }
 
@@ -225,15 +225,15 @@ struct FixedMarch {
   template <Constrained constrained>
   using Larger = MarchOfSize<Images, size, channels, columns, constrained>;
 
-  static __device__ __forceinline__ void march(const Plan& plan, const Item& item, const Strip& strip,
+  static __device__ __forceinline__ void march(const Plan& plan, const Operand& operand, const Strip& strip,
                                                const WindowShared<Real>& shared) {
     if constexpr (smaller == 0) {
       const bool correlation =
           plan.window_count == 1 && shared.rules[0].kind == ConstraintKind::kPatchCorrelation && shared.others == 0;
-      if (correlation) return march_one_size<Constrained::kCorrelation>(plan, item, strip, shared);
-      march_one_size<Constrained::kAny>(plan, item, strip, shared);
+      if (correlation) return march_one_size<Constrained::kCorrelation>(plan, operand, strip, shared);
+      march_one_size<Constrained::kAny>(plan, operand, strip, shared);
     } else {
-      const Planes planes = planes_of<Images, columns>(item, strip);
+      const Planes planes = planes_of<Images, columns>(operand, strip);
       const Rows rows(strip, shared);
       static_assert(size % 2 == 0 && smaller % 2 == 0);
       int count = 1;  // windows of the smaller size come first
@@ -252,16 +252,16 @@ struct FixedMarch {
         many.spread(top, boxes);
         if (few.begun(top)) few.spread(top, more);
         for (int i = 0; i < 2; ++i) boxes[i] = joined(boxes[i], more[i], MergeWeights<Real>{});
-        rows.template write<Constrained::kAny>(plan, item, strip, planes, shared, top, loaded, boxes);
+        rows.template write<Constrained::kAny>(plan, operand, strip, planes, shared, top, loaded, boxes);
       }
     }
   }
 
  private:
   template <Constrained constrained>
-  static __device__ __forceinline__ void march_one_size(const Plan& plan, const Item& item, const Strip& strip,
+  static __device__ __forceinline__ void march_one_size(const Plan& plan, const Operand& operand, const Strip& strip,
                                                         const WindowShared<Real>& shared) {
-    const Planes planes = planes_of<Images, columns>(item, strip);
+    const Planes planes = planes_of<Images, columns>(operand, strip);
     const Rows rows(strip, shared);
     Larger<constrained> windows(plan, strip, planes, 0, plan.window_count, shared, shared.rings);
 #pragma unroll 1
@@ -271,7 +271,7 @@ struct FixedMarch {
       if (!windows.begun(top)) continue;
       const auto loaded = rows.load(strip, planes, top);
       windows.spread(top, boxes);
-      rows.template write<constrained>(plan, item, strip, planes, shared, top, loaded, boxes);
+      rows.template write<constrained>(plan, operand, strip, planes, shared, top, loaded, boxes);
     }
   }
 
@@ -304,15 +304,15 @@ struct FixedMarch {
     }
 
     template <Constrained constrained>
-    __device__ __forceinline__ void write(const Plan& plan, const Item& item, const Strip& strip, const Planes& planes,
-                                          const WindowShared<Real>& shared, int top, const LoadedPair& loaded,
-                                          const Coefficients (&boxes)[2]) const {
+    __device__ __forceinline__ void write(const Plan& plan, const Operand& operand, const Strip& strip,
+                                          const Planes& planes, const WindowShared<Real>& shared, int top,
+                                          const LoadedPair& loaded, const Coefficients (&boxes)[2]) const {
       if (top + 1 < strip.first_row) return;
       Real squares[channels] = {};
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         if (top + i < strip.first_row || top + i >= strip.end_row) continue;
-        write_row<Images, constrained>(item, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i],
+        write_row<Images, constrained>(operand, strip, planes, top + i, loaded.of[i].pixels(planes), boxes[i],
                                        coefficients, squares, plan, shared);
       }
       double* const sums = shared.sums + plan.window_count * kWarpSize;
@@ -329,33 +329,34 @@ struct FixedMarch {
   };
 };
 
-// A block's share of the lines of strips.
+// A block's part of the lines of strips.
 template <class March>
-__device__ __forceinline__ void windows(const Plan& plan, const Share& share, Shared& block) {
-  const Item& item = plan.items[0];
+__device__ __forceinline__ void windows(const Plan& plan, const BlockPart& part, Shared& block) {
+  const Operand& operand = plan.operands[0];
   const Strips& strips = plan.strips;
   const WindowShared<typename March::Real> shared = window_shared<typename March::Real>(plan, block);
-  prepare_windows(plan, item, share, shared);
+  prepare_windows(plan, operand, part, shared);
   if (warp() < strips.warps) {
     for (int s = 0; s < strips.sums; ++s) shared.sums[s * kWarpSize] = 0;
-    for (std::int64_t i = share.index * strips.warps + warp(); i < item.elements; i += item.blocks * strips.warps) {
+    for (std::int64_t i = part.index * strips.warps + warp(); i < operand.elements;
+         i += operand.blocks * strips.warps) {
       // Fewer strips than 2^32 fit a device.
-      const unsigned part = static_cast<unsigned>(i) / static_cast<unsigned>(strips.across);
-      const int across = static_cast<int>(static_cast<unsigned>(i) - part * static_cast<unsigned>(strips.across));
+      const unsigned stretch = static_cast<unsigned>(i) / static_cast<unsigned>(strips.across);
+      const int across = static_cast<int>(static_cast<unsigned>(i) - stretch * static_cast<unsigned>(strips.across));
       int rows = strips.rows;
-      for (std::int64_t at = static_cast<std::int64_t>(part) * strips.rows; rows > 0 && at < strips.length;) {
+      for (std::int64_t at = static_cast<std::int64_t>(stretch) * strips.rows; rows > 0 && at < strips.length;) {
         const LinePosition position = position_in_line(strips, across, at);
-        const int height = static_cast<int>(item.outer[1].size), taken = min(rows, strips.line - position.row);
+        const int height = static_cast<int>(operand.outer[1].size), taken = min(rows, strips.line - position.row);
         if (position.row < height) {
           const int end = min(position.row + taken, height);
-          March::march(plan, item, strip_of<March::kColumns>(plan, item, share.channel, position, end), shared);
+          March::march(plan, operand, strip_of<March::kColumns>(plan, operand, part.channel, position, end), shared);
         }
         at += taken;
         rows -= taken;
       }
     }
   }
-  hand_in_windows(plan, item, share, shared);
+  hand_in_windows(plan, operand, part, shared);
 }
 
 }  // namespace geco::cuda

@@ -60,14 +60,15 @@ __device__ __forceinline__ Real measure(const Formula& formula, const PatchRule<
 // What measures other than squared differences make of some columns of a channel: their sums, and their part of the
 // gradient. Few calls have any.
 template <class Real, int columns>
-__device__ __forceinline__ void add_other_measures(const Plan& plan, const Item& item, const WindowShared<Real>& shared,
-                                                   int channel, unsigned owned, const Real (&hats)[columns],
-                                                   const Real (&xs)[columns], Real (&gradient)[columns]) {
+__device__ __forceinline__ void add_other_measures(const Plan& plan, const Operand& operand,
+                                                   const WindowShared<Real>& shared, int channel, unsigned owned,
+                                                   const Real (&hats)[columns], const Real (&xs)[columns],
+                                                   Real (&gradient)[columns]) {
   const int of_measure = plan.strips.of_measure, which = of_measure > 1 ? channel : 0;
-  const int first = item.measures - shared.others;
+  const int first = operand.measures - shared.others;
 #pragma unroll 1
-  for (int m = first; m < item.measures; ++m) {
-    const PlannedMeasure& measure = plan.measures[item.first_measure + m];
+  for (int m = first; m < operand.measures; ++m) {
+    const PlannedMeasure& measure = plan.measures[operand.first_measure + m];
     const Real coefficient = static_cast<Real>(shared.squared_error[m * of_measure + which]);
     Real sum = 0;
 #pragma unroll

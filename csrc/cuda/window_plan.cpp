@@ -26,7 +26,7 @@ constexpr std::int64_t kMostBytesOfExample = std::int64_t{1} << 32;  // kernels 
 
 struct Images {
   const Input* input;
-  int item;
+  int operand;
   std::int64_t examples, channels, height, width;
   std::int64_t channels_apart;  // on which blocks work one by one
   ImageTypes types;
@@ -59,14 +59,14 @@ std::vector<int> windowed_constraints(const LossCall& call) {
 }
 
 Images images_of(const LossCall& call, const std::vector<int>& constraints) {
-  const int item = (*call.constraints)[constraints[0]].inputs[0];
+  const int operand = (*call.constraints)[constraints[0]].inputs[0];
   for (int t : constraints) {
-    if ((*call.constraints)[t].inputs[0] == item) continue;
+    if ((*call.constraints)[t].inputs[0] == operand) continue;
     throw std::invalid_argument("windowed constraints of one call read the same images");
   }
-  const Input& input = call.inputs[item];
+  const Input& input = call.inputs[operand];
   const Tensor& p = input.prediction;
-  return {&input, item, p.sizes[0], p.sizes[1], p.sizes[2], p.sizes[3], 1, types_of(p.type, input.target.type)};
+  return {&input, operand, p.sizes[0], p.sizes[1], p.sizes[2], p.sizes[3], 1, types_of(p.type, input.target.type)};
 }
 
 void list_windows(const LossCall& call, const Images& images, const std::vector<int>& constraints, Plan& plan) {
@@ -93,7 +93,7 @@ void split_channels(const LossCall& call, const Images& images, Plan& plan) {
   for (int w = 0; w < plan.window_count; ++w) per_channel = per_channel || plan.windows[w].per_channel;
   for (const Constraint& constraint : *call.constraints) {
     const bool reads =
-        std::find(constraint.inputs.begin(), constraint.inputs.end(), images.item) != constraint.inputs.end();
+        std::find(constraint.inputs.begin(), constraint.inputs.end(), images.operand) != constraint.inputs.end();
     if (!is_elementwise(constraint.kind) || !reads) continue;
     rows = rows || constraint.rows > 1;
   }
@@ -102,10 +102,10 @@ void split_channels(const LossCall& call, const Images& images, Plan& plan) {
     throw std::invalid_argument("it takes the channels of at most " + std::to_string(kMaxRows) + " one by one, got " +
                                 std::to_string(images.channels));
   }
-  Item& item = plan.items[images.item];
-  item.channels = static_cast<int>(split ? images.channels : 1);
+  Operand& operand = plan.operands[images.operand];
+  operand.channels = static_cast<int>(split ? images.channels : 1);
   plan.strips.of_measure = rows && !split ? static_cast<int>(images.channels) : 1;
-  plan.strips.sums = plan.window_count + item.measures * plan.strips.of_measure;
+  plan.strips.sums = plan.window_count + operand.measures * plan.strips.of_measure;
 }
 
 // Whether an example of each image can be counted in 32 bits.
@@ -149,7 +149,7 @@ std::vector<WindowKernel> kernels_for(const Plan& plan, const Images& images) {
     joint = joint || (!window.per_channel && images.channels > 1);
     if (!window.shares_statistics) ++groups;
   }
-  const bool split = plan.items[images.item].channels > 1;
+  const bool split = plan.operands[images.operand].channels > 1;
   WindowKernel kernel{largest, groups > 1 ? smallest : std::int16_t{0}, 1, 4, false, images.types};
   if (joint) kernel.channels = static_cast<std::int8_t>(std::min<std::int64_t>(images.channels, 127));
   std::vector<WindowKernel> found;
@@ -296,12 +296,12 @@ Strips choose(const Plan& plan, const Images& images, int largest_patch, const D
                               std::to_string(device.shared_bytes_of_block) + " bytes of a block");
 }
 
-// Makes an item the first one.
-void move_to_front(int item, Plan& plan) {
-  std::swap(plan.items[0], plan.items[item]);
-  const auto moved = [item](int i) { return i == 0 ? item : i == item ? 0 : i; };
+// Makes an operand the first one.
+void move_to_front(int operand, Plan& plan) {
+  std::swap(plan.operands[0], plan.operands[operand]);
+  const auto moved = [operand](int i) { return i == 0 ? operand : i == operand ? 0 : i; };
   for (int r = 0; r < plan.weighted_input_count; ++r)
-    plan.weighted_inputs[r].item = static_cast<std::int16_t>(moved(plan.weighted_inputs[r].item));
+    plan.weighted_inputs[r].operand = static_cast<std::int16_t>(moved(plan.weighted_inputs[r].operand));
 }
 
 }  // namespace
@@ -314,35 +314,35 @@ void plan_windows(const LossCall& call, const DeviceSize& device, Plan& plan) {
   list_windows(call, images, constraints, plan);
   split_channels(call, images, plan);
 
-  move_to_front(images.item, plan);
-  for (int i = 1; i < plan.item_count; ++i) {
-    const Item& other = plan.items[i];
+  move_to_front(images.operand, plan);
+  for (int i = 1; i < plan.operand_count; ++i) {
+    const Operand& other = plan.operands[i];
     const bool squared = plan.measures[other.first_measure].kind() == ConstraintKind::kSquaredError;
     if (other.operation == Operation::kElementwise && (other.measures > 1 || !squared)) {
       throw std::invalid_argument("beside windowed constraints it takes squared errors alone of other tensors");
     }
-    if (other.prediction_type != other.target_type) plan.items[i].vectorised_elements = 0;
+    if (other.prediction_type != other.target_type) plan.operands[i].vectorised_elements = 0;
   }
-  Item& item = plan.items[0];
+  Operand& operand = plan.operands[0];
   int sums = 0, largest_patch = 1;
-  for (int i = 0; i < plan.item_count; ++i) {
-    sums += plan.items[i].channels * (i == 0 ? plan.strips.sums : 1);
+  for (int i = 0; i < plan.operand_count; ++i) {
+    sums += plan.operands[i].channels * (i == 0 ? plan.strips.sums : 1);
   }
   for (int w = 0; w < plan.window_count; ++w) largest_patch = std::max<int>(largest_patch, plan.windows[w].size);
   plan.strips.shared_at = (kSharedHead + 8 * (sums + 2 * call.state.constraints) + 15) / 16 * 16;
-  images.item = 0;
-  images.channels_apart = item.channels;
+  images.operand = 0;
+  images.channels_apart = operand.channels;
 
   plan.strips = choose(plan, images, largest_patch, device);
   Strips& strips = plan.strips;
   strips.length = ceil_div(call.batch, strips.beside) * strips.line;
-  item.elements = strips.across * ceil_div(strips.length, strips.rows);
+  operand.elements = strips.across * ceil_div(strips.length, strips.rows);
   // Few strips are for as many multiprocessors as there are.
-  const std::int64_t warps = ceil_div(item.elements * item.channels, device.multiprocessors);
+  const std::int64_t warps = ceil_div(operand.elements * operand.channels, device.multiprocessors);
   strips.warps = static_cast<int>(std::min<std::int64_t>(strips.warps, warps));
   const std::int64_t most =
-      std::max<std::int64_t>(1, kBlocksPerMultiprocessor * device.multiprocessors / item.channels);
-  item.blocks = static_cast<int>(std::min(ceil_div(item.elements, strips.warps), most));
+      std::max<std::int64_t>(1, kBlocksPerMultiprocessor * device.multiprocessors / operand.channels);
+  operand.blocks = static_cast<int>(std::min(ceil_div(operand.elements, strips.warps), most));
 }
 
 std::int64_t most_window_partials(const DeviceSize& device) {

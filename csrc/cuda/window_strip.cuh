@@ -33,21 +33,21 @@ __device__ __forceinline__ LinePosition position_in_line(const Strips& strips, i
 }
 
 template <int columns>
-__device__ __forceinline__ Strip strip_of(const Plan& plan, const Item& item, int channel, const LinePosition& at,
+__device__ __forceinline__ Strip strip_of(const Plan& plan, const Operand& operand, int channel, const LinePosition& at,
                                           int end_row) {
   const Strips& strips = plan.strips;
-  const int width = static_cast<int>(item.inner.size);
+  const int width = static_cast<int>(operand.inner.size);
   const std::int64_t first_example = at.image * strips.beside;
   const int across = at.across;
   const int beside = lane() / strips.lanes;  // which of the images of a warp
-  const bool exists = beside < strips.beside && first_example + beside < item.outer[0].size;
+  const bool exists = beside < strips.beside && first_example + beside < operand.outer[0].size;
 
   Strip strip;
   strip.example = exists ? first_example + beside : first_example;
-  strip.channel = item.channels > 1 ? channel : 0;
+  strip.channel = operand.channels > 1 ? channel : 0;
   strip.first_row = at.row;
   strip.end_row = end_row;
-  strip.height = static_cast<int>(item.outer[1].size);
+  strip.height = static_cast<int>(operand.outer[1].size);
   const int lane_of_image = lane() - beside * strips.lanes;
   strip.column = across * strips.step + lane_of_image * columns;
   strip.inside = exists ? min(width - strip.column, columns) : 0;
@@ -66,18 +66,18 @@ __device__ __forceinline__ Strip strip_of(const Plan& plan, const Item& item, in
 
 // The images of a strip in vectors. Lanes beyond the image see its last columns.
 template <class Images, int columns>
-__device__ __forceinline__ Planes planes_of(const Item& item, const Strip& strip) {
-  const std::int64_t column = min(strip.column, static_cast<int>(item.inner.size) - columns);
+__device__ __forceinline__ Planes planes_of(const Operand& operand, const Strip& strip) {
+  const std::int64_t column = min(strip.column, static_cast<int>(operand.inner.size) - columns);
   const auto plane = [&](const void* data, std::int64_t Dimension::* stride, DataType type) {
-    const std::int64_t start = strip.example * (item.outer[0].*stride) + strip.channel * (item.channel.*stride) +
-                               column * (item.inner.*stride);
-    const std::int64_t vector = (Images::interleaved ? columns : 1) * (item.channel.*stride);
-    return Plane{static_cast<const unsigned char*>(data) + start, static_cast<unsigned>(item.outer[1].*stride),
+    const std::int64_t start = strip.example * (operand.outer[0].*stride) + strip.channel * (operand.channel.*stride) +
+                               column * (operand.inner.*stride);
+    const std::int64_t vector = (Images::interleaved ? columns : 1) * (operand.channel.*stride);
+    return Plane{static_cast<const unsigned char*>(data) + start, static_cast<unsigned>(operand.outer[1].*stride),
                  static_cast<unsigned>(vector), type};
   };
-  return {plane(item.prediction, &Dimension::prediction, item.type_of_prediction()),
-          plane(item.target, &Dimension::target, item.type_of_target()),
-          plane(item.gradient, &Dimension::gradient, DataType::kFloat32)};
+  return {plane(operand.prediction, &Dimension::prediction, operand.type_of_prediction()),
+          plane(operand.target, &Dimension::target, operand.type_of_target()),
+          plane(operand.gradient, &Dimension::gradient, DataType::kFloat32)};
 }
 
 // Which of the lane's columns begin a patch: a bit for each.

@@ -58,7 +58,7 @@ def extension() -> tuple[Any, str | None]:
 def constraint_vector(terms: str, owners: tuple[int, ...]) -> Any:
     """The constraint vector as the extension knows it, built once."""
     parsed = parse_terms(terms)
-    compiled = extension()[0].Program()
+    compiled = extension()[0].ConstraintVector()
     for term, inputs in zip(parsed, inputs_of_terms(parsed, owners), strict=True):
         compiled.add(
             TERM_KINDS[term.kind],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import tiny_runs
 import torch
 from tiny_runs import TINY_OPTIONS, assert_same_end, final, one_line, tiny_settings
 
@@ -83,7 +84,7 @@ def two(tmp_path_factory, environment):
     folder = tmp_path_factory.mktemp("two")
     worker = folder / "worker.py"
     worker.write_text(WORKER)
-    command = [*TORCHRUN, str(worker), str(Path(__file__).parent), str(folder / "run")]
+    command = [*TORCHRUN, str(worker), str(Path(tiny_runs.__file__).parent), str(folder / "run")]
     subprocess.run(command, env=environment, check=True, timeout=ENOUGH)
     return folder / "run"
 

@@ -1,0 +1,96 @@
+"""Run folders, a classifier and a criterion's state that an earlier version wrote (fixtures/README.md)."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import geco_ext
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+MADE_IN = "/tmp/geco_fixtures"
+RUNS = ("geco", "paper", "anneal")
+
+
+@pytest.fixture
+def run(request, tmp_path):
+    """A copy of a run folder, with the classifier where its configuration says."""
+    pytest.importorskip("lightning")
+    threads = torch.get_num_threads()
+    path = tmp_path / request.param
+    shutil.copytree(FIXTURES / request.param, path)
+    file = path / "config.json"
+    file.write_text(file.read_text().replace(MADE_IN, str(FIXTURES)))
+    yield path
+    torch.set_num_threads(threads)
+
+
+def command(*arguments):
+    from geco_ext.cli import main
+
+    return main([str(argument) for argument in arguments])
+
+
+def last_record(file):
+    *_, record = csv.DictReader(file.read_text().splitlines())
+    return {name: float(value) for name, value in record.items()}
+
+
+@pytest.mark.parametrize("run", RUNS, indirect=True)
+def test_it_loads(run):
+    loaded = geco_ext.load_run(run)
+    assert (loaded.step, loaded.config.steps) == (10, 20)
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for part in ("model", "criterion"):
+        for name, value in getattr(loaded, part).state_dict().items():
+            assert torch.equal(value, state[f"{part}.{name}"]), name
+
+
+def assert_close(found, expected):
+    """The same words and, to rounding, the same numbers."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_close(found[name], value)
+    elif isinstance(expected, list):
+        for pair in zip(found, expected, strict=True):
+            assert_close(*pair)
+    else:
+        assert found == (pytest.approx(expected, rel=1e-3, abs=1e-6) if isinstance(expected, float) else expected)
+
+
+@pytest.mark.parametrize("run", RUNS, indirect=True)
+def test_it_goes_on_with_the_same_batches_and_noise_and_reports_the_same(run):
+    expected, results = last_record(run / "metrics.csv"), json.loads((run / "results.json").read_text())
+    assert command("train", "--resume", run) == 0
+    assert_close(last_record(run / "metrics.csv"), expected)
+    reported = json.loads((run / "results.json").read_text())
+    assert_close({**reported, "seconds": 0}, {**results, "seconds": 0})
+
+
+@pytest.mark.parametrize("run", ["geco", "paper"], indirect=True)
+def test_it_is_drawn(run):
+    assert command("sample", run, "-n", 4) == 0
+    assert command("reconstruct", run, "-n", 4) == 0
+    assert {"samples-0.png", "reconstructions-train-0.png"} <= {file.name for file in run.iterdir()}
+
+
+def test_a_classifier_serves_new_runs(tmp_path):
+    pytest.importorskip("lightning")
+    file = FIXTURES / "classifier.pt"
+    options = ["--size", 8, "--steps", 2, "--threads", 1, "--accelerator", "cpu"]
+    options += ["--constraint", f"cla=0.9:{file}", "--constraint", f"fre=0.9:{file}"]
+    assert command("train", *options, "--out", tmp_path / "run") == 0
+
+
+def test_a_criterion_goes_on_as_it_would_have():
+    saved = torch.load(FIXTURES / "criterion.pt", weights_only=True)
+    constraints = [geco_ext.ReconstructionError(0.1, channels=2), geco_ext.PatchNCC(0.9, 3)]
+    criterion = geco_ext.GECOLoss(constraints, accumulation_steps=2)
+    criterion.load_state_dict(saved["state_dict"])
+    losses = torch.stack([criterion(*call) for call in saved["calls"]])
+    torch.testing.assert_close(losses, saved["losses"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dict(criterion.state_dict()), dict(saved["state_dict_afterwards"]), rtol=1e-5, atol=1e-8)
