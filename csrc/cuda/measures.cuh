@@ -19,8 +19,8 @@ struct Sums {
   }
 };
 
-// Floats by instructions that are two units in the last place off: rounded ones are subroutines with branches, for each
-// number of a vector.
+// What math/elementwise.h asks for. Roots and quotients of floats are by instructions that are two units in the last
+// place off: rounded ones are subroutines with branches, for each number of a vector.
 struct MeasureMath {
   static __device__ __forceinline__ float square_root(float value) {
 #if defined(__CUDA_ARCH__)
@@ -41,6 +41,19 @@ struct MeasureMath {
 #endif
   }
   static __device__ __forceinline__ double quotient(double a, double b) { return a / b; }
+
+  template <class Real>
+  static __device__ __forceinline__ Real unless_zero(Real condition, Real value) {
+    return condition == 0 ? Real{0} : value;
+  }
+  template <class Real>
+  static __device__ __forceinline__ Real max(Real value, Real least) {
+    return value < least ? least : value;
+  }
+  template <class Real>
+  static __device__ __forceinline__ Real min(Real value, Real most) {
+    return value > most ? most : value;
+  }
 };
 
 template <class Real>

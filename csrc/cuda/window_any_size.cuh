@@ -11,7 +11,7 @@ namespace geco::cuda {
 
 template <class Real>
 __device__ __forceinline__ MergeWeights<Real> weights_of(int first, int second) {
-  const Real share = DeviceMath::quotient(static_cast<Real>(second), static_cast<Real>(first + second));
+  const Real share = PatchMath::quotient(static_cast<Real>(second), static_cast<Real>(first + second));
   return {share, static_cast<Real>(first) * share};
 }
 
@@ -73,7 +73,7 @@ __device__ __forceinline__ RowMoments<Real, columns> moments_of_row(const AnyPla
       own.of[j] = merged(own.of[j], Moments<Real>{next_hat[j] - first_hat[j], next_x[j] - first_x[j], 0, 0, 0}, by);
     }
   }
-  const Real share = DeviceMath::quotient(Real{1}, static_cast<Real>(end_channel - first_channel));
+  const Real share = PatchMath::quotient(Real{1}, static_cast<Real>(end_channel - first_channel));
 #pragma unroll
   for (int j = 0; j < columns; ++j) {
     Moments<Real>& m = own.of[j];
@@ -344,7 +344,7 @@ struct AnyMarch {
       const WindowRule<Real>& window = shared.rules[w];
       const unsigned counted = counts ? starts & strip.owned : 0;
       Real sum = 0;
-      with_formula_of<DeviceMath>(window.kind, [&](const auto& formula) {
+      with_formula_of<PatchMath>(window.kind, [&](const auto& formula) {
         sum = measure<true>(formula, window.rule, moments, starts, counted, coefficients);
       });
       shared.sums[w * kWarpSize] += static_cast<double>(sum);

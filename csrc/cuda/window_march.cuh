@@ -142,7 +142,7 @@ class MarchOfSize {
       Real sum = 0;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        sum += cuda::measure<false>(PatchCorrelation<DeviceMath>{}, shared.rules[first_].rule, rows[i], starts[i],
+        sum += cuda::measure<false>(PatchCorrelation<PatchMath>{}, shared.rules[first_].rule, rows[i], starts[i],
                                     counted[i], coefficients[i]);
       }
       shared.sums[first_ * kWarpSize] += static_cast<double>(sum);
@@ -154,7 +154,7 @@ class MarchOfSize {
       Real sum = 0;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        with_formula_of<DeviceMath>(window.kind, [&](const auto& formula) {
+        with_formula_of<PatchMath>(window.kind, [&](const auto& formula) {
           sum += cuda::measure<true>(formula, window.rule, rows[i], starts[i], counted[i], coefficients[i]);
         });
       }

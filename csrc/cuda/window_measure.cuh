@@ -8,7 +8,7 @@
 
 namespace geco::cuda {
 
-struct DeviceMath : MeasureMath {
+struct PatchMath : MeasureMath {
   // Of a normal number.
   static __device__ __forceinline__ float inverse_sqrt(float value) {
 #if defined(__CUDA_ARCH__)
@@ -20,19 +20,6 @@ struct DeviceMath : MeasureMath {
 #endif
   }
   static __device__ __forceinline__ double inverse_sqrt(double value) { return 1.0 / sqrt(value); }
-
-  template <class Real>
-  static __device__ __forceinline__ Real unless_zero(Real condition, Real value) {
-    return condition == 0 ? Real{0} : value;
-  }
-  template <class Real>
-  static __device__ __forceinline__ Real max(Real value, Real least) {
-    return value < least ? least : value;
-  }
-  template <class Real>
-  static __device__ __forceinline__ Real min(Real value, Real most) {
-    return value > most ? most : value;
-  }
 };
 
 // Values of the patches of a row, and their coefficients, set or added. `starts`: which columns begin one, all others

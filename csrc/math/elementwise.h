@@ -13,7 +13,13 @@ namespace geco {
 //   enumerator, its measure
 #define GECO_MEASURES(X) X(kSquaredError, SquaredDifference) X(kAbsoluteError, AbsoluteDifference)
 
-// A value, and its derivative by d without a constant factor: kFactor * direction.
+// What is measured of a difference d, `eps` being the one parameter that a kind may have. V may be a vector of numbers;
+// Math knows square_root(v), quotient(v, w), min(v, limit), max(v, limit) and unless_zero(condition, v) (zero where the
+// condition is), all of which leave NaN what it is. A measure
+// - is the same for d and -d: the gradient by x is minus that by x_hat;
+// - is zero with a zero derivative at d = 0, which stands for elements of weight zero and beyond an edge;
+// - is NaN where d is.
+// The derivative by d comes without its constant factor: it is kFactor * direction.
 template <class V>
 struct Measured {
   V value, direction;

@@ -1,6 +1,6 @@
 // The kinds of constraint that kernels compute, each listed once: a new one is a line here, and its formula. Windowed
 // kinds are listed beside their formulas (math/patch.h).
-// Python compares its own tables with these when it is imported (geco_ext._C.kinds and geco_ext._C.scale_rules).
+// Python compares its own tables with these when it loads the extension (backends/native.py, differing_tables).
 #pragma once
 
 #include "math/elementwise.h"

@@ -23,8 +23,9 @@ from geco_ext.contract import (
     inputs_of_terms,
     parse_terms,
 )
+from geco_ext.state import COUNTERS, ROWS
 
-# The numbers are those of the enums in csrc.
+# The numbers are those of the enums in csrc, and rise from 0.
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64]
 TERM_KINDS = {name: number for number, name in enumerate(KINDS)}
 SCALE_RULES = {"kappa^2": 0, "1-kappa": 1, "own": 2, "kappa": 3}
@@ -41,6 +42,11 @@ def extension() -> tuple[Any, str | None]:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
+    if differing := differing_tables(compiled):
+        return None, (
+            f"the compiled extension {compiled.__file__} was built from other sources than this package ({differing} "
+            "differ): build it again, by installing the package"
+        )
     compiled.set_torch(
         DTYPES,
         empty_like,
@@ -52,6 +58,32 @@ def extension() -> tuple[Any, str | None]:
         torch._C._get_deterministic_algorithms,
     )
     return compiled, None
+
+
+def differing_tables(compiled: Any) -> str:
+    """Names of the tables that C++ and Python both have (``csrc/math/kinds.h``, ...) and that are not the same.
+
+    Their entries go to C++ by number: where one side has another order, kernels would compute something else.
+    """
+    kinds = tuple(
+        {
+            "name": name,
+            "scale_rule": kind.scale_rule,
+            "sign": -1 if kind.scale_rule == "1-kappa" else 1,
+            "windowed": kind.is_windowed,
+            "elements": kind.elements,
+        }
+        for name, kind in KINDS.items()
+    )
+    tables = {
+        "kinds": kinds,
+        "scale_rules": tuple(SCALE_RULES),
+        "violations": tuple(VIOLATIONS),
+        "state_rows": ROWS,
+        "counters": COUNTERS,
+        "data_types": tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES),
+    }
+    return ", ".join(name for name, table in tables.items() if getattr(compiled, name, None) != table)
 
 
 @lru_cache(maxsize=1024)

@@ -1,5 +1,7 @@
 """What the compiled kernels and Python both list says the same on both sides."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -12,39 +14,22 @@ COMPILED, REASON = native.extension()
 pytestmark = pytest.mark.skipif(REASON is not None, reason="needs the compiled extension")
 
 
-def in_order(numbers: dict[str, int]) -> tuple[str, ...]:
-    """Names in the order of their numbers, which are 0, 1, ..."""
-    names = tuple(sorted(numbers, key=numbers.__getitem__))
-    assert [numbers[name] for name in names] == list(range(len(names)))
-    return names
+def test_tables_are_the_same():
+    assert native.differing_tables(COMPILED) == ""
+    assert len(COMPILED.kinds) == len(KINDS)
+    for numbers in (native.TERM_KINDS, native.SCALE_RULES, native.VIOLATIONS):
+        assert list(numbers.values()) == list(range(len(numbers)))
 
 
-def test_kinds_of_constraint():
-    assert tuple(kind["name"] for kind in COMPILED.kinds) == in_order(native.TERM_KINDS)
-    for kind in COMPILED.kinds:
-        expected = KINDS[kind["name"]]
-        assert (kind["scale_rule"], kind["elements"], kind["windowed"]) == expected
-
-
-def test_scale_rules_decide_on_the_sign():
-    """A larger correlation or probability satisfies its constraint, a smaller error does."""
-    assert {kind["name"]: kind["sign"] for kind in COMPILED.kinds} == {
-        "squared_error": 1,
-        "absolute_error": 1,
-        "scalar_similarity": -1,
-        "scalar": 1,
-        "patch_ncc": -1,
-        "local_statistics": 1,
-        "structural_similarity": -1,
-    }
-    assert COMPILED.scale_rules == in_order(native.SCALE_RULES)
-
-
-def test_violations_state_and_types():
-    assert COMPILED.violations == in_order(native.VIOLATIONS)
-    assert COMPILED.state_rows == state.ROWS
-    assert COMPILED.counters == state.COUNTERS
-    assert tuple(getattr(torch, name) for name in COMPILED.data_types) == tuple(native.DTYPES)
+@pytest.mark.parametrize("table", ["kinds", "scale_rules", "violations", "state_rows", "counters", "data_types"])
+def test_an_extension_of_other_sources_is_not_used(monkeypatch, table):
+    """Left from an earlier build, or another checkout's: its numbers would stand for other kinds."""
+    other = SimpleNamespace(**{**vars(COMPILED), table: getattr(COMPILED, table)[::-1]})
+    monkeypatch.setattr(native, "import_module", lambda name: other)
+    compiled, reason = native.extension.__wrapped__()
+    assert compiled is None
+    assert f"({table} differ)" in reason
+    assert COMPILED.__file__ in reason
 
 
 def test_a_scale_rule_of_another_kind_is_refused():
