@@ -45,7 +45,7 @@ def main(steps: int) -> None:
 
     for step in range(1, steps + 1):
         x = digits[torch.randint(len(digits), (128,))]["x"]
-        x_hat, kl = model(x)
+        x_hat, kl, _ = model(x)
         optimizer.zero_grad()
         criterion(x_hat, x, kl).backward()
         optimizer.step()

@@ -20,7 +20,7 @@ def main(steps: int) -> None:
 
     for step in range(1, steps + 1):
         x = digits[torch.randint(len(digits), (128,))]["x"]
-        x_hat, kl = model(x)
+        x_hat, kl, _ = model(x)
         loss = criterion(x_hat, x, kl)
         optimizer.zero_grad()
         loss.backward()

@@ -1,8 +1,11 @@
 """The papers' models: variational auto-encoders to be trained under constraints, and the classifiers these may need."""
 
+from .autoencoder import VariationalAutoencoder
 from .classifier import ConvolutionalClassifier
 from .convdraw import ConvDraw, ConvDrawOutput
-from .noise import Noise, WholeBatchNoise
+from .export import Decoder, Encoder
+from .latent_distribution import LatentDistribution
+from .noise import GivenNoise, Noise, WholeBatchNoise
 from .nvp import NVPVAE
 from .output import VariationalOutput
 from .resnet import ResNet
@@ -12,8 +15,13 @@ __all__ = [
     "ConvDraw",
     "ConvDrawOutput",
     "ConvolutionalClassifier",
+    "Decoder",
+    "Encoder",
+    "GivenNoise",
+    "LatentDistribution",
     "Noise",
     "ResNet",
+    "VariationalAutoencoder",
     "VariationalOutput",
     "WholeBatchNoise",
 ]

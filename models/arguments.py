@@ -38,6 +38,12 @@ def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected [B, {', '.join(map(str, image_shape))}]")
 
 
+def check_latents(z: Tensor, latent_size: int) -> None:
+    """Raise ValueError where latents are not [B, D] with the model's D."""
+    if z.ndim != 2 or z.shape[1] != latent_size:
+        raise ValueError(f"z: got shape {tuple(z.shape)}, expected [B, {latent_size}]")
+
+
 def refuse_context(context: Tensor | None) -> None:
     """Raise ValueError for a context given to a model that takes none."""
     if context is not None:

@@ -1,5 +1,6 @@
 """Where models take the noise of their posterior samples from."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,3 +42,25 @@ class WholeBatchNoise:
         shape = (self.ranks * like.shape[0], *like.shape[1:])
         whole = torch.empty_strided(shape, like.stride(), dtype=like.dtype, device="meta")
         return torch.randn_like(whole, device=like.device)[self.rank :: self.ranks]
+
+
+class GivenNoise:
+    """Hands out given numbers in the order in which a model asks for noise: all its latents, step by step.
+
+    Args:
+        numbers: standard normal ones, [B, D], as many as the model has latents; zeros give the code of ``embed``.
+
+    Example:
+        >>> noise = GivenNoise(torch.arange(6.0).view(1, 6))
+        >>> noise(torch.empty(1, 2, 2)).flatten().tolist(), noise(torch.empty(1, 2)).tolist()
+        ([0.0, 1.0, 2.0, 3.0], [[4.0, 5.0]])
+    """
+
+    def __init__(self, numbers: Tensor) -> None:
+        self.numbers = numbers
+        self.given = 0
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The next numbers, in the shape of ``like`` [B, ...]."""
+        first, self.given = self.given, self.given + math.prod(like.shape[1:])
+        return self.numbers[:, first : self.given].reshape(like.shape)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
 
-from .arguments import at_least, check_images, refuse_context
+from .arguments import at_least, check_images, check_latents, refuse_context
+from .autoencoder import VariationalAutoencoder
 from .convolutional import ConvolutionalDecoder, ConvolutionalEncoder, checked_image_shape
 from .coupling_flow import CouplingFlow
 from .diagonal_gaussian import MAX_LOG_STD, bounded
@@ -14,7 +16,7 @@ from .output import VariationalOutput
 from .posterior import FlowPosterior, standard_normal_log_prob
 
 
-class NVPVAE(nn.Module):
+class NVPVAE(VariationalAutoencoder):
     """Variational auto-encoder with a convolutional decoder and a RealNVP posterior.
 
     "A convolutional decoder similar to [Rosca et al. 2018] and a fully connected conditional NVP model as the encoder
@@ -36,9 +38,9 @@ class NVPVAE(nn.Module):
 
     Example:
         >>> model = NVPVAE((1, 16, 16))
-        >>> x_hat, kl = model(torch.rand(4, 1, 16, 16))
-        >>> x_hat.shape, kl.shape
-        (torch.Size([4, 1, 16, 16]), torch.Size([4]))
+        >>> output = model(torch.rand(4, 1, 16, 16))
+        >>> output.x_hat.shape, output.kl.shape, output.z.shape
+        (torch.Size([4, 1, 16, 16]), torch.Size([4]), torch.Size([4, 24]))
         >>> model.sample(3).shape
         torch.Size([3, 1, 16, 16])
     """
@@ -77,7 +79,7 @@ class NVPVAE(nn.Module):
         """
         refuse_context(context)
         z, log_posterior = self.posterior(x).rsample_and_log_prob(noise=noise)
-        return VariationalOutput(x_hat=self.decoder(z), kl=log_posterior - standard_normal_log_prob(z))
+        return VariationalOutput(self.decoder(z), log_posterior - standard_normal_log_prob(z), z)
 
     def posterior(self, x: Tensor) -> FlowPosterior:
         """q(z|x) for x [B, C, H, W]: batch shape [B], event shape [latent].
@@ -92,6 +94,33 @@ class NVPVAE(nn.Module):
         mean, log_std = self.base(features).to(self.base.weight.dtype).chunk(2, dim=-1)
         return FlowPosterior(mean, bounded(log_std, MAX_LOG_STD), self.flow, features)
 
+    def encode(self, x: Tensor, context: Tensor | None = None) -> FlowPosterior:
+        """The same as :meth:`posterior`; there is no context to give."""
+        refuse_context(context)
+        return self.posterior(x)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The mean images g(z) [B, C, H, W] in [0, 1] of latents z [B, latent].
+
+        Raises:
+            ValueError: z of another shape; a context is given.
+        """
+        refuse_context(context)
+        check_latents(z, self.latent)
+        images: Tensor = self.decoder(z)
+        return images
+
+    @property
+    def latent_size(self) -> int:
+        """The number of latents."""
+        return self.latent
+
+    @property
+    def prior(self) -> Distribution:
+        """N(0, I): batch shape [], event shape [latent]."""
+        zeros = self.base.weight.new_zeros(self.latent)
+        return Independent(Normal(zeros, torch.ones_like(zeros)), 1)
+
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Images g(z) [n, C, H, W] with z from the prior, n at least 1; the generator lives on the model's device."""
@@ -101,11 +130,6 @@ class NVPVAE(nn.Module):
         z = torch.randn(n, self.latent, generator=generator, dtype=weight.dtype, device=weight.device)
         images: Tensor = self.decoder(z)
         return images
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Reconstruction g(z) [B, C, H, W] of x [B, C, H, W] at one posterior sample."""
-        return self(x, context).x_hat  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """The sizes that the layers below do not show at a glance."""

@@ -5,15 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
 
 from .coupling_flow import CouplingFlow
+from .latent_distribution import EXTENT, LatentDistribution
 from .noise import Noise
 
-_EXTENT = torch.Size()
 
-
-class FlowPosterior(Distribution):
+class FlowPosterior(LatentDistribution):
     """q(z|x): z = f(z_0; h(x)) with z_0 ~ N(mean(x), diag(exp(2 log_std(x)))) and f a conditional flow.
 
     Its density is the Gaussian's divided by the flow's change of volume, exact at any z because f is inverted exactly:
@@ -29,10 +27,6 @@ class FlowPosterior(Distribution):
         features: h(x), [B, features].
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 - torch's own declaration
-    support = constraints.real_vector
-    has_rsample = True
-
     def __init__(self, mean: Tensor, log_std: Tensor, flow: CouplingFlow, features: Tensor) -> None:
         self.base_mean = mean
         self.base_log_std = log_std
@@ -40,12 +34,8 @@ class FlowPosterior(Distribution):
         self.features = features
         super().__init__(mean.shape[:1], mean.shape[1:], validate_args=False)
 
-    def rsample(self, sample_shape: Any = _EXTENT) -> Tensor:
-        """Samples [*sample_shape, B, latent], differentiable."""
-        return self.rsample_and_log_prob(sample_shape)[0]
-
     def rsample_and_log_prob(
-        self, sample_shape: Any = _EXTENT, noise: Noise = torch.randn_like
+        self, sample_shape: Any = EXTENT, noise: Noise = torch.randn_like
     ) -> tuple[Tensor, Tensor]:
         """Samples [*sample_shape, B, latent] and their log-densities [*sample_shape, B] in nats, in one pass."""
         normal = noise(self.base_mean.new_empty(self._extended_shape(torch.Size(sample_shape))))
@@ -54,8 +44,7 @@ class FlowPosterior(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density log q(value|x) [..., B] in nats, at any value that broadcasts to [..., B, latent]."""
-        if value.shape[-1:] != self.event_shape:
-            raise ValueError(f"value: got shape {tuple(value.shape)}, expected [..., B, {self.event_shape[0]}]")
+        self._check_value(value)
         value = value + torch.zeros_like(self.base_mean)  # broadcasts
         base, log_det = self.flow.inverse(value, self.features)
         return self._base_log_prob((base - self.base_mean) * (-self.base_log_std).exp()) + log_det

@@ -37,6 +37,7 @@ def test_shapes_of_everything_returned(shape: tuple[int, int, int]) -> None:
     output = model(x)
     assert output.x_hat.shape == x.shape
     assert output.kl.shape == (3,)
+    assert output.z.shape == (3, 5)
     assert 0 <= output.x_hat.min() <= output.x_hat.max() <= 1
     assert model.reconstruct(x).shape == x.shape
     assert not model.reconstruct(x).requires_grad

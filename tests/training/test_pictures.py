@@ -99,7 +99,7 @@ class Growing(nn.Module):
     context_shape = (1, 8, 8)
 
     def forward(self, x, context=None):
-        return VariationalOutput(x, torch.zeros(len(x)))
+        return VariationalOutput(x, torch.zeros(len(x)), x.flatten(1))
 
     def sample(self, n, context=None, generator=None):
         return context[:, :1] / 2
