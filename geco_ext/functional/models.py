@@ -2,16 +2,21 @@
 
 All tensors of a call may have any float types (they are promoted to a common one) and strides: contiguous and
 channels_last tensors, and their chunks along dimension 1, are read where they lie. Half types are computed in float32
-and rounded once. Sums over an example are float32, float64 for float64. There are no second derivatives.
+and rounded once. Sums over an example are float32, float64 for float64. There are no second derivatives. In an exported
+program (`torch.export`, ONNX) they are the plain operations of their formulas, so that it runs without this package.
 """
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from geco_ext.backends.layout import sum_dtype
+from geco_ext.backends.reference import models as formulas
+from geco_ext.functional.exporting import is_exporting
 from geco_ext.ops.models import AffineCoupling, GaussianRsampleKL, LSTMGates
 
 
@@ -56,7 +61,10 @@ def gaussian_rsample_kl(
     check_example_tensors(q_mean=q_mean, q_log_std=q_log_std, p_mean=p_mean, p_log_std=p_log_std, noise=noise)
     if noise is None:
         noise = torch.randn_like(q_mean)
-    return GaussianRsampleKL.apply(*_promoted(q_mean, q_log_std, p_mean, p_log_std, noise))  # type: ignore[no-any-return, no-untyped-call]
+    q_mean, q_log_std, p_mean, p_log_std, noise = _promoted(q_mean, q_log_std, p_mean, p_log_std, noise)
+    if is_exporting():
+        return formulas.gaussian_rsample_kl(q_mean, q_log_std, p_mean, p_log_std, noise, sum_dtype(q_mean.dtype))
+    return GaussianRsampleKL.apply(q_mean, q_log_std, p_mean, p_log_std, noise)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +101,10 @@ def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
             f"gates and cell: got shapes {tuple(gates.shape)} and {tuple(cell.shape)}, expected [B, 4 H, ...] and "
             "[B, H, ...]"
         )
-    return LSTMGates.apply(*_promoted(gates, cell))  # type: ignore[no-any-return, no-untyped-call]
+    gates, cell = _promoted(gates, cell)
+    if is_exporting():
+        return formulas.lstm_gates(gates, cell, sum_dtype(gates.dtype))
+    return LSTMGates.apply(gates, cell)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -121,7 +132,10 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool =
         (tensor([[2., 2.]]), tensor([0.]))
     """
     check_example_tensors(x=x, log_scale=log_scale, shift=shift)
-    return AffineCoupling.apply(*_promoted(x, log_scale, shift), bool(inverse))  # type: ignore[no-any-return, no-untyped-call]
+    x, log_scale, shift = _promoted(x, log_scale, shift)
+    if is_exporting():
+        return formulas.affine_coupling(x, log_scale, shift, bool(inverse), sum_dtype(x.dtype))
+    return AffineCoupling.apply(x, log_scale, shift, bool(inverse))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def check_example_tensors(**tensors: Tensor | None) -> None:
@@ -148,7 +162,7 @@ def check_example_tensors(**tensors: Tensor | None) -> None:
             )
 
 
-def _promoted(*tensors: Tensor | None) -> list[Tensor | None]:
+def _promoted(*tensors: Tensor | None) -> list[Any]:
     """All of the common type, as PyTorch's own arithmetic would have them."""
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
     if len(dtypes) == 1:

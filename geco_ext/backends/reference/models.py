@@ -1,4 +1,7 @@
-"""The operators of models in plain PyTorch, in float64: the formulas to read, and the oracle of the tests."""
+"""The operators of models in plain PyTorch: the formulas to read, and the oracle of the tests.
+
+They are computed in float64. Forward also in another type, for exported programs, which hold these formulas.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,15 @@ from geco_ext.backends.layout import is_channels_last, sum_dtype
 
 
 def gaussian_rsample_kl(
-    q_mean: Tensor, q_log_std: Tensor, p_mean: Tensor | None, p_log_std: Tensor | None, noise: Tensor
+    q_mean: Tensor,
+    q_log_std: Tensor,
+    p_mean: Tensor | None,
+    p_log_std: Tensor | None,
+    noise: Tensor,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
     """A sample, and the KL [B] from the prior (a standard normal where it is None)."""
-    mean, log_std = q_mean.double(), q_log_std.double()
+    mean, log_std = _as(dtype, q_mean), _as(dtype, q_log_std)
     log_ratio, distance = _compared(mean, log_std, p_mean, p_log_std)
     # exp(2r) - 1 - 2r: nothing is left of it, but rounding, where posterior and prior agree and it is not expm1.
     kl = 0.5 * (torch.expm1(2 * log_ratio) - 2 * log_ratio + distance.square())
@@ -43,9 +51,9 @@ def gaussian_rsample_kl_backward(
     return [_like(q_mean, gradient) for gradient in gradients]
 
 
-def lstm_gates(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_gates(gates: Tensor, cell: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """Hidden and cell."""
-    i, f, g, o = gates.double().chunk(4, dim=1)
+    i, f, g, o = _as(dtype, gates).chunk(4, dim=1)
     new_cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     return _like(gates, o.sigmoid() * new_cell.tanh()), _like(gates, new_cell)
 
@@ -68,11 +76,13 @@ def lstm_gates_backward(
     return _like(gates, torch.cat(of_gates, dim=1)), _like(gates, (of_cell * f.sigmoid()).expand_as(cell))
 
 
-def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+def affine_coupling(
+    x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     """The transformed x and the log-determinant [B]."""
-    logarithm = log_scale.double()
+    logarithm = _as(dtype, log_scale)
     if inverse:
-        return _like(x, (x.double() - shift) * (-logarithm).exp()), _sums(x, -logarithm)
+        return _like(x, (_as(dtype, x) - shift) * (-logarithm).exp()), _sums(x, -logarithm)
     return _like(x, x * logarithm.exp() + shift), _sums(x, logarithm)
 
 
@@ -95,7 +105,8 @@ def _compared(mean: Tensor, log_std: Tensor, p_mean: Tensor | None, p_log_std: T
     """Log-ratio of the standard deviations of posterior and prior, and distance of the means in those of the prior."""
     if p_mean is None or p_log_std is None:
         return log_std, mean
-    return log_std - p_log_std.double(), (mean - p_mean.double()) * (-p_log_std.double()).exp()
+    p_log_std = _as(log_std.dtype, p_log_std)
+    return log_std - p_log_std, (mean - _as(mean.dtype, p_mean)) * (-p_log_std).exp()
 
 
 def _sigmoid_slope(x: Tensor) -> Tensor:
@@ -114,12 +125,13 @@ def _per_example(gradient: Tensor | None, like: Tensor) -> Any:
 def _like(leader: Tensor, result: Tensor) -> Tensor:
     """Rounded once, and laid out as all backends do."""
     memory_format = torch.channels_last if is_channels_last(leader) else torch.contiguous_format
-    return result.to(leader.dtype).contiguous(memory_format=memory_format)
+    return _as(leader.dtype, result).contiguous(memory_format=memory_format)
 
 
 def _sums(leader: Tensor, numbers: Tensor) -> Tensor:
-    return (
-        numbers.flatten(1).sum(1).to(sum_dtype(leader.dtype))
-        if leader.dim() > 1
-        else numbers.to(sum_dtype(leader.dtype))
-    )
+    return _as(sum_dtype(leader.dtype), numbers.flatten(1).sum(1) if leader.dim() > 1 else numbers)
+
+
+def _as(dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    """In a type. An exported program keeps a conversion, and all that it is of, even where it converts nothing."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
