@@ -10,6 +10,7 @@ import geco_ext
 from geco_ext.cli.data import data
 from geco_ext.cli.experiment import experiment
 from geco_ext.cli.info import info
+from geco_ext.cli.latents import encode, interpolate
 from geco_ext.cli.pictures import reconstruct, sample
 from geco_ext.cli.train import train
 from geco_ext.cli.train_classifier import train_classifier
@@ -23,6 +24,8 @@ def build_app() -> typer.Typer:
     app.command()(train_classifier)
     app.command()(sample)
     app.command()(reconstruct)
+    app.command()(encode)
+    app.command()(interpolate)
     app.command()(data)
     # The options behind an experiment's name are its own, --help too.
     settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -75,7 +75,7 @@ def _draw(
             raise ValueError(f"out must be a file name ending in .png, got {file}")
         Request(split)  # type: ignore[arg-type]  # refuses what is no split, also where no data are needed
         trained = load_run(path)
-        _make_folder(file)
+        make_folder(file)
         draw(trained, n, seed, split, file)
     except (ValueError, OSError) as error:
         raise CommandFailure(str(error)) from error
@@ -83,7 +83,8 @@ def _draw(
     return 0
 
 
-def _make_folder(file: Path) -> None:
+def make_folder(file: Path) -> None:
+    """Make the folder of an output; ValueError where it cannot be."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -39,6 +39,18 @@ def test_the_example_of_the_readme():
     assert metrics["moving_average/reconstruction_error"] < 0.05 * 0.1**2
 
 
+def test_the_examples_of_the_page_on_latents(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "latents.md").read_text(), re.DOTALL)
+    names = {}
+    for code in blocks:
+        if "onnx" not in code:  # which tests/models/test_export.py does
+            exec(code, names)
+    assert names["images"].shape == names["new"].shape == names["x"].shape
+    assert names["way"].shape == (5, 4, 1, 16, 16)
+    assert {path.name for path in tmp_path.iterdir()} == {"encoder.pt2", "model.safetensors", "criterion.safetensors"}
+
+
 def test_every_link_of_the_readme_leads_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", (ROOT / "README.md").read_text())
     assert links

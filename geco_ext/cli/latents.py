@@ -1,0 +1,92 @@
+"""`geco encode` and `geco interpolate`: a trained run's latents as numbers, and as a picture."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.pictures import RunPath, Seed, Split, make_folder
+
+OptionalPath = Optional[Path]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
+OptionalText = Optional[str]  # noqa: UP045
+Index = Annotated[int, typer.Argument(min=0, help="Index of an example of the run's data set, from 0.")]
+
+
+def encode(
+    run: RunPath,
+    split: Split = "train",
+    data: Annotated[
+        OptionalText, typer.Option(help="Other data, as in geco train --data.", show_default="the run's")
+    ] = None,
+    root: Annotated[OptionalPath, typer.Option(help="Folder with the files of data that are not embedded.")] = None,
+    samples: Annotated[
+        int,
+        typer.Option(min=0, help="0: one code an image, without randomness. n: the mean of n posterior samples."),
+    ] = 0,
+    seed: Seed = 0,
+    out: Annotated[OptionalPath, typer.Option(help=".npz file.", show_default="RUN/latents-SPLIT.npz")] = None,
+) -> int:
+    """Write the latents of a data set, with its labels and indices, to a file that numpy.load reads.
+
+    geco encode runs/demo --split test --out latents.npz
+    """
+    import torch
+
+    from geco_ext.training.latents import autoencoder_of, data_for, embedded, write_latents
+    from geco_ext.training.run import load_run
+    from geco_ext.training.run_folder import RunFolder
+
+    file = out or RunFolder.holding(run)[0].path / f"latents-{split}.npz"
+    try:
+        _check_file(file, ".npz")
+        trained = load_run(run)
+        dataset = data_for(trained, split, data, root)
+        make_folder(file)
+        model = autoencoder_of(trained).to("cuda" if torch.cuda.is_available() else "cpu")
+        write_latents(embedded(model, dataset, samples, seed), dataset.labels, file)
+    except (ValueError, OSError) as error:
+        raise CommandFailure(str(error)) from error
+    except KeyboardInterrupt:
+        print("geco: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    print(file)
+    return 0
+
+
+def interpolate(
+    run: RunPath,
+    a: Index,
+    b: Index,
+    steps: Annotated[int, typer.Option(min=2, help="Images on the way, both ends included.")] = 9,
+    split: Split = "train",
+    out: Annotated[OptionalPath, typer.Option(help="PNG file.", show_default="RUN/interpolation-SPLIT-A-B.png")] = None,
+) -> int:
+    """Draw the way between two examples of a run's data set: both, and images decoded from codes between theirs.
+
+    geco interpolate runs/demo 0 1 --steps 9 --out interpolation.png
+    """
+    from geco_ext.training.latents import draw_interpolation
+    from geco_ext.training.run import load_run
+    from geco_ext.training.run_folder import RunFolder
+
+    file = out or RunFolder.holding(run)[0].path / f"interpolation-{split}-{a}-{b}.png"
+    try:
+        _check_file(file, ".png")
+        trained = load_run(run)
+        make_folder(file)
+        draw_interpolation(trained, a, b, steps, split, file)
+    except (ValueError, OSError) as error:
+        raise CommandFailure(str(error)) from error
+    print(file)
+    return 0
+
+
+def _check_file(file: Path, suffix: str) -> None:
+    if file.suffix.lower() != suffix:
+        raise ValueError(f"out must be a file name ending in {suffix}, got {file}")
+    if file.is_dir():
+        raise ValueError(f"out must be a file name, got the folder {file}")

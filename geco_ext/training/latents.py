@@ -1,0 +1,119 @@
+"""What a trained run's model makes of images in its latents: all codes of a data set, and a way between two images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import geco_ext.data
+from geco_ext.data import ImageDataset
+from geco_ext.files import replaced_when_written
+from geco_ext.models import VariationalAutoencoder
+from geco_ext.training.evaluation import EVALUATION_BATCH, fixed_seed
+from geco_ext.training.pictures import draw_stacked
+from geco_ext.training.run import Run
+
+
+def data_for(run: Run, split: str, data: str | None = None, root: Path | None = None) -> ImageDataset:
+    """The run's data, or other data of the size its model takes.
+
+    Args:
+        run: the run.
+        split: ``train`` or ``test``.
+        data: name of other data, as :func:`geco_ext.data.load` takes it; None: the run's.
+        root: folder with the files of data that are not embedded; None: the run's, for the run's data.
+
+    Raises:
+        ValueError: data that cannot be used, or of other shapes than the model's.
+        FileNotFoundError: data that are not there.
+    """
+    config, model = run.config, autoencoder_of(run)
+    own = data is None or data == config.data
+    _, height, width = model.image_shape
+    size = config.size if own else height if height == width else None
+    name = config.data if data is None else data
+    dataset = geco_ext.data.load(name, split, root or (config.root if own else None), size, config.seed)
+    if dataset.image_shape != model.image_shape:
+        raise ValueError(
+            f"data {name!r}: images of shape {dataset.image_shape}, the run's model takes {model.image_shape}"
+        )
+    if model.context_shape is not None and dataset.context_shape != model.context_shape:
+        raise ValueError(
+            f"data {name!r}: contexts of shape {dataset.context_shape}, the run's model takes {model.context_shape}"
+        )
+    return dataset
+
+
+def autoencoder_of(run: Run) -> VariationalAutoencoder:
+    """The run's model.
+
+    Raises:
+        ValueError: it has no latents that this package knows of.
+    """
+    if not isinstance(run.model, VariationalAutoencoder):
+        raise ValueError(
+            f"the run's model {type(run.model).__name__} has no known latents, expected a subclass of "
+            "geco_ext.models.VariationalAutoencoder"
+        )
+    return run.model
+
+
+def embedded(model: VariationalAutoencoder, dataset: ImageDataset, samples: int, seed: int) -> Tensor:
+    """Latents [N, D] of a whole data set, computed on the model's device, on the CPU; progress is shown on stderr.
+
+    Args:
+        model: the model.
+        dataset: N examples.
+        samples: as :meth:`~geco_ext.models.VariationalAutoencoder.embed` takes them.
+        seed: of what is drawn at random, where there are samples.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    weight = next(model.parameters())
+    latents = torch.empty(len(dataset), model.latent_size, dtype=weight.dtype)
+    with (
+        fixed_seed(seed, weight.device),
+        tqdm(total=len(dataset), desc="encoding", unit="images", disable=None) as bar,
+    ):
+        for first in range(0, len(dataset), EVALUATION_BATCH):
+            batch = dataset[first : first + EVALUATION_BATCH]
+            context = None if model.context_shape is None else batch["context"].to(weight.device)
+            codes = model.embed(batch["x"].to(weight.device), context, samples)
+            latents[first : first + len(codes)] = codes.cpu()
+            bar.update(len(codes))
+    return latents
+
+
+def write_latents(latents: Tensor, labels: Tensor, file: Path) -> None:
+    """An .npz file with ``latents`` [N, D], ``labels`` [N] or [N, K] and ``index`` [N], places in the data set."""
+    with replaced_when_written(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, latents=latents.numpy(), labels=labels.numpy(), index=np.arange(len(latents)))
+
+
+def draw_interpolation(run: Run, a: int, b: int, steps: int, split: str, file: Path) -> None:
+    """Example a of the run's data, images on the way from its code to that of example b, and b, in a row.
+
+    Those of a conditional model stand below the contexts they were decoded with.
+
+    Raises:
+        ValueError: an index that the data set has not; a picture too large to be drawn.
+    """
+    model, dataset = autoencoder_of(run), data_for(run, split)
+    for name, index in (("A", a), ("B", b)):
+        if index >= len(dataset):
+            raise ValueError(
+                f"{name} must be below the {len(dataset)} examples of {run.config.data!r} ({split}), got {index}"
+            )
+    ends = dataset[torch.tensor([a, b])]
+    first, last = ends["x"][:1], ends["x"][1:]
+    if model.context_shape is None:
+        images = model.interpolate(first, last, steps)[:, 0]
+        draw_stacked([torch.cat([first, images, last])], file)
+        return
+    of_first, of_last = ends["context"][:1], ends["context"][1:]
+    images = model.interpolate(first, last, steps, of_first, of_last)[:, 0]
+    contexts = [of_first.lerp(of_last, index / (steps - 1)) for index in range(steps)]
+    draw_stacked([torch.cat([of_first, *contexts, of_last]), torch.cat([first, images, last])], file)
