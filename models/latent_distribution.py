@@ -14,8 +14,8 @@ EXTENT = torch.Size()
 class LatentDistribution(Distribution):
     """A distribution of latents [D] that is sampled with gradients and whose density is exact at any value.
 
-    There is no closed form of mean and variance, so they are refused rather than estimated in silence: average samples,
-    as ``embed(x, samples=n)`` of the models does.
+    In general mean and variance have no closed form, so they are refused rather than estimated in silence: average
+    samples, as ``embed(x, samples=n)`` of the models does.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 - torch's own declaration
@@ -51,7 +51,10 @@ class LatentDistribution(Distribution):
         raise NotImplementedError(self._refusal("variance", "sample((n,)).var(0)"))
 
     def _refusal(self, name: str, estimate: str) -> str:
-        return f"{name}: {type(self).__name__} has none in closed form; estimate it from n samples with {estimate}"
+        return (
+            f"{name}: {type(self).__name__} does not give it, as it has no closed form in general; "
+            f"estimate it from n samples with {estimate}"
+        )
 
     def _check_value(self, value: Tensor) -> None:
         """Raise ValueError where a value cannot be one of the latents."""

@@ -10,7 +10,9 @@ Output = TypeVar("Output", bound=type)
 
 def exportable(output: Output) -> Output:
     """Have `torch.export.save` take programs that return this NamedTuple: it keeps the name, and asks for one."""
-    _pytree._register_namedtuple(output, serialized_type_name=f"geco_ext.models.{output.__name__}")
+    register = getattr(_pytree, "_register_namedtuple", None)  # not public, though PyTorch's error tells to call it
+    if register is not None:
+        register(output, serialized_type_name=f"geco_ext.models.{output.__name__}")
     return output
 
 

@@ -1,6 +1,10 @@
 """Whether a model is being exported: its operators are then written as plain ones."""
 
+from collections.abc import Callable
+
 import torch
+
+_is_program_exported: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def is_exporting() -> bool:
@@ -8,8 +12,6 @@ def is_exporting() -> bool:
 
     Both are what the ONNX exporters look through. An exported program runs where this package is not, so it must not
     hold operators of ours; and a trace would hold their results, since it does not see what a kernel computes.
-    PyTorch before 2.7 does not say that it exports: a program exported there holds the package's operators.
+    A PyTorch that does not say that it exports (before 2.7) keeps our operators in the program.
     """
-    exporting = getattr(torch.compiler, "is_exporting", None)
-    traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return traced or (exporting is not None and exporting())
+    return _is_program_exported() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

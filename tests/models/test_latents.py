@@ -116,7 +116,7 @@ def test_samples_are_averaged_on_demand(form):
 def test_means_without_a_closed_form_are_refused(form):
     posterior = made(form)[0].encode(*made(form)[1])
     for name in ("mean", "variance", "stddev"):
-        with pytest.raises(NotImplementedError, match=r"none in closed form; estimate it .*sample\(\(n,\)\)"):
+        with pytest.raises(NotImplementedError, match=r"no closed form in general; estimate it .*sample\(\(n,\)\)"):
             getattr(posterior, name)
 
 
