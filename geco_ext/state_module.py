@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.dlpack import from_dlpack, to_dlpack
+from torch.utils.dlpack import from_dlpack
 
 from geco_ext import state as state_block
 from geco_ext.backends.native import extension
@@ -184,7 +184,7 @@ class StateModule(nn.Module):
 
 def _with_storage_of_its_own(row: Tensor) -> Tensor:
     """The same memory as another storage: ``torch.save`` takes no storage under two types, as rows and counters are."""
-    alias: Tensor = from_dlpack(to_dlpack(row))
+    alias: Tensor = from_dlpack(row)
     return alias
 
 

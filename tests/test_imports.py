@@ -1,7 +1,7 @@
 """The package's modules import each other downwards only: what is built on a layer is unknown to it.
 
-`geco_ext` itself stands above the criterion and what that is made of; `data`, `models` and `load_run` are imported when it
-is first asked for them.
+`geco_ext` itself stands above the criterion and what that is made of; `data`, `models` and `load_run` are imported when
+it is first asked for them.
 """
 
 import ast
