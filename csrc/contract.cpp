@@ -32,7 +32,6 @@ double compared_elements(const LossCall& call, const Constraint& constraint) {
       return 2.0 *
              static_cast<double>(positions(sizes[2], constraint.patches) * positions(sizes[3], constraint.patches));
     }
-    case ElementRule::kNone: break;
   }
   return 0;
 }

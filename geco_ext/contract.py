@@ -16,12 +16,12 @@ class Kind(NamedTuple):
     """What a kind of constraint measures. ``csrc/math/kinds.h`` has the same table."""
 
     # C and its scale s: measured - kappa^2 with s = kappa^2, kappa - measured with s = 1 - kappa, or the measured
-    # value itself with a scale of the constraint's own; or measured - kappa with s = kappa.
+    # value itself with a scale of the constraint's own (kappa where it gives none); or measured - kappa with s = kappa.
     scale_rule: Literal["kappa^2", "1-kappa", "own", "kappa"]
     # D of the natural multiplier lambda* = D / (2 s), by the rule "kappa" D / s: numbers of an example of the
-    # constraint's inputs (per row), those of an image, two for each position of a patch; or the constraint brings
-    # lambda* itself.
-    elements: Literal["inputs", "image", "2 per position", "none"]
+    # constraint's inputs (per row), those of an image, two for each position of a patch. With the scale rule "own" a
+    # constraint may give lambda* itself.
+    elements: Literal["inputs", "image", "2 per position"]
     is_windowed: bool = False
 
 
@@ -30,7 +30,7 @@ KINDS = {
     "squared_error": Kind("kappa^2", "inputs"),
     "absolute_error": Kind("kappa", "inputs"),
     "scalar_similarity": Kind("1-kappa", "image"),
-    "scalar": Kind("own", "none"),
+    "scalar": Kind("own", "image"),
     "patch_ncc": Kind("1-kappa", "image", is_windowed=True),
     "local_statistics": Kind("kappa^2", "2 per position", is_windowed=True),
     "structural_similarity": Kind("1-kappa", "image", is_windowed=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -321,9 +321,9 @@ def _filled_block(
     for member in members:
         rows = slice(row, row + member._rows)
         state.kappa[rows] = member.kappa
-        state.scale[rows] = check_non_negative(member.scale, f"scale of constraint {member.name!r}")
-        state.natural_multiplier[rows] = check_positive(
-            member.natural_multiplier, f"natural_multiplier of constraint {member.name!r}"
+        state.scale[rows] = _given(member.scale, check_non_negative, f"scale of constraint {member.name!r}")
+        state.natural_multiplier[rows] = _given(
+            member.natural_multiplier, check_positive, f"natural_multiplier of constraint {member.name!r}"
         )
         row += member._rows
     for index, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
@@ -333,3 +333,8 @@ def _filled_block(
         if pair is not None:
             state.upper_bound[index] = math.log(pair[1])
     return block
+
+
+def _given(value: float | None, check: Callable[[float, str], float], argument: str) -> float:
+    """A number that a constraint may give; NaN where it leaves it to the kernels."""
+    return math.nan if value is None else check(value, argument)

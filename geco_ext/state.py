@@ -21,7 +21,7 @@ ROWS = (
     "upper_bound",  # log bound in force at the last update
     "log_low",  # log bounds asked for; NaN: automatic
     "log_high",
-    "scale",  # s and lambda* of constraints that bring their own
+    "scale",  # s and lambda* of constraints that bring their own; NaN: by kappa
     "natural_multiplier",
 )
 COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped")

@@ -15,7 +15,7 @@ namespace geco {
 #define GECO_SCALE_RULES(X)                                       \
   X(kKappaSquared, "kappa^2", 1)   /* kappa^2      m - kappa^2 */ \
   X(kOneMinusKappa, "1-kappa", -1) /* 1 - kappa    kappa - m   */ \
-  X(kOwn, "own", 1)                /* as given     m           */ \
+  X(kOwn, "own", 1)                /* see there    m           */ \
   X(kKappa, "kappa", 1)            /* kappa        m - kappa   */
 
 // What D of the natural multiplier lambda* = D / (2 s) counts.
@@ -23,15 +23,14 @@ namespace geco {
 #define GECO_ELEMENT_RULES(X)                                                          \
   X(kOfInputs, "inputs")            /* numbers of an example of its inputs, per row */ \
   X(kOfImage, "image")              /* numbers of an example of x_hat               */ \
-  X(kOfPositions, "2 per position") /* a mean and a deviation for each patch        */ \
-  X(kNone, "none")                  /* lambda* is given                             */
+  X(kOfPositions, "2 per position") /* a mean and a deviation for each patch        */
 
 //   enumerator, name in Python, scale rule, is it windowed (statistics of patches), element rule
 // Those that compare number by number are listed beside their formulas, in math/elementwise.h.
 #define GECO_CONSTRAINT_KINDS(X)                                       \
   GECO_ELEMENTWISE_KINDS(X)                                            \
   X(kSimilarity, "scalar_similarity", kOneMinusKappa, false, kOfImage) \
-  X(kScalar, "scalar", kOwn, false, kNone)                             \
+  X(kScalar, "scalar", kOwn, false, kOfImage)                          \
   GECO_WINDOWED_KINDS(X)
 
 #define GECO_ENUMERATOR(enumerator, ...) enumerator,
@@ -69,7 +68,7 @@ GECO_HD constexpr bool is_windowed(ConstraintKind kind) {
   case ConstraintKind::enumerator: return ElementRule::elements;
 GECO_HD constexpr ElementRule element_rule(ConstraintKind kind) {
   switch (kind) { GECO_CONSTRAINT_KINDS(GECO_CASE) }
-  return ElementRule::kNone;
+  return ElementRule::kOfImage;
 }
 #undef GECO_CASE
 

@@ -35,19 +35,24 @@ GECO_HD double constraint_value(ScaleRule rule, double measured, double kappa) {
   return rule == ScaleRule::kOneMinusKappa ? kappa - measured : measured;
 }
 
+// Of a constraint that subtracts its tolerance itself: what it gives, or (NaN) kappa, and 1 where there is none.
+GECO_HD double own_scale(double given, double kappa) { return given == given ? given : kappa > 0.0 ? kappa : 1.0; }
+
 GECO_HD double constraint_scale(ScaleRule rule, const State& state, int l) {
   const double kappa = state.at(Row::kKappa, l);
   const double scale = rule == ScaleRule::kKappaSquared    ? kappa * kappa
                        : rule == ScaleRule::kOneMinusKappa ? 1.0 - kappa
                        : rule == ScaleRule::kKappa         ? kappa
-                                                           : state.at(Row::kScale, l);
+                                                           : own_scale(state.at(Row::kScale, l), kappa);
   return scale > kSmallest ? scale : kSmallest;
 }
 
 // lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa. Of errors that are not squared
 // every number counts twice in D (compared_elements): that makes it D / kappa, the Laplace likelihood with b = kappa.
+// A constraint of a user's own may give lambda* itself; NaN: it does not.
 GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
-  if (rule == ScaleRule::kOwn) return std::log(state.at(Row::kNaturalMultiplier, l));
+  const double given = state.at(Row::kNaturalMultiplier, l);
+  if (rule == ScaleRule::kOwn && given == given) return std::log(given);
   return std::log(elements / (2.0 * constraint_scale(rule, state, l)));
 }
 

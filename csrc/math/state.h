@@ -20,7 +20,7 @@ namespace geco {
   X(kUpperBound, "upper_bound")         /* log bound in force at the last update                                 */ \
   X(kLogLow, "log_low")                 /* log bounds asked for; NaN: automatic                                  */ \
   X(kLogHigh, "log_high")                                                                                           \
-  X(kScale, "scale") /* s and lambda* of constraints that bring their own                     */                    \
+  X(kScale, "scale") /* s and lambda* of constraints that bring their own; NaN: by kappa      */                    \
   X(kNaturalMultiplier, "natural_multiplier")
 
 #define GECO_STATE_COUNTERS(X)                    \

@@ -29,7 +29,9 @@ class Constraint(nn.Module):
 
     A subclass defines ``forward(x_hat, x, labels=None)`` returning the constraint per example [B] or averaged (0-d).
     Subtract the tolerance yourself; ``self.kappa`` is there for it. The gradient flows through what ``forward``
-    returns; a value without a gradient is fine and moves only the multiplier. A ``forward`` with a parameter
+    returns; a value without a gradient is fine and moves only the multiplier. ``GECOLoss`` sets the multiplier for a
+    value of the form ``error - self.kappa``; where something else is subtracted (``self.kappa**2``), say so in
+    ``scale``. A ``forward`` with a parameter
     ``weight=None`` gets the weights of a call that has any, as they were passed; without it, such a call is refused.
 
     Attributes:
@@ -38,8 +40,10 @@ class Constraint(nn.Module):
             written to the device and seen by the next step.
         kappa_tensor: the tolerance where the criterion keeps it, 0-d float64: for a ``forward`` that is compiled or
             captured in a CUDA graph, which would take ``kappa`` for a constant.
-        scale: the size of the tolerance s that violations are measured by; below 1e-12 it counts as 1e-12.
-        natural_multiplier: lambda* for ``multiplier_init="auto"``, positive.
+        scale: the size of the tolerance s that violations are measured by; below 1e-12 it counts as 1e-12. None:
+            kappa, also when that is changed, and 1 where kappa is zero.
+        natural_multiplier: lambda* for ``multiplier_init="auto"``, positive. None: D / (2 s) with D the numbers of an
+            example of x_hat, known at the first call.
 
     Example:
         >>> class Brightness(Constraint):
@@ -50,8 +54,8 @@ class Constraint(nn.Module):
     """
 
     name: str
-    scale: float = 1.0
-    natural_multiplier: float = 1.0
+    scale: float | None = None
+    natural_multiplier: float | None = None
 
     _rows: int = 1  # of the constraint vector
     _checks_images: bool = False  # whether there are images that _check refuses
@@ -109,6 +113,11 @@ class Constraint(nn.Module):
         if self._slot is None:
             return torch.tensor(self._kappa, dtype=torch.float64)
         return self._slot[0]
+
+    @property
+    def own_scale(self) -> float:
+        """S of a constraint that subtracts its tolerance itself: ``scale``, or kappa, or 1."""
+        return self.kappa or 1.0 if self.scale is None else self.scale
 
     @property
     def scale_rule(self) -> str:

@@ -180,7 +180,7 @@ def _result(
         "kappa^2": (f"<= {kappa:g}", math.sqrt(abs(value + kappa**2)), kappa**2),  # rounding may leave -1e-18
         "kappa": (f"<= {kappa:g}", value + kappa, kappa),
         "1-kappa": (f">= {kappa:g}", kappa - value, 1 - kappa),
-        "own": (f"value <= 0 ({kappa:g})", value, float(constraint.scale)),
+        "own": (f"value <= 0 ({kappa:g})", value, constraint.own_scale),
     }[constraint.scale_rule]
     violation = value / max(scale, 1e-12)
     says_something = kappa != 0 and constraint.scale_rule != "own"

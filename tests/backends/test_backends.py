@@ -212,6 +212,11 @@ class TotalVariation(geco_ext.Constraint):
         return x_hat.diff(dim=-1).abs().mean() - 0.3
 
 
+class Deviation(geco_ext.Constraint):
+    def forward(self, x_hat, x, labels=None):
+        return (x_hat - x).abs().mean((1, 2, 3)) - self.kappa
+
+
 def everything(dtype=torch.float32, device="cpu"):
     """One constraint of each kind that every backend computes."""
     torch.manual_seed(1)
@@ -227,6 +232,7 @@ def everything(dtype=torch.float32, device="cpu"):
         TotalVariation(),
         geco_ext.AbsoluteError(0.2),
         geco_ext.AbsoluteError(0.3, eps=0.1, channels=2, name="absolute"),
+        Deviation(0.15),
     ]
 
     def vector(x_hat, x, labels):
@@ -246,14 +252,15 @@ def everything(dtype=torch.float32, device="cpu"):
                     ]
                 ),
                 oracle.absolute_error_per_channel(x_hat, x, 0.3, 0.1),
+                ((x_hat - x).double().abs().mean() - 0.15).reshape(1),
             ]
         )
 
-    scales = [0.09, 0.25, 0.04, 0.04, 0.16, 0.2, 0.25, 1.0, 0.2, 0.3, 0.3]
+    scales = [0.09, 0.25, 0.04, 0.04, 0.16, 0.2, 0.25, 1.0, 0.2, 0.3, 0.3, 0.15]
     elements = 2 * 9 * 7
     features = 3 * 7 * 5 + 20
-    natural = [elements / 0.18, elements / 0.5, 63 / 0.08, 63 / 0.08, features / 0.32, elements / 0.4, 40.0, 1.0]
-    natural += [elements / 0.2, 63 / 0.3, 63 / 0.3]
+    natural = [elements / 0.18, elements / 0.5, 63 / 0.08, 63 / 0.08, features / 0.32, elements / 0.4, 40.0]
+    natural += [elements / 2, elements / 0.2, 63 / 0.3, 63 / 0.3, elements / 0.3]
     return constraints, vector, scales, natural
 
 

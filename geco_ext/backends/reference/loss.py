@@ -184,13 +184,15 @@ def _scales(call: LossCall, state: State) -> Tensor:
         rows = slice(row, row + term.rows)
         row += term.rows
         kappa = state.kappa[rows]
-        rules = {"kappa^2": kappa**2, "1-kappa": 1.0 - kappa, "own": state.scale[rows], "kappa": kappa}
+        given = state.scale[rows]
+        own = torch.where(given.isnan(), torch.where(kappa > 0.0, kappa, 1.0), given)
+        rules = {"kappa^2": kappa**2, "1-kappa": 1.0 - kappa, "own": own, "kappa": kappa}
         scales.append(rules[term.scale_rule])
     return torch.cat(scales).clamp_min(SMALLEST)
 
 
 def _natural_log_multiplier(call: LossCall) -> Tensor:
-    """Log lambda*, [L]: lambda* = D / (2 s), D / s where s is kappa, or what a constraint brings."""
+    """Log lambda*, [L]: lambda* = D / (2 s), D / s where s is kappa, or what a constraint of a user's own gives."""
     state = views(call.block)
     scales = _scales(call, state)
     result = []
@@ -199,7 +201,11 @@ def _natural_log_multiplier(call: LossCall) -> Tensor:
         rows = slice(row, row + term.rows)
         row += term.rows
         scale = scales[rows] if term.scale_rule == "kappa" else 2.0 * scales[rows]
-        result.append(state.natural_multiplier[rows] if term.scale_rule == "own" else elements / scale)
+        natural = elements / scale
+        if term.scale_rule == "own":
+            given = state.natural_multiplier[rows]
+            natural = torch.where(given.isnan(), natural, given)
+        result.append(natural)
     return torch.cat(result).log()
 
 

@@ -46,6 +46,7 @@ def constraint_scale(block, row, inside, rule, CONSTRAINTS: tl.constexpr):
     """S of each row, the size of its tolerance."""
     kappa = tl.load(block + KAPPA * CONSTRAINTS + row, mask=inside, other=0.0)
     own = tl.load(block + SCALE * CONSTRAINTS + row, mask=inside, other=1.0)
+    own = tl.where(own == own, own, tl.where(kappa > 0.0, kappa, float64(1.0)))  # NaN: none is given
     scale = tl.where(rule == KAPPA_SQUARED, kappa * kappa, tl.where(rule == ONE_MINUS_KAPPA, 1.0 - kappa, own))
     scale = tl.where(rule == KAPPA_ITSELF, kappa, scale)
     return tl.where(scale > SMALLEST, scale, float64(SMALLEST))
@@ -53,11 +54,11 @@ def constraint_scale(block, row, inside, rule, CONSTRAINTS: tl.constexpr):
 
 @triton.jit
 def natural_log_multiplier(block, row, inside, rule, elements, CONSTRAINTS: tl.constexpr):
-    """Log lambda*: D / (2 s), D / s where s is kappa, or what a constraint brings."""
+    """Log lambda*: D / (2 s), D / s where s is kappa, or what a constraint of a user's own gives."""
     scale = constraint_scale(block, row, inside, rule, CONSTRAINTS)
     own = tl.load(block + NATURAL_MULTIPLIER * CONSTRAINTS + row, mask=inside, other=1.0)
     natural = elements / tl.where(rule == KAPPA_ITSELF, scale, 2.0 * scale)
-    return tl.log(tl.where(rule == OWN, own, natural))
+    return tl.log(tl.where(rule == OWN, tl.where(own == own, own, natural), natural))
 
 
 @triton.jit
