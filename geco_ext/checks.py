@@ -48,16 +48,17 @@ def check_patch_fits(x_hat: Tensor, patch_size: int, name: str = "x_hat") -> Non
         )
 
 
-def check_kl(kl: Tensor, batch: int, device: torch.device) -> None:
-    """0-d or [B], float, on the images' device."""
+def check_kl(kl: Tensor, batch: int, device: torch.device) -> Tensor:
+    """0-d, [B] or [B, 1], float, on the images' device; returns it as 0-d or [B]."""
     if not isinstance(kl, Tensor):
         raise TypeError(f"kl: got {type(kl).__name__}, expected a tensor, 0-d or [B], in nats")
     if not kl.dtype.is_floating_point:
         raise TypeError(f"kl: got dtype {kl.dtype}, expected a floating-point tensor")
-    if kl.dim() > 1 or (kl.dim() == 1 and kl.shape[0] != batch):
+    if kl.shape not in ((), (batch,), (batch, 1)):
         raise ValueError(f"kl: got shape {tuple(kl.shape)}, expected 0-d or [{batch}], one number per example")
     if kl.device != device:
         raise ValueError(f"kl: got device {kl.device}, expected {device}, the device of x_hat")
+    return kl.reshape(batch) if kl.dim() == 2 else kl
 
 
 def check_class_scores(scores: Tensor, batch: int, name: str) -> None:

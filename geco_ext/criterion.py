@@ -59,7 +59,7 @@ class GECOLoss(StateModule):
     not finite moves nothing either; it is counted in ``skipped`` and shows in the loss.
 
     Args:
-        constraints: the constraint vector, in order.
+        constraints: the constraint vector, in order; one constraint may stand by itself.
         alpha: memory of the moving average, in [0, 1).
         update: how log lambda moves.
         multiplier_init: ``"auto"``: the natural multiplier lambda* = D / (2 s) of each constraint, the Gaussian
@@ -74,7 +74,7 @@ class GECOLoss(StateModule):
             processes (DistributedDataParallel) is the gradient of the global mean.
 
     Shape:
-        x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints); kl: 0-d or [B], nats;
+        x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints); kl: 0-d, [B] or [B, 1], nats;
         labels: integers [B]. The loss is 0-d, float32 (float64 for float64).
         weight: bool or float >= 0, [B, 1, ...] or the shape of x_hat. C of an example is then the weighted mean
         sum(w e) / sum(w) of its errors e (or their weighted sum, with ``reduction="sum"``; each channel by itself, with
@@ -105,7 +105,7 @@ class GECOLoss(StateModule):
 
     def __init__(
         self,
-        constraints: Iterable[Constraint],
+        constraints: Constraint | Iterable[Constraint],
         alpha: float = 0.99,
         update: MultiplierUpdate | None = None,
         multiplier_init: Multipliers = "auto",
@@ -142,7 +142,7 @@ class GECOLoss(StateModule):
         self._attach()
 
     @classmethod
-    def paper(cls, constraints: Iterable[Constraint], lr: float, alpha: float = 0.99) -> GECOLoss:
+    def paper(cls, constraints: Constraint | Iterable[Constraint], lr: float, alpha: float = 0.99) -> GECOLoss:
         """Algorithm 1 to the letter: lambda = 1 at the start, lambda <- lambda exp(lr * C_ma), bounds (1e-10, 1e10)."""
         return cls(
             constraints,
@@ -174,7 +174,7 @@ class GECOLoss(StateModule):
         update = self._settings if self.training else None
         group = self._group() if self.training else None
         check_prediction(x_hat, x)
-        check_kl(kl, x_hat.shape[0], x_hat.device)
+        kl = check_kl(kl, x_hat.shape[0], x_hat.device)
         if block.device != x_hat.device:
             raise ValueError(
                 f"x_hat: got device {x_hat.device}, the criterion is on {block.device}; move it with criterion.to(...)"

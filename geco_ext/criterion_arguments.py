@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 from geco_ext.constraints import Constraint
@@ -12,21 +13,32 @@ Multipliers = float | Sequence[float] | Literal["auto"]
 Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
 
 
-def check_constraints(constraints: Iterable[Constraint]) -> list[Constraint]:
+def check_constraints(constraints: Constraint | Iterable[Constraint]) -> list[Constraint]:
     """At least one, and every row of the constraint vector with a name of its own."""
     if isinstance(constraints, Constraint):
-        raise ValueError(f"constraints: got one {type(constraints).__name__}, expected a list of constraints")
+        constraints = [constraints]
+    if not isinstance(constraints, Iterable) or isinstance(constraints, str):
+        raise _not_constraints(constraints)
     members = list(constraints)
     if not members:
         raise ValueError("constraints: got none, expected at least one Constraint")
     for member in members:
         if not isinstance(member, Constraint):
-            raise ValueError(f"constraints: got {type(member).__name__}, expected geco_ext.Constraint instances")
+            raise _not_constraints(member)
     names = [name for member in members for name in member._row_names()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"constraints: got the name {repeated[0]!r} more than once, tell them apart with name=...")
     return members
+
+
+def _not_constraints(value: object) -> ValueError:
+    got = repr(value) if isinstance(value, Real | str) else type(value).__name__
+    kappa = value if isinstance(value, Real) and not isinstance(value, bool) else 0.1
+    return ValueError(
+        f"constraints: got {got}, expected geco_ext.Constraint instances; for a root mean squared error of {kappa} an "
+        f"element write GECOLoss(geco_ext.ReconstructionError(kappa={kappa}))"
+    )
 
 
 def initial_multipliers(value: Multipliers, count: int) -> list[float | None]:

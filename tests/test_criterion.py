@@ -68,12 +68,41 @@ def test_scale_and_multiplier_of_a_constraint_of_ones_own_follow_kappa(backend, 
     ("given", "natural"), [({"scale": 0.5}, 16), ({"natural_multiplier": 7.0}, 7), ({"kappa": 0.0}, 8)]
 )
 def test_a_constraint_may_give_its_scale_or_its_multiplier(backend, device, given, natural):
-    constraint = Deviation(given.pop("kappa", 0.1))
+    constraint = Deviation(0.1)
     for name, value in given.items():
         setattr(constraint, name, value)
     criterion = GECOLoss([constraint], update=MultiplierUpdate(lr=0.0, proportional=0.0)).to(device)
     step(criterion, error=0.5)
     assert float(criterion.multiplier) == pytest.approx(natural)
+
+
+def test_one_constraint_stands_by_itself():
+    alone, listed = GECOLoss(ReconstructionError(0.1)), GECOLoss([ReconstructionError(0.1)])
+    assert alone.names == listed.names == ("reconstruction_error",)
+    assert torch.equal(step(alone), step(listed))
+    assert GECOLoss.paper(ReconstructionError(0.1), lr=0.1).names == listed.names
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_kl_with_a_dimension_of_one_is_that_of_the_examples(backend, device, batch):
+    kl = torch.rand(batch, device=device)
+    x = torch.zeros(batch, 1, 4, 4, device=device)
+    results = []
+    for shape in ((batch,), (batch, 1)):
+        of_shape = kl.reshape(shape).clone().requires_grad_()
+        x_hat = (x + 0.2).requires_grad_()
+        loss = GECOLoss([ReconstructionError(0.1)]).to(device)(x_hat, x, of_shape)
+        (2 * loss).backward()
+        assert of_shape.grad.shape == shape
+        results.append((loss.detach(), of_shape.grad.flatten(), x_hat.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_tolerance_is_not_set_to_zero():
+    criterion = criterion_of(0.1)
+    with pytest.raises(ValueError, match=r"kappa: got 0.0, expected .*a scale, which is 0 here"):
+        criterion.constraints[0].kappa = 0.0
+    assert criterion.constraints[0].kappa == float(criterion.kappa) == 0.1
 
 
 def test_eval_before_the_first_training_call_has_natural_multipliers():

@@ -15,6 +15,7 @@ from geco_ext import (
     MultiplierUpdate,
     PatchNCC,
     ReconstructionError,
+    StructuralSimilarity,
 )
 from geco_ext import functional as gf
 
@@ -34,6 +35,13 @@ SETTINGS = {
     "kappa not a number": (lambda: ReconstructionError("loose"), "kappa: got 'loose'"),
     "ncc kappa low": (lambda: PatchNCC(-1.0, 4), r"kappa: got -1.0, expected a number in \(-1, 1\]"),
     "ncc kappa high": (lambda: PatchNCC(1.1, 4), "kappa: got 1.1"),
+    "error of zero": (lambda: ReconstructionError(0.0), "kappa: got 0.0, expected .*a scale, which is 0 here"),
+    "absolute error of zero": (lambda: AbsoluteError(0), "kappa: got 0, expected .*a scale, which is 0 here"),
+    "statistics of zero": (lambda: LocalStatistics(0.0, 3), "a scale, which is 0 here"),
+    "features of zero": (lambda: FeatureReconstructionError(0.0, CLASSIFIER), "a scale, which is 0 here"),
+    "full correlation": (lambda: PatchNCC(1.0, 4), "kappa: got 1.0, expected .*a scale, which is 0 here"),
+    "full similarity": (lambda: StructuralSimilarity(1.0, 4), "a scale, which is 0 here"),
+    "certainty": (lambda: ClassificationAccuracy(1.0, CLASSIFIER), "a scale, which is 0 here"),
     "probability high": (
         lambda: ClassificationAccuracy(1.5, CLASSIFIER),
         r"kappa: got 1.5, expected a number in \[0, 1\]",
@@ -51,7 +59,13 @@ SETTINGS = {
     "stride": (lambda: LocalStatistics(0.1, 3, stride=0), "stride: got 0"),
     "eps": (lambda: PatchNCC(0.9, 3, eps=0.0), "eps: got 0.0"),
     "eps negative": (lambda: LocalStatistics(0.1, 3, eps=-1e-5), "eps: got -1e-05"),
-    "one constraint": (lambda: GECOLoss(ReconstructionError(0.1)), "constraints: got one ReconstructionError"),
+    "a number": (
+        lambda: GECOLoss(0.1),
+        r"constraints: got 0.1, expected .*GECOLoss\(geco_ext.ReconstructionError\(kappa=0.1\)\)",
+    ),
+    "numbers": (lambda: GECOLoss([0.2]), r"constraints: got 0.2, expected .*ReconstructionError\(kappa=0.2\)"),
+    "a text": (lambda: GECOLoss("re=0.1"), "constraints: got 're=0.1', expected .*ReconstructionError"),
+    "nothing": (lambda: GECOLoss(None), "constraints: got NoneType"),
     "scale": (lambda: GECOLoss([Flat("scale", -1.0)]), "scale of constraint 'flat': got -1.0"),
     "natural multiplier": (
         lambda: GECOLoss([Flat("natural_multiplier", -1.0)]),
@@ -123,7 +137,8 @@ CALLS = {
         (x(*IMAGE, device=META), x(*IMAGE, device=META), x(2, device=META), LABELS),
     ),
     "kl shape": (ValueError, "kl: got shape \\(3,\\)", (x(*IMAGE), x(*IMAGE), x(3), LABELS)),
-    "kl matrix": (ValueError, "kl: got shape \\(2, 1\\)", (x(*IMAGE), x(*IMAGE), x(2, 1), LABELS)),
+    "kl matrix": (ValueError, "kl: got shape \\(2, 2\\)", (x(*IMAGE), x(*IMAGE), x(2, 2), LABELS)),
+    "kl row": (ValueError, "kl: got shape \\(1, 2\\)", (x(*IMAGE), x(*IMAGE), x(1, 2), LABELS)),
     "kl type": (TypeError, "kl: got float", (x(*IMAGE), x(*IMAGE), 0.0, LABELS)),
     "kl integers": (TypeError, "kl: got dtype", (x(*IMAGE), x(*IMAGE), torch.zeros(2, dtype=torch.int64), LABELS)),
     "patch too large": (ValueError, "patch_size: got 5", (x(2, 1, 16, 4), x(2, 1, 16, 4), KL, LABELS)),

@@ -25,7 +25,7 @@ class AbsoluteError(ElementwiseConstraint):
         name: key in ``metrics()``.
 
     Raises:
-        ValueError: kappa is negative or not finite, eps is not above zero, reduction is unknown, channels < 1.
+        ValueError: kappa is not above zero or not finite, eps is not above zero, reduction is unknown, channels < 1.
 
     Example:
         >>> import torch

@@ -62,6 +62,7 @@ class Constraint(nn.Module):
     _term_tells: bool = True  # whether the term shows for all of them that they do not fit
     _weighs: bool = False  # whether forward takes weights
     _default_kappa: float = 0.0
+    _zero_tolerance: float | None = None  # the kappa at which the scale is zero, which is refused
     _slots: WeakKeyDictionary[nn.Module, Tensor]
     _slot: Tensor | None
     _kappa_version: tuple[int, int] | None  # of the slot, when kappa was last read from it or written to it
@@ -79,7 +80,7 @@ class Constraint(nn.Module):
     def __init__(self, kappa: float | None = None, name: str | None = None) -> None:
         super().__init__()
         self.name = name or getattr(type(self), "name", None) or snake_case(type(self).__name__)
-        self._kappa = self._check_kappa(self._default_kappa if kappa is None else kappa)
+        self._kappa = self._checked(self._default_kappa if kappa is None else kappa)
         self._unbind()
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -100,7 +101,7 @@ class Constraint(nn.Module):
 
     @kappa.setter
     def kappa(self, kappa: float) -> None:
-        self._kappa = self._check_kappa(kappa)
+        self._kappa = self._checked(kappa)
         with torch.no_grad():
             for slot in self._slots.values():
                 slot.fill_(self._kappa)
@@ -138,6 +139,15 @@ class Constraint(nn.Module):
 
     def _check_kappa(self, kappa: float) -> float:
         return check_kappa_non_negative(kappa)
+
+    def _checked(self, kappa: float) -> float:
+        value = self._check_kappa(kappa)
+        if value == self._zero_tolerance:
+            raise ValueError(
+                f"kappa: got {kappa}, expected one that leaves {type(self).__name__} a tolerance: violations and the "
+                "multiplier are measured by a scale, which is 0 here, and no reconstruction that is not exact would do"
+            )
+        return value
 
     def _check(self, x_hat: Tensor, x: Tensor) -> None:
         """Refuse images this constraint cannot be computed on."""

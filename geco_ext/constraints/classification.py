@@ -46,6 +46,8 @@ class ClassificationAccuracy(NetworkConstraint):
         True
     """
 
+    _zero_tolerance = 1.0
+
     def __init__(
         self,
         kappa: float,

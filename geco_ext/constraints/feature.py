@@ -27,7 +27,7 @@ class FeatureReconstructionError(NetworkConstraint):
         name: key in ``metrics()``.
 
     Raises:
-        ValueError: kappa is negative or not finite; at the call, features whose first dimension is not B.
+        ValueError: kappa is not above zero or not finite; at the call, features whose first dimension is not B.
 
     Example:
         >>> import torch
@@ -36,6 +36,8 @@ class FeatureReconstructionError(NetworkConstraint):
         >>> round(float(FeatureReconstructionError(0.1, pool)(x, x)), 6)
         -0.01
     """
+
+    _zero_tolerance = 0.0
 
     def __init__(self, kappa: float, extractor: Callable[[Tensor], Any], name: str | None = None) -> None:
         super().__init__(kappa, extractor, "extractor", name)

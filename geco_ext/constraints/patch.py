@@ -42,7 +42,7 @@ class PatchNCC(_PatchConstraint):
     covariance over the patch's pixels of all channels jointly. Identical patches, flat ones too, give exactly 1.
 
     Args:
-        kappa: demanded average correlation, in (-1, 1].
+        kappa: demanded average correlation, in (-1, 1).
         patch_size: side of a patch in pixels.
         stride: distance of neighbouring patches; positions are the fully contained ones.
         eps: variance below which a patch counts as flat, in squared units of the data.
@@ -50,7 +50,7 @@ class PatchNCC(_PatchConstraint):
         name: key in ``metrics()``.
 
     Raises:
-        ValueError: kappa outside (-1, 1], patch_size or stride < 1, eps <= 0; at the call, images that are not
+        ValueError: kappa outside (-1, 1), patch_size or stride < 1, eps <= 0; at the call, images that are not
             [B, C, H, W] or smaller than a patch.
 
     Example:
@@ -59,6 +59,8 @@ class PatchNCC(_PatchConstraint):
         >>> round(float(PatchNCC(kappa=0.9, patch_size=8)(x, x)), 6)
         -0.1
     """
+
+    _zero_tolerance = 1.0
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class LocalStatistics(_PatchConstraint):
         name: key in ``metrics()``.
 
     Raises:
-        ValueError: kappa negative, patch_size or stride < 1, eps <= 0; at the call, images that are not
+        ValueError: kappa not above zero, patch_size or stride < 1, eps <= 0; at the call, images that are not
             [B, C, H, W] or smaller than a patch.
 
     Example:
@@ -120,6 +122,8 @@ class LocalStatistics(_PatchConstraint):
         >>> round(float(LocalStatistics(kappa=0.1, patch_size=4)(x, x)), 6)
         -0.01
     """
+
+    _zero_tolerance = 0.0
 
     def __init__(
         self, kappa: float, patch_size: int, stride: int = 1, eps: float = 1e-5, name: str | None = None

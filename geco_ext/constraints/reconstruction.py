@@ -18,6 +18,8 @@ Reduction = Literal["mean", "sum"]
 class ElementwiseConstraint(Constraint):
     """What constraints that compare images number by number share: how they average, and one for each channel."""
 
+    _zero_tolerance = 0.0
+
     def __init__(
         self, kappa: float, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
     ) -> None:
@@ -51,7 +53,7 @@ class ReconstructionError(ElementwiseConstraint):
         name: key in ``metrics()``.
 
     Raises:
-        ValueError: kappa is negative or not finite, reduction is unknown, channels < 1.
+        ValueError: kappa is not above zero or not finite, reduction is unknown, channels < 1.
 
     Example:
         >>> import torch

@@ -45,6 +45,8 @@ class StructuralSimilarity(Constraint):
 
     _checks_images = True
 
+    _zero_tolerance = 1.0
+
     def __init__(
         self,
         kappa: float,
