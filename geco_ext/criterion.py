@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -296,6 +297,26 @@ class GECOLoss(StateModule):
         kappa = state_block.views(block).kappa
         for member, rows in self._members():
             member._bind(self, kappa[rows])
+
+    def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
+        """Say where the tolerance of the state is not that of the code, which would otherwise be lost in silence."""
+        loaded = rows.get("kappa")
+        if loaded is None or any(type(row) is not Tensor or row.is_meta for row in (loaded, self.kappa)):
+            return
+        # One that was moved while it trained, by a schedule, has nothing to say: it goes back to an earlier state.
+        is_fresh = int(self.steps) == 0
+        differing = [
+            f"constraint {member.name!r} has kappa={member.kappa:g} here and {value:g} in the state"
+            for member, of_member in self._members()
+            for value in dict.fromkeys(loaded[of_member].tolist())
+            if not math.isclose(value, member.kappa, rel_tol=1e-6) and (is_fresh or not member._kappa_has_moved())
+        ]
+        if differing:
+            warnings.warn(
+                f"load_state_dict: {', '.join(differing)}; the state's holds from now on, unless constraint.kappa is "
+                "set after loading",
+                stacklevel=5,
+            )
 
     def _members(self) -> Iterator[tuple[Constraint, slice]]:
         """The constraints and their rows."""

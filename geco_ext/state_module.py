@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,9 @@ class StateModule(nn.Module):
 
     def _bind(self, block: Tensor) -> None:
         """Called with the block that the next call reads, where that is another one than before."""
+
+    def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
+        """Called with what a ``state_dict`` has for the block, if it fits, before it is copied."""
 
     def _buffers_are_views(self) -> bool:
         """Whether the block says what the buffers say. It does not after ``functional_call``, ``buffer.data = ...``."""
@@ -177,6 +180,7 @@ class StateModule(nn.Module):
         if self._block.is_meta and local_metadata.get("assign_to_params_buffers", False):
             self._block = self._new_block().to(next(iter(found.values())).device)
             self._attach()
+        self._about_to_load(found)
         with torch.no_grad():
             for name, value in found.items():
                 getattr(self, name).copy_(value)

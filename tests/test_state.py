@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -42,6 +43,62 @@ def assert_same_state(got, expected):
     assert got.keys() == expected.keys()
     for name in expected:
         assert torch.equal(got[name].nan_to_num(nan=7.0), expected[name].nan_to_num(nan=7.0)), name
+
+
+class TestKappaOfAStateDict:
+    """The state's holds; where the code asks for another one, that is said."""
+
+    def saved(self, kappa):
+        return trained(2, [ReconstructionError(kappa)]).state_dict()
+
+    def said(self, criterion, saved, **options):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            criterion.load_state_dict(saved, **options)
+        assert torch.equal(criterion.kappa, saved["kappa"])
+        return [str(warning.message) for warning in caught]
+
+    def test_another_one_is_said_once_and_can_be_set_afterwards(self):
+        criterion = GECOLoss([ReconstructionError(0.2), PatchNCC(0.9, 3)])
+        saved = trained(2, [ReconstructionError(0.1), PatchNCC(0.9, 3)]).state_dict()
+        (message,) = self.said(criterion, saved)
+        assert "'reconstruction_error' has kappa=0.2 here and 0.1 in the state" in message
+        assert "patch_ncc" not in message
+        assert self.said(criterion, saved) == []
+        criterion.constraints[0].kappa = 0.2
+        assert float(criterion.kappa[0]) == criterion.constraints[0].kappa == 0.2
+
+    def test_one_that_was_set_before_loading_is_lost_and_that_is_said(self):
+        criterion = GECOLoss([ReconstructionError(0.1)])
+        criterion.constraints[0].kappa = 0.2
+        assert "kappa=0.2 here and 0.1 in the state" in self.said(criterion, self.saved(0.1))[0]
+
+    def test_the_same_one_is_not_said(self):
+        assert self.said(GECOLoss([ReconstructionError(0.1)]), self.saved(0.1)) == []
+        criterion = GECOLoss([ReconstructionError(0.1)])
+        criterion.constraints[0].kappa = 0.3
+        assert self.said(criterion, self.saved(0.3)) == []
+        rounded = self.saved(0.1)
+        rounded["kappa"] = rounded["kappa"].float().double()
+        assert self.said(GECOLoss([ReconstructionError(0.1)]), rounded) == []
+
+    def test_going_back_to_an_earlier_state_of_a_schedule_is_not_said(self):
+        criterion = trained(1)
+        earlier = state_of(criterion)
+        criterion.constraints[0].kappa = 0.05
+        criterion(*images())
+        assert self.said(criterion, earlier) == []
+
+    def test_every_channel_has_the_one_of_its_constraint(self):
+        saved = GECOLoss([ReconstructionError(0.1, channels=3)]).state_dict()
+        (message,) = self.said(GECOLoss([ReconstructionError(0.2, channels=3)]), saved)
+        assert message.count("kappa=0.2 here and 0.1 in the state") == 1
+
+    def test_a_state_that_is_assigned_to_an_empty_criterion(self):
+        with torch.device("meta"):
+            criterion = GECOLoss([ReconstructionError(0.2)])
+        (message,) = self.said(criterion.to("meta"), self.saved(0.1), assign=True)
+        assert "kappa=0.2 here and 0.1 in the state" in message
 
 
 class TestBuffers:

@@ -37,7 +37,8 @@ class Constraint(nn.Module):
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
         kappa: the tolerance, a number. It may be set at any time, by a schedule for instance: the new value is
-            written to the device and seen by the next step.
+            written to the device and seen by the next step. A ``state_dict`` that is loaded brings its own, which is
+            said where it is another one.
         kappa_tensor: the tolerance where the criterion keeps it, 0-d float64: for a ``forward`` that is compiled or
             captured in a CUDA graph, which would take ``kappa`` for a constant.
         scale: the size of the tolerance s that violations are measured by; below 1e-12 it counts as 1e-12. None:
@@ -81,6 +82,7 @@ class Constraint(nn.Module):
         super().__init__()
         self.name = name or getattr(type(self), "name", None) or snake_case(type(self).__name__)
         self._kappa = self._checked(self._default_kappa if kappa is None else kappa)
+        self._given_kappa = self._kappa
         self._unbind()
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -107,6 +109,10 @@ class Constraint(nn.Module):
                 slot.fill_(self._kappa)
         if self._slot is not None:
             self._kappa_version = _version(self._slot)
+
+    def _kappa_has_moved(self) -> bool:
+        """Whether it was changed since construction."""
+        return self.kappa != getattr(self, "_given_kappa", self.kappa)  # none in an old pickle
 
     @property
     def kappa_tensor(self) -> Tensor:
