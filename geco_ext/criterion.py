@@ -269,7 +269,9 @@ class GECOLoss(StateModule):
         """``multiplier/``, ``constraint/``, ``moving_average/`` and ``at_bound/`` of every constraint, 0-d copies.
 
         ``at_bound`` is 1 where a multiplier rests on its upper bound: the constraint then asks for more than the
-        bound lets it have. Does not wait for the device.
+        bound lets it have. ``skipped`` counts the training calls so far in which a constraint or kl was not finite: a
+        loop that skips the optimiser step there, as ``torch.amp.GradScaler`` does, looks at it now and then. Does not
+        wait for the device.
         """
         state = state_block.views(self._block)
         groups = {
@@ -278,11 +280,12 @@ class GECOLoss(StateModule):
             "moving_average": self.moving_average.clone(),
             "at_bound": (state.log_multiplier >= state.upper_bound).to(torch.float64),
         }
-        return {
+        values = {
             f"{group}/{name}": value
             for group, values in groups.items()
             for name, value in zip(self.names, values.unbind(), strict=True)
         }
+        return {**values, "skipped": self.skipped.clone()}
 
     def extra_repr(self) -> str:
         """How averages and multipliers move."""

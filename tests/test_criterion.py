@@ -76,6 +76,16 @@ def test_a_constraint_may_give_its_scale_or_its_multiplier(backend, device, give
     assert float(criterion.multiplier) == pytest.approx(natural)
 
 
+def test_metrics_count_the_skipped_calls():
+    criterion = criterion_of(0.1)
+    for kl in (1.0, math.nan, 1.0, math.inf):
+        step(criterion, kl=kl)
+    assert float(criterion.metrics()["skipped"]) == 2
+    before = criterion.metrics()["skipped"]
+    step(criterion, kl=math.nan)
+    assert (int(before), int(criterion.metrics()["skipped"])) == (2, 3)  # a copy
+
+
 def test_one_constraint_stands_by_itself():
     alone, listed = GECOLoss(ReconstructionError(0.1)), GECOLoss([ReconstructionError(0.1)])
     assert alone.names == listed.names == ("reconstruction_error",)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.failure import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, CommandFailure
 from geco_ext.cli.options import Given, options_of
 from geco_ext.training.settings import TrainingSettings, in_words, torchrun_processes
 
@@ -65,6 +65,7 @@ def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
 
 def _train(session: Session) -> int:
     """Train, report, and return the exit code."""
+    from geco_ext.training.non_finite import NonFiniteTraining
     from geco_ext.training.report import write_report
     from geco_ext.training.trainer import ProcessLost, TrainingInterrupted
 
@@ -76,6 +77,10 @@ def _train(session: Session) -> int:
         report = write_report(folder, session.module, session.dataset, settings, seconds)
     except ProcessLost as lost:
         raise CommandFailure(f"{lost}; {_what_to_do(folder)}") from lost
+    except NonFiniteTraining as ended:
+        if not session.trainer.is_global_zero:
+            return FAILURE_EXIT_CODE
+        raise CommandFailure(str(ended)) from ended
     except (TrainingInterrupted, KeyboardInterrupt):
         if not session.trainer.is_global_zero:
             return 0  # a failure would have the first process killed, which may still be writing

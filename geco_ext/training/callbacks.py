@@ -49,7 +49,9 @@ class RecordMetrics(L.Callback):
         if self._history is None or not is_recorded(trainer.global_step):
             return
         module = cast(ConstrainedTraining, pl_module)
-        values = {**module.observed, **module.criterion.metrics(), "skipped_steps": module.skipped_steps}
+        of_criterion = module.criterion.metrics()
+        del of_criterion["skipped"]  # those are among the skipped steps
+        values = {**module.observed, **of_criterion, "skipped_steps": module.skipped_steps}
         numbers = torch.stack([value.detach().to(torch.float64) for value in values.values()]).tolist()
         self.latest = dict(zip(values, numbers, strict=True))
         self._history.append({"step": trainer.global_step, **self.latest})
@@ -183,8 +185,10 @@ class Progress(TQDMProgressBar):
 
 
 def bar_numbers(metrics: Mapping[str, float]) -> dict[str, str]:
-    """What the bar shows of a record: RMSE, KL, each constraint's average and multiplier, or sigma and beta."""
+    """What the bar shows of a record: RMSE, KL, averages and multipliers, sigma and beta, skipped steps."""
     numbers = {name: f"{metrics[key]:.4g}" for name, key in SHOWN.items() if key in metrics}
+    if metrics.get("skipped_steps"):
+        numbers["skipped"] = f"{metrics['skipped_steps']:.0f}"
     for name, multiplier in metrics.items():
         kind, _, constraint = name.partition("/")
         if kind == "multiplier":

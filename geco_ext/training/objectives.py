@@ -118,8 +118,11 @@ class GaussianObjective(nn.Module):
         return loss
 
     def metrics(self) -> dict[str, Tensor]:
-        """``nll`` of the last training call in nats an image, ``sigma``, and ``beta``; does not wait for the device."""
-        return {"nll": self._nll, "sigma": self.sigma.detach(), "beta": self.beta}
+        """``nll`` of the last training call in nats an image, ``sigma``, ``beta``, and the calls ``skipped`` so far.
+
+        Does not wait for the device.
+        """
+        return {"nll": self._nll, "sigma": self.sigma.detach(), "beta": self.beta, "skipped": self.skipped.clone()}
 
     def extra_repr(self) -> str:
         """What is fixed and what is not."""

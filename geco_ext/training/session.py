@@ -27,6 +27,7 @@ from geco_ext.training.callbacks import (
 )
 from geco_ext.training.constraints import check_networks, with_absolute_file
 from geco_ext.training.evaluation import constraints_of
+from geco_ext.training.non_finite import StopOnNonFinite
 from geco_ext.training.run import build, load_part, model_entry
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
@@ -184,6 +185,7 @@ def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInt
             interrupt,
             SaveCheckpoints(folder, settings.checkpoint_every),
             metrics,
+            StopOnNonFinite(),
             Progress(settings.steps, lambda: bar_numbers(metrics.latest)),
         ],
         plugins=[AtomicCheckpointIO()],

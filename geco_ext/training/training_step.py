@@ -56,6 +56,9 @@ class ConstrainedTraining(L.LightningModule):
     skipped_steps: Tensor
     """Number of steps left out because something was not finite, 0-d int64."""
 
+    skipped_in_a_row: Tensor
+    """How many of the last steps were left out, 0-d int64."""
+
     def __init__(
         self, model: nn.Module, criterion: Criterion, *, learning_rate: float, steps: int, takes_context: bool
     ) -> None:
@@ -66,6 +69,7 @@ class ConstrainedTraining(L.LightningModule):
         self.steps = steps
         self.takes_context = takes_context
         self.register_buffer("skipped_steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.int64), persistent=False)
         self.observed: dict[str, Tensor] = {}
         self._skipped_before: Tensor | None = None
         self._random_state: dict[str, Tensor] | None = None
@@ -108,6 +112,7 @@ class ConstrainedTraining(L.LightningModule):
         norm = torch.nn.utils.get_total_norm(gradients)
         skip = ~norm.isfinite() | (self.criterion.skipped != self._skipped_before)
         self.skipped_steps += skip
+        self.skipped_in_a_row.add_(1).mul_(skip)
         optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]  # torch.optim reads, never declares it
 
     def _own_parameters(self) -> list[nn.Parameter]:
