@@ -13,12 +13,10 @@ from torch import Tensor
 
 from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.data import ImageDataset
+from geco_ext.training.met import is_met
 from geco_ext.training.objectives import Criterion, GaussianObjective, counted_squares, gaussian_nll
 from geco_ext.training.run_folder import History
 from geco_ext.training.training_step import ConstrainedTraining
-
-MET_WITHIN = 0.06
-"""A constraint counts as met up to this share of its scale above 0: for a root mean square, 3% above kappa."""
 
 SETTLED_SHARE = 0.1
 """The last share of the history that tells whether a multiplier rests on its bound."""
@@ -132,7 +130,7 @@ class ConstraintResult:
         deviation_percent: how far ``reached`` lies above kappa in percent of it; None where that says nothing.
         violation: the constraint over its scale, C/s; satisfied at 0 or below.
         multiplier: lambda.
-        met: whether C/s is at most `MET_WITHIN`.
+        met: whether it is (:func:`geco_ext.training.met.is_met`).
         at_bound: whether the multiplier rests on its upper bound.
     """
 
@@ -153,7 +151,7 @@ def constraint_results(criterion: GECOLoss, evaluation: Evaluation, history: His
     numbers = zip(*(vector.tolist() for vector in vectors), strict=True)
     return tuple(
         _result(name, constraint, value, kappa, multiplier, _ended_at_bound(history.get(f"at_bound/{name}", [])))
-        for (name, constraint), (value, kappa, multiplier) in zip(_entries(criterion), numbers, strict=True)
+        for (name, constraint), (value, kappa, multiplier) in zip(entries(criterion), numbers, strict=True)
     )
 
 
@@ -161,28 +159,34 @@ def reconstruction_tolerances(criterion: GECOLoss) -> dict[str, float]:
     """Kappa by name of the constraints that bound the RMSE of the images."""
     return {
         name: kappa
-        for (name, constraint), kappa in zip(_entries(criterion), criterion.kappa.tolist(), strict=True)
+        for (name, constraint), kappa in zip(entries(criterion), criterion.kappa.tolist(), strict=True)
         if isinstance(constraint, ReconstructionError) and constraint.reduction == "mean"
     }
 
 
-def _entries(criterion: GECOLoss) -> Iterator[tuple[str, Constraint]]:
+def entries(criterion: GECOLoss) -> Iterator[tuple[str, Constraint]]:
     """Name and constraint of every entry: a constraint on C channels has C entries."""
     constraints = {constraint.name: constraint for constraint in constraints_of(criterion)}
     for name in criterion.names:
         yield name, constraints[name if name in constraints else name.rpartition("/")[0]]
 
 
+def scale_of(constraint: Constraint, kappa: float) -> float:
+    """The scale s of a constraint with the tolerance ``kappa``."""
+    scales = {"kappa^2": kappa**2, "kappa": kappa, "1-kappa": 1 - kappa, "own": constraint.own_scale}
+    return max(scales[constraint.scale_rule], 1e-12)
+
+
 def _result(
     name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
 ) -> ConstraintResult:
-    asked, reached, scale = {
-        "kappa^2": (f"<= {kappa:g}", math.sqrt(abs(value + kappa**2)), kappa**2),  # rounding may leave -1e-18
-        "kappa": (f"<= {kappa:g}", value + kappa, kappa),
-        "1-kappa": (f">= {kappa:g}", kappa - value, 1 - kappa),
-        "own": (f"value <= 0 ({kappa:g})", value, constraint.own_scale),
+    asked, reached = {
+        "kappa^2": (f"<= {kappa:g}", math.sqrt(abs(value + kappa**2))),  # rounding may leave -1e-18
+        "kappa": (f"<= {kappa:g}", value + kappa),
+        "1-kappa": (f">= {kappa:g}", kappa - value),
+        "own": (f"value <= 0 ({kappa:g})", value),
     }[constraint.scale_rule]
-    violation = value / max(scale, 1e-12)
+    violation = value / scale_of(constraint, kappa)
     says_something = kappa != 0 and constraint.scale_rule != "own"
     return ConstraintResult(
         name=name,
@@ -192,7 +196,7 @@ def _result(
         deviation_percent=100 * (reached / kappa - 1) if says_something else None,
         violation=violation,
         multiplier=multiplier,
-        met=violation <= MET_WITHIN,
+        met=is_met(violation),
         at_bound=at_bound,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -153,7 +153,12 @@ KNOWN = (
 )
 
 
-def build_objective(text: str, steps: int, constraints: Sequence[Constraint] = ()) -> Criterion:
+def build_objective(
+    text: str,
+    steps: int,
+    constraints: Sequence[Constraint] = (),
+    multipliers: Mapping[str, float | tuple[float, float]] | None = None,
+) -> Criterion:
     """What a model is trained with, from a short form or a call in Python's syntax whose arguments are literals.
 
     - ``geco``: :class:`geco_ext.GECOLoss` with its defaults; ``paper:LR``: Algorithm 1 to the letter.
@@ -172,10 +177,12 @@ def build_objective(text: str, steps: int, constraints: Sequence[Constraint] = (
         text: the objective.
         steps: optimiser steps of the whole training.
         constraints: those of an objective that has any.
+        multipliers: ``multiplier_init`` and ``multiplier_bounds`` of :class:`geco_ext.GECOLoss`, where they are given
+            by options.
 
     Raises:
         ValueError: an unknown name (the message lists the known ones), a number that is missing, too many or not
-            positive, or what the class refuses.
+            positive, what the class refuses, or a multiplier given by the call and by an option.
 
     Example:
         >>> build_objective("anneal", steps=3000)
@@ -183,8 +190,11 @@ def build_objective(text: str, steps: int, constraints: Sequence[Constraint] = (
     """
     try:
         call = parse_call(in_call_syntax(text, steps))
+        given = dict(multipliers or {})
+        if twice := given.keys() & call.named.keys():
+            raise ValueError(f"{', '.join(sorted(twice))} is given here and by an option; give it once")
         if not call.place and call.name in CONSTRAINED:
-            return CONSTRAINED[call.name](constraints, *call.arguments, **call.named)
+            return CONSTRAINED[call.name](constraints, *call.arguments, **call.named, **given)
         if not call.place and call.name == "GaussianObjective":
             return GaussianObjective(*call.arguments, **call.named)
     except UnreadableText:

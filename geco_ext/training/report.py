@@ -12,8 +12,8 @@ from torch import Tensor
 
 from geco_ext.data import ImageDataset
 from geco_ext.files import replaced_when_written
+from geco_ext.training.bounds import WHAT_TO_DO
 from geco_ext.training.evaluation import (
-    MET_WITHIN,
     ConstraintResult,
     ObjectiveResult,
     constraint_results,
@@ -23,6 +23,7 @@ from geco_ext.training.evaluation import (
     on_device,
     reconstruction_tolerances,
 )
+from geco_ext.training.met import MET_WITHIN
 from geco_ext.training.objectives import GaussianObjective
 from geco_ext.training.pictures import draw_stacked, draw_trajectory
 from geco_ext.training.run_folder import RunFolder, read_history
@@ -70,7 +71,7 @@ class Report:
                 "-" if result.deviation_percent is None else f"{result.deviation_percent:+.1f}%",
                 f"{self.kl:.2f}",
                 format_number(result.multiplier),
-                "yes" if result.met else "NO",
+                "yes" if result.met else "NO, at bound" if result.at_bound else "NO",
             )
             for result in self.constraints
         ]
@@ -93,8 +94,8 @@ class Report:
         ]
         remarks += [
             f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
-            f"constraint is not met: it has had too few steps, or kappa = {result.kappa:g} asks for more than this "
-            "model can give."
+            f"constraint is not met: it cannot weigh more, {WHAT_TO_DO}. Where that does not, the model has had too "
+            f"few steps, or kappa = {result.kappa:g} asks for more than it can give."
             for result in self.constraints
             if result.at_bound and not result.met
         ]
@@ -106,8 +107,8 @@ class Report:
             )
         if self.constraints:
             remarks.append(
-                f"Met: at most {MET_WITHIN:.0%} of the tolerance beyond it, which for a root mean square is 3% above "
-                "kappa."
+                f"Met: at most {MET_WITHIN:.0%} of the constraint's scale beyond its tolerance, which for a root mean "
+                "square is 2.5% above kappa."
             )
         if self.skipped_steps:
             remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")

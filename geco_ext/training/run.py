@@ -94,7 +94,8 @@ def build_criterion(settings: TrainingSettings) -> Criterion:
     Raises:
         ValueError: an unknown objective or constraint, or values they refuse.
     """
-    return build_objective(settings.objective, settings.steps, build_constraints(settings.constraints))
+    constraints = build_constraints(settings.constraints)
+    return build_objective(settings.objective, settings.steps, constraints, settings.multipliers)
 
 
 def load_part(module: nn.Module, state: Mapping[str, Any], part: str) -> None:
@@ -171,7 +172,7 @@ def _without(settings: TrainingSettings, state: Mapping[str, Any], left_out: Seq
     criterion, why = None, ""
     try:
         if others:
-            criterion = build_objective(settings.objective, settings.steps, others)
+            criterion = build_objective(settings.objective, settings.steps, others, settings.multipliers)
     except ValueError as error:  # what is asked for each of the run's constraints does not fit those that are left
         why = f", and with it the criterion ({error})"
     if isinstance(criterion, GECOLoss):

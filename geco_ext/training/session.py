@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import geco_ext.data
 from geco_ext.data import ImageDataset
 from geco_ext.training.batches import BatchOrder, TrainingData
+from geco_ext.training.bounds import WarnAtBound
 from geco_ext.training.callbacks import (
     AtomicCheckpointIO,
     Progress,
@@ -185,6 +186,7 @@ def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInt
             interrupt,
             SaveCheckpoints(folder, settings.checkpoint_every),
             metrics,
+            WarnAtBound(lambda: metrics.latest),
             StopOnNonFinite(),
             Progress(settings.steps, lambda: bar_numbers(metrics.latest)),
         ],

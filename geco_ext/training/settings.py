@@ -13,6 +13,13 @@ GECO = "geco"
 WITH_CONSTRAINTS = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
 """Names of the objectives that have constraints."""
 
+WITH_MULTIPLIERS = (GECO, "GECOLoss")
+"""Those whose multipliers have a start and bounds to choose."""
+
+AUTO = "auto"
+ADDED = ("multiplier_init", "multiplier_bounds")
+"""Settings that runs of earlier versions do not have; theirs are the defaults."""
+
 DEFAULT_CONSTRAINTS = ("re=0.1",)
 MAX_SEED = 2**31 - 1
 COUNTS = ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size")
@@ -78,6 +85,15 @@ class TrainingSettings:
         DEFAULT_CONSTRAINTS[0],
         flag="--constraint",
     )
+    multiplier_init: str = setting(
+        AUTO,
+        "Multipliers to start from: a number, or auto, D / (2 scale) with D the elements compared.",
+        metavar="NUMBER",
+    )
+    multiplier_bounds: str = setting(
+        AUTO, "Bounds of the multipliers: LOW:HIGH, or auto, a thousandth and 3 times what auto starts from.",
+        metavar="LOW:HIGH",
+    )  # fmt: skip
     steps: int = setting(3000, "Optimiser steps.")
     batch_size: int = setting(128, "Examples per step, over all devices together.")
     learning_rate: float = setting(1e-3, "Adam's; it falls linearly to 0 over the last fifth of the steps.")
@@ -98,13 +114,38 @@ class TrainingSettings:
                 f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
                 f"only {', '.join(WITH_CONSTRAINTS)} have constraints"
             )
+        if self.multipliers and self._objective_name not in WITH_MULTIPLIERS:
+            given = ", ".join(map(in_words, self.multipliers))
+            raise ValueError(
+                f"{given} cannot be given with the objective {self.objective!r}; only {', '.join(WITH_MULTIPLIERS)} "
+                "have them"
+            )
         if self.batch_size % self.devices:
             raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
 
     @property
     def is_constrained(self) -> bool:
         """Whether the objective has constraints."""
-        return re.split("[:(]", self.objective, maxsplit=1)[0].strip() in WITH_CONSTRAINTS
+        return self._objective_name in WITH_CONSTRAINTS
+
+    @property
+    def _objective_name(self) -> str:
+        return re.split("[:(]", self.objective, maxsplit=1)[0].strip()
+
+    @property
+    def multipliers(self) -> dict[str, float | tuple[float, float]]:
+        """The arguments of the criterion that are given, not automatic.
+
+        Raises:
+            ValueError: what is no positive number, or no pair 0 < LOW < HIGH.
+        """
+        given: dict[str, float | tuple[float, float]] = {}
+        if self.multiplier_init != AUTO:
+            (given["multiplier_init"],) = _positive_numbers(self.multiplier_init, "multiplier init", ("NUMBER",))
+        if self.multiplier_bounds != AUTO:
+            low, high = _positive_numbers(self.multiplier_bounds, "multiplier bounds", ("LOW", "HIGH"))
+            given["multiplier_bounds"] = low, high
+        return given
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""
@@ -118,6 +159,7 @@ class TrainingSettings:
             ValueError: unknown or missing names, or values out of range.
         """
         names = {each.name for each in fields(cls)}
+        values = {**{name: getattr(cls, name) for name in ADDED}, **values}
         if set(values) != names:
             differing = ", ".join(sorted(set(values) ^ names))
             raise ValueError(f"settings do not have the names this version expects; differing: {differing}")
@@ -151,6 +193,19 @@ class ClassifierSettings:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+
+
+def _positive_numbers(text: str, what: str, names: tuple[str, ...]) -> tuple[float, ...]:
+    """Rising positive numbers with colons between them."""
+    try:
+        numbers = tuple(float(number) for number in text.split(":"))
+    except ValueError:
+        numbers = ()
+    rising = list(numbers) == sorted(set(numbers))
+    if len(numbers) != len(names) or not rising or not all(0 < number < math.inf for number in numbers):
+        expected = " < ".join(("0", *names))
+        raise ValueError(f"{what} must be auto or {':'.join(names)} with {expected}, got {text!r}")
+    return numbers
 
 
 def _check_numbers(settings: TrainingSettings | ClassifierSettings) -> None:

@@ -18,6 +18,20 @@ def test_settings_survive_json():
         ({"learning_rate": 0.0}, "learning rate must be a positive number"),
         ({"learning_rate": float("nan")}, "learning rate must be a positive number"),
         ({"seed": -1}, "seed must be an integer from 0"),
+        ({"multiplier_init": "0"}, "multiplier init must be auto or NUMBER with 0 < NUMBER, got '0'"),
+        ({"multiplier_init": "big"}, "multiplier init must be auto or NUMBER"),
+        ({"multiplier_init": "nan"}, "multiplier init must be auto or NUMBER"),
+        ({"multiplier_bounds": "3"}, "multiplier bounds must be auto or LOW:HIGH with 0 < LOW < HIGH, got '3'"),
+        ({"multiplier_bounds": "2:1"}, "multiplier bounds must be auto or LOW:HIGH"),
+        ({"multiplier_bounds": "1:inf"}, "multiplier bounds must be auto or LOW:HIGH"),
+        (
+            {"multiplier_init": "1", "objective": "paper:0.1"},
+            "multiplier init cannot be given with the objective 'paper",
+        ),
+        (
+            {"multiplier_bounds": "1:2", "objective": "elbo", "constraints": None},
+            "multiplier bounds cannot be given with the objective 'elbo'; only geco, GECOLoss have them",
+        ),
         ({"constraints": ()}, "constraint: at least one is needed"),
         ({"batch_size": 5, "devices": 2}, "batch size must be divisible by the 2 devices"),
     ],
@@ -32,3 +46,9 @@ def test_names_of_another_version_are_refused():
     del values["steps"]
     with pytest.raises(ValueError, match="differing: steps"):
         TrainingSettings.from_dict(values)
+
+
+def test_settings_of_an_earlier_version_have_the_defaults():
+    values = TrainingSettings().as_dict()
+    del values["multiplier_init"], values["multiplier_bounds"]
+    assert TrainingSettings.from_dict(values) == TrainingSettings()
