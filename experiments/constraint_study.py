@@ -2,8 +2,7 @@
 
 Reconstruction error, whitened patches, local statistics, features of a ResNet, and the accuracy of a classifier, alone
 and beside each other. The two classifiers are trained first, by `geco train-classifier`. A constraint is met when its
-average over the training set is at most 5% of its scale above 0; a kappa of the RMSE also when it is not undercut by
-more than 5%.
+average over the training set is at most 5% of its scale above 0.
 
 Run it with ``geco experiment constraints``. Finished cells are kept in a CSV file and skipped next time.
 """
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from geco_ext.experiments.results_file import ResultsFile, markdown_table
 from geco_ext.experiments.training_cells import PROGRAM, Report, TrainingCell, TrainingCells, print_line
+from geco_ext.training.met import MET_WITHIN, is_met
 
 MODELS = ("nvp", "convdraw")
 CONSTRAINTS = {
@@ -30,7 +30,6 @@ CONSTRAINTS = {
 }
 CLASSIFIER_STEPS = {"conv": 1000, "resnet": 300}
 KEY = ("model", "constraints", "steps")
-TOLERANCE = 0.05
 
 INTRODUCTION = """# Every kind of constraint with the defaults
 
@@ -60,9 +59,7 @@ def cells(classifiers: dict[str, Path], options: argparse.Namespace) -> list[Tra
 def row(cell: TrainingCell, report: Report) -> dict[str, str]:
     """A row of the table from the results of a training."""
     results = report["constraints"]
-    met = all(result["violation"] <= TOLERANCE for result in results) and report["skipped_steps"] == 0
-    if any(result["name"] == "reconstruction_error" for result in results) and len(results) == 1:
-        met = met and abs(results[0]["deviation_percent"]) <= 100 * TOLERANCE
+    met = all(is_met(result["violation"]) for result in results) and report["skipped_steps"] == 0
     return {
         **cell.columns,
         "reached": ", ".join(f"{result['reached']:.4f}" for result in results),
@@ -131,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def finished(cell: TrainingCell, report: Report) -> None:
         results.add(row(cell, report))
-        results.write_markdown(INTRODUCTION.format(tolerance=TOLERANCE))
+        results.write_markdown(INTRODUCTION.format(tolerance=MET_WITHIN))
 
     try:
         wanted = cells(train_classifiers(options.output), options)

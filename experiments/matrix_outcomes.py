@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterable, Sequence
 
 from geco_ext.experiments.training_cells import Report, TrainingCell
+from geco_ext.training.met import is_met
 
 GECO = "geco"
 ALONE = "reconstruction alone"
 """The objective of trainings that show what a model can reach."""
 
-TOLERANCE = 0.05
+UNDERCUT = 0.05
+"""How far below kappa the RMSE of a cell may be that is not slack and has not paid for more than was asked."""
+
 SLACK_KL = 0.5
 NEAR_ITS_BEST = 0.1
 """How far from the RMSE of reconstruction alone a cell that could do no better may be."""
@@ -42,11 +45,16 @@ def outcome(kappa: float, rmse: float, kl: float, skipped: int) -> str:
     """
     if skipped or not math.isfinite(rmse):
         return "non-finite"
-    if abs(rmse / kappa - 1) <= TOLERANCE:
+    if not is_met(_violation(rmse, kappa)):
+        return "above"
+    if rmse >= kappa * (1 - UNDERCUT):
         return "met"
-    if rmse < kappa:
-        return "slack" if kl < SLACK_KL else "below"
-    return "above"
+    return "slack" if kl < SLACK_KL else "below"
+
+
+def _violation(rmse: float, kappa: float) -> float:
+    """C/s of the reconstruction error."""
+    return (rmse / kappa) ** 2 - 1
 
 
 def latest(rows: Sequence[Row]) -> list[Row]:
@@ -70,7 +78,7 @@ def mark_unreachable(rows: Sequence[Row]) -> None:
     """Mark the cells of GECO whose model cannot reach kappa, among rows of the same seed.
 
     Those are above kappa, as near to what the model reaches by reconstruction alone in as many steps as
-    `NEAR_ITS_BEST`, and that is above kappa by more than the tolerance.
+    `NEAR_ITS_BEST`, and that is not enough to meet it.
     """
     alone = {
         (r["model"], r["data"], r["steps"]): r for r in rows if r["objective"] == ALONE and r["non-finite steps"] == "0"
@@ -84,7 +92,7 @@ def mark_unreachable(rows: Sequence[Row]) -> None:
 
 
 def _is_the_best(of: Row, best: float) -> bool:
-    is_out_of_reach = best > float(of["kappa"]) * (1 + TOLERANCE)
+    is_out_of_reach = not is_met(_violation(best, float(of["kappa"])))
     return is_out_of_reach and abs(float(of["RMSE"]) / best - 1) <= NEAR_ITS_BEST
 
 

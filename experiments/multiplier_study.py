@@ -3,7 +3,7 @@
 Algorithm 1 of the paper moves the multiplier "proportionally to" the moving average of the constraint and leaves the
 factor open. This study trains the VAE+NVP model under one reconstruction constraint, RMSE <= kappa, for the paper's
 five values of kappa, once with the default `GECOLoss` and once with Algorithm 1 to the letter at several factors. The
-training setting is the same in every cell. A cell is met when
+training setting is the same in every cell. A cell has settled at kappa when
 
 - the root mean squared error on the training set ends within 3% of kappa, on either side,
 - no step was non-finite,
@@ -47,7 +47,7 @@ LEARNING_RATE = 1e-3
 STEPS = 3000
 DECAY = 0.2  # the last fifth of training lowers the learning rate linearly to zero
 
-TOLERANCE = 0.03
+NEAR = 0.03
 SETTLED = 0.5
 RISING = 0.02
 
@@ -152,7 +152,7 @@ def run(cell: Cell, images: Tensor, report: Callable[[str], None] = lambda line:
     drift = trajectory.log_multiplier_drift()
     skipped = int(criterion.skipped)
     at_bound = any(bool(value) for name, value in criterion.metrics().items() if name.startswith("at_bound/"))
-    met = abs(deviation) <= TOLERANCE and skipped == 0 and drift < SETTLED and rise <= RISING * kl
+    settled = abs(deviation) <= NEAR and skipped == 0 and drift < SETTLED and rise <= RISING * kl
     return {
         **cell.columns(),
         "RMSE": f"{rmse:.4f}",
@@ -163,7 +163,7 @@ def run(cell: Cell, images: Tensor, report: Callable[[str], None] = lambda line:
         "log lambda drift": f"{drift:.2f}",
         "non-finite steps": str(skipped),
         "at bound": "yes" if at_bound else "no",
-        "met": "yes" if met else "no",
+        "settled at kappa": "yes" if settled else "no",
         "seconds": f"{seconds:.0f}",
     }
 
@@ -177,8 +177,8 @@ Made by `python -m geco_ext.experiments.multiplier_study`. VAE+NVP with its defa
 {DECAY:.0%} of training, batch {BATCH_SIZE}.
 RMSE: training set, eval mode, one posterior sample, root of the mean squared error over all elements. KL: nats, mean
 over the last tenth of training; its rise is against the tenth before. Log lambda drift: highest minus lowest over the
-last tenth. Met: RMSE within {TOLERANCE:.0%} of kappa, no non-finite step, drift below {SETTLED}, KL rising by no more \
-than {RISING:.0%}."""
+last tenth. Settled at kappa: RMSE within {NEAR:.0%} of it on both sides, no non-finite step, drift below {SETTLED}, \
+KL rising by no more than {RISING:.0%}."""
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

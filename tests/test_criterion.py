@@ -44,38 +44,6 @@ def test_automatic_bounds_follow_kappa():
     assert float(criterion.metrics()["at_bound/re0"]) == 0.0
 
 
-class Deviation(geco_ext.Constraint):
-    def forward(self, x_hat, x, labels=None):
-        return (x_hat - x).abs().mean((1, 2, 3)) - self.kappa
-
-
-def test_scale_and_multiplier_of_a_constraint_of_ones_own_follow_kappa(backend, device):
-    """s = kappa and lambda* = D / (2 s) until the constraint gives them; D = 16 here, bounds three times above."""
-    criterion = GECOLoss([Deviation(0.1)], update=MultiplierUpdate(lr=0.0, proportional=0.0)).to(device)
-    step(criterion, error=0.5)
-    assert float(criterion.multiplier) == pytest.approx(16 / (2 * 0.1))
-    criterion.update = MultiplierUpdate(lr=1.0, proportional=0.0)
-    for kappa in (0.1, 0.4):
-        criterion.constraints[0].kappa = kappa
-        for _ in range(4):
-            step(criterion, error=0.9)
-        assert float(criterion.multiplier) == pytest.approx(3 * 16 / (2 * kappa))
-        share = 1 + float(criterion.moving_average) / kappa
-        assert float(criterion.violation) == pytest.approx(min(1.0, math.log(share)))
-
-
-@pytest.mark.parametrize(
-    ("given", "natural"), [({"scale": 0.5}, 16), ({"natural_multiplier": 7.0}, 7), ({"kappa": 0.0}, 8)]
-)
-def test_a_constraint_may_give_its_scale_or_its_multiplier(backend, device, given, natural):
-    constraint = Deviation(0.1)
-    for name, value in given.items():
-        setattr(constraint, name, value)
-    criterion = GECOLoss([constraint], update=MultiplierUpdate(lr=0.0, proportional=0.0)).to(device)
-    step(criterion, error=0.5)
-    assert float(criterion.multiplier) == pytest.approx(natural)
-
-
 def test_metrics_count_the_skipped_calls():
     criterion = criterion_of(0.1)
     for kl in (1.0, math.nan, 1.0, math.inf):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from geco_ext.training.run_folder import RunFolder
     from geco_ext.training.session import Session
 
-CHANGEABLE = ("steps", "checkpoint_every", "accelerator", "devices", "threads")
+CHANGEABLE = ("steps", "checkpoint_every", "patience", "accelerator", "devices", "threads")
 """Settings that may be given with --resume: they do not change what the steps already done would have been."""
 
 Folder = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
@@ -74,7 +74,15 @@ def _train(session: Session) -> int:
         seconds = session.train()
         if not session.trainer.is_global_zero:
             return 0
-        report = write_report(folder, session.module, session.dataset, settings, seconds)
+        report = write_report(
+            folder,
+            session.module,
+            session.dataset,
+            settings,
+            seconds,
+            session.held_out,
+            session.trainer.global_step,
+        )
     except ProcessLost as lost:
         raise CommandFailure(f"{lost}; {_what_to_do(folder)}") from lost
     except NonFiniteTraining as ended:
@@ -87,7 +95,7 @@ def _train(session: Session) -> int:
         print(f"geco: interrupted; {_what_to_do(folder)}", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     print("\n".join([report.table(), "", *report.remarks()]))
-    print(f"{settings.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
+    print(f"{report.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
     return 0
 
 

@@ -131,6 +131,26 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return f"{type(self).__name__}({len(self)} images, image_shape={self.image_shape}{context})"
 
 
+class ImageSubset(ImageDataset):
+    """Some of the examples of a data set, in a given order, which share its memory.
+
+    Args:
+        dataset: the data set.
+        indices: int64 ``[N]``, of its examples.
+
+    Example:
+        >>> dataset = ImageDataset(torch.rand(10, 1, 8, 8), torch.arange(10))
+        >>> ImageSubset(dataset, torch.tensor([7, 2]))[:]["label"]
+        tensor([7, 2])
+    """
+
+    def __init__(self, dataset: ImageDataset, indices: Tensor) -> None:
+        labels = dataset.labels.index_select(0, indices)
+        super().__init__(_ChosenImages(dataset._images, indices), labels, None, dataset.has_missing)
+        if dataset._contexts is not None:
+            self._contexts = _ChosenImages(dataset._contexts, indices)
+
+
 class StoredImages:
     """Images in one tensor - in memory or mapped from a file - of float32 in [0, 1] or of bytes.
 
@@ -182,6 +202,30 @@ class StoredImages:
         if self.rows is None and self.pixels.dtype == torch.float32:
             return self.pixels
         return self.take(torch.arange(len(self)))
+
+
+class _ChosenImages(StoredImages):
+    """Some of the images that are kept in whatever way."""
+
+    def __init__(self, images: StoredImages, indices: Tensor) -> None:
+        self.chosen_from = images
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image."""
+        return self.chosen_from.shape
+
+    def take(self, indices: Tensor) -> Tensor:
+        """The images of int64 indices ``[B]``."""
+        return self.chosen_from.take(self.indices.index_select(0, indices))
+
+    def all(self) -> Tensor:
+        """All images, made anew."""
+        return self.chosen_from.take(self.indices)
 
 
 class ColouredImages(StoredImages):

@@ -184,9 +184,11 @@ class Progress(TQDMProgressBar):
         return dict(self.numbers())
 
 
-def bar_numbers(metrics: Mapping[str, float]) -> dict[str, str]:
+def bar_numbers(metrics: Mapping[str, float], held_out: Mapping[str, float] | None = None) -> dict[str, str]:
     """What the bar shows of a record: RMSE, KL, averages and multipliers, sigma and beta, skipped steps."""
     numbers = {name: f"{metrics[key]:.4g}" for name, key in SHOWN.items() if key in metrics}
+    if held_out:
+        numbers["held out"] = f"{held_out['rmse']:.4g}"
     if metrics.get("skipped_steps"):
         numbers["skipped"] = f"{metrics['skipped_steps']:.0f}"
     for name, multiplier in metrics.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -43,8 +43,8 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> Evaluation:
-    """RMSE, KL and constraints over a data set, on the device the module is on.
+def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int, most: int | None = None) -> Evaluation:
+    """RMSE, KL and constraints over a data set, or its first ``most`` examples, on the device the module is on.
 
     The posterior samples are drawn from ``seed``; the global random state is left as it was.
     """
@@ -53,9 +53,10 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
     examples: Tensor = torch.zeros_like(total)
     elements = torch.zeros_like(total)
+    size = len(dataset) if most is None else min(most, len(dataset))
     with fixed_seed(seed, module.device):
-        for first in range(0, len(dataset), EVALUATION_BATCH):
-            batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
+        for first in range(0, size, EVALUATION_BATCH):
+            batch = on_device(dataset[first : min(first + EVALUATION_BATCH, size)], module.device)
             output = module.reconstructed(batch)
             x, weight = batch["x"].double(), batch.get("weight")
             squared_error += counted_squares(output.x_hat.double() - x, weight).sum()
@@ -67,9 +68,9 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
             examples = examples + counts
     return Evaluation(
         rmse=float((squared_error / elements).sqrt()),
-        kl=float(kl / len(dataset)),
+        kl=float(kl / size),
         constraints=(total / examples).cpu(),
-        elements=float(elements / len(dataset)),
+        elements=float(elements / size),
     )
 
 
@@ -132,6 +133,9 @@ class ConstraintResult:
         multiplier: lambda.
         met: whether it is (:func:`geco_ext.training.met.is_met`).
         at_bound: whether the multiplier rests on its upper bound.
+        held_out_reached: ``reached`` on examples that were not trained on; None where there are none.
+        held_out_violation: ``violation`` there.
+        held_out_met: ``met`` there.
     """
 
     name: str
@@ -143,10 +147,35 @@ class ConstraintResult:
     multiplier: float
     met: bool
     at_bound: bool
+    held_out_reached: float | None = None
+    held_out_violation: float | None = None
+    held_out_met: bool | None = None
 
 
-def constraint_results(criterion: GECOLoss, evaluation: Evaluation, history: History) -> tuple[ConstraintResult, ...]:
+def constraint_results(
+    criterion: GECOLoss, evaluation: Evaluation, history: History, held_out: Evaluation | None = None
+) -> tuple[ConstraintResult, ...]:
     """One result per entry of the constraint vector."""
+    results = _results(criterion, evaluation, history)
+    if held_out is None:
+        return results
+    return tuple(
+        replace(
+            each,
+            held_out_reached=there.reached,
+            held_out_violation=there.violation,
+            held_out_met=there.met,
+        )
+        for each, there in zip(results, _results(criterion, held_out, history), strict=True)
+    )
+
+
+def violations(criterion: GECOLoss, evaluation: Evaluation) -> dict[str, float]:
+    """C/s by name."""
+    return {result.name: result.violation for result in _results(criterion, evaluation, {})}
+
+
+def _results(criterion: GECOLoss, evaluation: Evaluation, history: History) -> tuple[ConstraintResult, ...]:
     vectors = (evaluation.constraints, criterion.kappa, criterion.multiplier)
     numbers = zip(*(vector.tolist() for vector in vectors), strict=True)
     return tuple(

@@ -35,6 +35,22 @@ PICTURED = 64
 
 OBJECTIVE_HEADINGS = ("objective", "RMSE", "NLL (nats)", "KL (nats)", "beta", "sigma")
 HEADINGS = ("constraint", "kappa asked", "reached", "deviation", "KL (nats)", "multiplier", "met")
+HELD_OUT_HEADINGS = ("held out", "met held out")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run came to on examples that it was not trained on.
+
+    Attributes:
+        examples: how many.
+        rmse: root of the mean squared error over all elements.
+        kl: mean KL in nats.
+    """
+
+    examples: int
+    rmse: float
+    kl: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,8 @@ class Report:
         kl: mean KL in nats.
         constraints: one result per constraint.
         objective: what an objective without constraints came to; None for GECO.
+        held_out: the same on other examples, where there are any; of the constraints, their results say it.
+        stopped_early: whether training ended because these got no better.
     """
 
     steps: int
@@ -58,6 +76,8 @@ class Report:
     kl: float
     constraints: tuple[ConstraintResult, ...]
     objective: ObjectiveResult | None = None
+    held_out: HeldOut | None = None
+    stopped_early: bool = False
 
     def table(self) -> str:
         """A Markdown table with padded columns, readable in a terminal as it is."""
@@ -72,10 +92,18 @@ class Report:
                 f"{self.kl:.2f}",
                 format_number(result.multiplier),
                 "yes" if result.met else "NO, at bound" if result.at_bound else "NO",
+                *self._held_out_cells(result),
+                *([str(self.skipped_steps)] if self.skipped_steps else []),
             )
             for result in self.constraints
         ]
-        return _padded([HEADINGS, *rows])
+        of_held_out = HELD_OUT_HEADINGS if self.held_out else ()
+        return _padded([(*HEADINGS, *of_held_out, *(["skipped steps"] if self.skipped_steps else [])), *rows])
+
+    def _held_out_cells(self, result: ConstraintResult) -> tuple[str, ...]:
+        if self.held_out is None or result.held_out_reached is None:
+            return ()
+        return f"{result.held_out_reached:.4f}", "yes" if result.held_out_met else "NO"
 
     def _objective_row(self, objective: ObjectiveResult) -> tuple[str, ...]:
         return (
@@ -92,6 +120,20 @@ class Report:
         remarks = [
             f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
         ]
+        if self.held_out is not None:
+            remarks.append(
+                f"Held out: RMSE {self.held_out.rmse:.4f} and KL {self.held_out.kl:.2f} nats on "
+                f"{self.held_out.examples} examples that were not trained on."
+            )
+        else:
+            remarks.append(
+                "Not measured on other examples: the data have no test split, and --validation was not given."
+            )
+        if self.stopped_early:
+            remarks.append(
+                f"Stopped early, after {self.steps} steps: held out, it got no better. The best state is "
+                "checkpoints/best.ckpt."
+            )
         remarks += [
             f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
             f"constraint is not met: it cannot weigh more, {WHAT_TO_DO}. Where that does not, the model has had too "
@@ -137,12 +179,30 @@ def _padded(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_report(
-    folder: RunFolder, module: ConstrainedTraining, dataset: ImageDataset, settings: TrainingSettings, seconds: float
+    folder: RunFolder,
+    module: ConstrainedTraining,
+    dataset: ImageDataset,
+    settings: TrainingSettings,
+    seconds: float,
+    held_out: ImageDataset | None = None,
+    steps: int | None = None,
 ) -> Report:
-    """Measure the model on its training set, write the results and draw the pictures into the run folder."""
+    """Measure the model on its training set, write the results and draw the pictures into the run folder.
+
+    Args:
+        folder: of the run.
+        module: the trained model with its criterion.
+        dataset: what it was trained on.
+        settings: those of the run.
+        seconds: what the steps took.
+        held_out: examples that it was not trained on.
+        steps: those done, where training stopped early; None: all of the settings.
+    """
     module.eval()
     history = read_history(folder.metrics_file)
     evaluation = evaluate(module, dataset, settings.seed)
+    elsewhere = None if held_out is None else evaluate(module, held_out, settings.seed)
+    steps = settings.steps if steps is None else steps
     criterion = module.criterion
     constraints: tuple[ConstraintResult, ...] = ()
     tolerances: dict[str, float] = {}
@@ -150,16 +210,20 @@ def write_report(
     if isinstance(criterion, GaussianObjective):
         objective = objective_result(settings.objective, criterion, evaluation)
     else:
-        constraints = constraint_results(criterion, evaluation, history)
+        constraints = constraint_results(criterion, evaluation, history, elsewhere)
         tolerances = reconstruction_tolerances(criterion)
     report = Report(
-        steps=settings.steps,
+        steps=steps,
         seconds=seconds,
         skipped_steps=int(module.skipped_steps),
         rmse=evaluation.rmse,
         kl=evaluation.kl,
         constraints=constraints,
         objective=objective,
+        held_out=None
+        if held_out is None or elsewhere is None
+        else HeldOut(len(held_out), elsewhere.rmse, elsewhere.kl),
+        stopped_early=steps < settings.steps,
     )
     report.write(folder)
     if history:  # gone where a finished run is resumed without its metrics file

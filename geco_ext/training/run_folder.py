@@ -39,7 +39,7 @@ class RunConfiguration:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run: ``config.json``, ``checkpoints/``, ``metrics.csv``, ``tensorboard/`` and the results."""
+    """The folder of one run: settings, checkpoints, the history of its metrics, TensorBoard's files, results."""
 
     path: Path
 
@@ -69,6 +69,16 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """The history of loss, RMSE, KL, constraints and multipliers."""
         return self.path / "metrics.csv"
+
+    @property
+    def held_out_file(self) -> Path:
+        """The history of RMSE, KL and constraints on examples held out, at the checkpoints."""
+        return self.path / "held_out.csv"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The best one on examples held out, where training may stop early."""
+        return self.checkpoint_folder / "best.ckpt"
 
     def checkpoint_at(self, step: int) -> Path:
         """The periodic checkpoint of a step."""

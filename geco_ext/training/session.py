@@ -28,6 +28,7 @@ from geco_ext.training.callbacks import (
 )
 from geco_ext.training.constraints import check_networks, with_absolute_file
 from geco_ext.training.evaluation import constraints_of
+from geco_ext.training.held_out import EvaluateHeldOut, split_off
 from geco_ext.training.non_finite import StopOnNonFinite
 from geco_ext.training.run import build, load_part, model_entry
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
@@ -43,6 +44,7 @@ class Session:
     folder: RunFolder
     configuration: RunConfiguration
     dataset: ImageDataset
+    held_out: ImageDataset | None
     module: ConstrainedTraining
     trainer: L.Trainer
     interrupt: StopOnInterrupt
@@ -81,12 +83,12 @@ def start(settings: TrainingSettings, path: Path) -> Session:
         data=with_absolute_path(settings.data),
         root=None if settings.root is None else str(Path(settings.root).expanduser().resolve()),
     )
-    dataset = _training_set(settings)
+    dataset, held_out = split_off(_training_set(settings), settings)
     settings = _with_threads(settings, dataset)
     configuration = RunConfiguration(
         settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None
     )
-    session = _session(folder, configuration, dataset, checkpoint=None)
+    session = _session(folder, configuration, dataset, held_out, checkpoint=None)
     if _is_first_process():
         folder.create(configuration)
     return session
@@ -100,7 +102,8 @@ def resume(path: Path, **changes: int | str | None) -> Session:
 
     Args:
         path: a run folder or a checkpoint file in it.
-        changes: settings that may differ from the run's: steps, accelerator, devices, threads, checkpoint_every.
+        changes: settings that may differ from the run's: steps, accelerator, devices, threads, checkpoint_every,
+            patience.
 
     Raises:
         FileNotFoundError: no run or no checkpoint there.
@@ -113,9 +116,9 @@ def resume(path: Path, **changes: int | str | None) -> Session:
     settings = dataclasses.replace(configuration.settings, **changes)  # type: ignore[arg-type]
     if settings.steps < checkpoint["global_step"]:
         raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
-    dataset = _training_set(settings)
+    dataset, held_out = split_off(_training_set(settings), settings)
     configuration = dataclasses.replace(configuration, settings=_with_threads(settings, dataset))
-    session = _session(folder, configuration, dataset, checkpoint=file)
+    session = _session(folder, configuration, dataset, held_out, checkpoint=file)
     load_part(session.module.model, checkpoint["state_dict"], "model")
     load_part(session.module.criterion, checkpoint["state_dict"], "criterion")
     if _is_first_process():
@@ -129,9 +132,17 @@ def _is_first_process() -> bool:
 
 
 def _session(
-    folder: RunFolder, configuration: RunConfiguration, dataset: ImageDataset, checkpoint: Path | None
+    folder: RunFolder,
+    configuration: RunConfiguration,
+    dataset: ImageDataset,
+    held_out: ImageDataset | None,
+    checkpoint: Path | None,
 ) -> Session:
     settings = configuration.settings
+    if settings.patience is not None and held_out is None:
+        raise ValueError(
+            f"patience needs examples held out, and data {settings.data!r} has no test split; see --validation"
+        )
     model, criterion = build(configuration)
     BatchOrder(len(dataset), settings.batch_size, settings.seed)  # refuses a batch larger than the data set
     module = ConstrainedTraining(
@@ -144,8 +155,8 @@ def _session(
     check_networks(settings.constraints, constraints_of(criterion), dataset, settings.data)
     _check_fit(module, dataset)
     interrupt = StopOnInterrupt()
-    trainer = _trainer(folder, settings, interrupt)
-    return Session(folder, configuration, dataset, module, trainer, interrupt, checkpoint)
+    trainer = _trainer(folder, settings, held_out, interrupt)
+    return Session(folder, configuration, dataset, held_out, module, trainer, interrupt, checkpoint)
 
 
 def _training_set(settings: TrainingSettings) -> ImageDataset:
@@ -176,19 +187,23 @@ def _check_fit(module: ConstrainedTraining, dataset: ImageDataset) -> None:
     module.train()
 
 
-def _trainer(folder: RunFolder, settings: TrainingSettings, interrupt: StopOnInterrupt) -> L.Trainer:
+def _trainer(
+    folder: RunFolder, settings: TrainingSettings, held_out: ImageDataset | None, interrupt: StopOnInterrupt
+) -> L.Trainer:
     metrics = RecordMetrics(folder)
+    elsewhere = [] if held_out is None else [EvaluateHeldOut(folder, held_out, settings)]
     return quiet_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         max_steps=settings.steps,
         callbacks=[
             interrupt,
+            *elsewhere,
             SaveCheckpoints(folder, settings.checkpoint_every),
             metrics,
             WarnAtBound(lambda: metrics.latest),
             StopOnNonFinite(),
-            Progress(settings.steps, lambda: bar_numbers(metrics.latest)),
+            Progress(settings.steps, lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere))),
         ],
         plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),

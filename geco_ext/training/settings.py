@@ -17,12 +17,12 @@ WITH_MULTIPLIERS = (GECO, "GECOLoss")
 """Those whose multipliers have a start and bounds to choose."""
 
 AUTO = "auto"
-ADDED = ("multiplier_init", "multiplier_bounds")
+ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience")
 """Settings that runs of earlier versions do not have; theirs are the defaults."""
 
 DEFAULT_CONSTRAINTS = ("re=0.1",)
 MAX_SEED = 2**31 - 1
-COUNTS = ("steps", "batch_size", "checkpoint_every", "devices", "threads", "size")
+COUNTS = ("steps", "batch_size", "checkpoint_every", "patience", "devices", "threads", "size")
 """Settings that are integers of at least 1, or None."""
 
 ROOT = "Folder with the files of data sets that are not embedded."
@@ -98,7 +98,13 @@ class TrainingSettings:
     batch_size: int = setting(128, "Examples per step, over all devices together.")
     learning_rate: float = setting(1e-3, "Adam's; it falls linearly to 0 over the last fifth of the steps.")
     seed: int = setting(0, "Of weights, data order and posterior samples.")
-    checkpoint_every: int = setting(500, "Steps between checkpoints.")
+    checkpoint_every: int = setting(500, "Steps between checkpoints, where examples held out are looked at as well.")
+    validation: float | None = setting(
+        None, "Share of the examples to hold out of training.", "the data set's test split", metavar="SHARE"
+    )
+    patience: int | None = setting(
+        None, "Stop where so many checkpoints in a row were no better on the examples held out.", "never"
+    )
     accelerator: str = setting("auto", ACCELERATOR)
     devices: int = setting(1, "Devices, a process each.", "1, with torchrun its processes")
     threads: int | None = setting(None, "CPU threads.", USUAL_THREADS)
@@ -120,6 +126,8 @@ class TrainingSettings:
                 f"{given} cannot be given with the objective {self.objective!r}; only {', '.join(WITH_MULTIPLIERS)} "
                 "have them"
             )
+        if self.validation is not None and not 0 < self.validation < 1:
+            raise ValueError(f"validation must be a share between 0 and 1, got {self.validation!r}")
         if self.batch_size % self.devices:
             raise ValueError(f"batch size must be divisible by the {self.devices} devices, got {self.batch_size}")
 

@@ -8,19 +8,21 @@ from tiny_runs import TINY_OPTIONS, one_line
 
 import geco_ext
 from geco_ext.cli import main
+from geco_ext.training import bounds
 from geco_ext.training.bounds import WarnAtBound
 from geco_ext.training.run_folder import read_history
 
 
-def test_a_multiplier_held_by_its_bound_is_said_once_and_in_the_table(tmp_path, capsys):
+def test_a_multiplier_held_by_its_bound_is_said_once_and_in_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bounds, "UPDATES", 40)
     path = tmp_path / "run"
-    bounds = ("--multiplier-bounds", "0.5:2", "--multiplier-init", "1", "--batch-size", "20")
-    assert main(["train", *TINY_OPTIONS, "--steps", "240", "--constraint", "re=0.05", *bounds, "--out", str(path)]) == 0
+    given = ("--multiplier-bounds", "0.5:2", "--multiplier-init", "1", "--batch-size", "20")
+    assert main(["train", *TINY_OPTIONS, "--steps", "100", "--constraint", "re=0.05", *given, "--out", str(path)]) == 0
     captured = capsys.readouterr()
     assert (
         captured.err.count("geco: warning: the multiplier of reconstruction_error has rested on its upper bound") == 1
     )
-    assert "(2) for 200 updates" in captured.err
+    assert "(2) for 40 updates" in captured.err
     assert "--multiplier-bounds LOW:HIGH" in captured.err
     assert "| NO, at bound |" in captured.out
     history = read_history(path / "metrics.csv")
