@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Real
 from typing import Any, Literal
 
 from geco_ext.constraints import Constraint
@@ -15,11 +14,10 @@ Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
 
 def check_constraints(constraints: Constraint | Iterable[Constraint]) -> list[Constraint]:
     """At least one, and every row of the constraint vector with a name of its own."""
-    if isinstance(constraints, Constraint):
-        constraints = [constraints]
-    if not isinstance(constraints, Iterable) or isinstance(constraints, str):
-        raise _not_constraints(constraints)
-    members = list(constraints)
+    given: object = [constraints] if isinstance(constraints, Constraint) else constraints
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise _not_constraints(given)
+    members = list(given)
     if not members:
         raise ValueError("constraints: got none, expected at least one Constraint")
     for member in members:
@@ -33,8 +31,9 @@ def check_constraints(constraints: Constraint | Iterable[Constraint]) -> list[Co
 
 
 def _not_constraints(value: object) -> ValueError:
-    got = repr(value) if isinstance(value, Real | str) else type(value).__name__
-    kappa = value if isinstance(value, Real) and not isinstance(value, bool) else 0.1
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    got = repr(value) if is_number or isinstance(value, str) else type(value).__name__
+    kappa = value if is_number else 0.1
     return ValueError(
         f"constraints: got {got}, expected geco_ext.Constraint instances; for a root mean squared error of {kappa} an "
         f"element write GECOLoss(geco_ext.ReconstructionError(kappa={kappa}))"
