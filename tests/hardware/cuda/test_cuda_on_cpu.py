@@ -39,6 +39,7 @@ ADDRESS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "
 
 PROPERTIES = [
     "tests/constraints/test_absolute_error.py",
+    "tests/constraints/test_own_constraints.py",
     "tests/test_weights.py",
     "tests/backends/test_backends.py",
     "tests/ops/test_autograd.py",
