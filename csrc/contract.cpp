@@ -17,15 +17,19 @@ double elements_per_example(const Input& input) {
   return static_cast<double>(input.prediction.elements() / input.prediction.sizes[0]);
 }
 
+// Of an example of all of them, per row.
+double elements_of_inputs(const LossCall& call, const Constraint& constraint) {
+  double elements = 0;
+  for (int i : constraint.inputs) elements += elements_per_example(call.inputs[i]);
+  return elements / constraint.rows;
+}
+
 }  // namespace
 
 double compared_elements(const LossCall& call, const Constraint& constraint) {
   switch (element_rule(constraint.kind)) {
-    case ElementRule::kOfInputs: {
-      double elements = 0;
-      for (int i : constraint.inputs) elements += elements_per_example(call.inputs[i]);
-      return (scale_rule(constraint.kind) == ScaleRule::kKappa ? 2 : 1) * elements / constraint.rows;
-    }
+    case ElementRule::kOfInputs: return elements_of_inputs(call, constraint);
+    case ElementRule::kTwiceOfInputs: return 2.0 * elements_of_inputs(call, constraint);
     case ElementRule::kOfImage: return static_cast<double>(call.image_elements);
     case ElementRule::kOfPositions: {
       const std::int64_t* sizes = call.inputs[constraint.inputs[0]].prediction.sizes;

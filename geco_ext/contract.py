@@ -18,17 +18,17 @@ class Kind(NamedTuple):
     # C and its scale s: measured - kappa^2 with s = kappa^2, kappa - measured with s = 1 - kappa, or the measured
     # value itself with a scale of the constraint's own (kappa where it gives none); or measured - kappa with s = kappa.
     scale_rule: Literal["kappa^2", "1-kappa", "own", "kappa"]
-    # D of the natural multiplier lambda* = D / (2 s), by the rule "kappa" D / s: numbers of an example of the
-    # constraint's inputs (per row), those of an image, two for each position of a patch. With the scale rule "own" a
-    # constraint may give lambda* itself.
-    elements: Literal["inputs", "image", "2 per position"]
+    # D of the natural multiplier lambda* = D / (2 s): numbers of an example of the constraint's inputs (per row), or
+    # twice as many (the Laplace likelihood has lambda* = D / s), those of an image, two for each position of a patch.
+    # With the scale rule "own" a constraint may give lambda* itself.
+    elements: Literal["inputs", "2 inputs", "image", "2 per position"]
     is_windowed: bool = False
 
 
 # In the order of the kernels' enum.
 KINDS = {
     "squared_error": Kind("kappa^2", "inputs"),
-    "absolute_error": Kind("kappa", "inputs"),
+    "absolute_error": Kind("kappa", "2 inputs"),
     "scalar_similarity": Kind("1-kappa", "image"),
     "scalar": Kind("own", "image"),
     "patch_ncc": Kind("1-kappa", "image", is_windowed=True),
@@ -66,7 +66,7 @@ class Term:
     @property
     def is_elementwise(self) -> bool:
         """Whether it compares its inputs number by number."""
-        return KINDS[self.kind].elements == "inputs"
+        return KINDS[self.kind].elements in ("inputs", "2 inputs")
 
     @property
     def is_scalar(self) -> bool:

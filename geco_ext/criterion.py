@@ -69,7 +69,8 @@ class GECOLoss(StateModule):
             one number, or one per constraint.
         multiplier_bounds: ``"auto"``: (lambda* / 1000, 3 lambda*), following kappa; or (low, high), or one pair per
             constraint.
-        accumulation_steps: calls (micro-batches) per update of the multipliers; C_hat is averaged over them.
+        accumulation_steps: calls (micro-batches) per update of the multipliers; C_hat is averaged over them, each
+            counting by its number of examples, whatever their weights.
         process_group: None: the default group if ``torch.distributed`` runs; False: never communicate. With several
             processes C_hat and the state are those of all examples, and gradients are such that an average over
             processes (DistributedDataParallel) is the gradient of the global mean.

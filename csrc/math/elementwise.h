@@ -6,9 +6,11 @@
 namespace geco {
 
 //   enumerator, name in Python, scale rule, is it windowed, element rule (math/kinds.h)
+// The natural multiplier lambda* = D / (2 s) is that of a likelihood: for squared errors of n numbers the Gaussian with
+// sigma^2 = s, D = n; for errors that are not squared the Laplace with b = s, lambda* = n / s, so that D = 2 n.
 #define GECO_ELEMENTWISE_KINDS(X)                                    \
   X(kSquaredError, "squared_error", kKappaSquared, false, kOfInputs) \
-  X(kAbsoluteError, "absolute_error", kKappa, false, kOfInputs)
+  X(kAbsoluteError, "absolute_error", kKappa, false, kTwiceOfInputs)
 
 //   enumerator, its measure
 #define GECO_MEASURES(X) X(kSquaredError, SquaredDifference) X(kAbsoluteError, AbsoluteDifference)

@@ -22,6 +22,7 @@ namespace geco {
 //   enumerator, name
 #define GECO_ELEMENT_RULES(X)                                                          \
   X(kOfInputs, "inputs")            /* numbers of an example of its inputs, per row */ \
+  X(kTwiceOfInputs, "2 inputs")     /* twice as many, see math/elementwise.h        */ \
   X(kOfImage, "image")              /* numbers of an example of x_hat               */ \
   X(kOfPositions, "2 per position") /* a mean and a deviation for each patch        */
 

@@ -47,8 +47,7 @@ GECO_HD double constraint_scale(ScaleRule rule, const State& state, int l) {
   return scale > kSmallest ? scale : kSmallest;
 }
 
-// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa. Of errors that are not squared
-// every number counts twice in D (compared_elements): that makes it D / kappa, the Laplace likelihood with b = kappa.
+// lambda* = D / (2 s): for squared errors the Gaussian likelihood with sigma = kappa (others: math/elementwise.h).
 // A constraint of a user's own may give lambda* itself; NaN: it does not.
 GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
   const double given = state.at(Row::kNaturalMultiplier, l);

@@ -32,10 +32,10 @@ WORKER = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:0] = sys.argv[2:]
     from test_several_processes import watched_run
 
-    watched_run(Path(sys.argv[2]), devices=2)
+    watched_run(Path(sys.argv[1]), devices=2)
     """
 )
 
@@ -84,7 +84,8 @@ def two(tmp_path_factory, environment):
     folder = tmp_path_factory.mktemp("two")
     worker = folder / "worker.py"
     worker.write_text(WORKER)
-    command = [*TORCHRUN, str(worker), str(Path(tiny_runs.__file__).parent), str(folder / "run")]
+    helpers = [str(Path(file).parent) for file in (__file__, tiny_runs.__file__)]
+    command = [*TORCHRUN, str(worker), str(folder / "run"), *helpers]
     subprocess.run(command, env=environment, check=True, timeout=ENOUGH)
     return folder / "run"
 

@@ -167,8 +167,9 @@ def compared_elements(call: LossCall) -> list[float]:
     for term, inputs in zip(terms, inputs_of_terms(terms, call.owners), strict=True):
         rule = KINDS[term.kind].elements
         elements = float(call.image_elements)
-        if rule == "inputs":
+        if term.is_elementwise:
             elements = sum(call.predictions[i][0].numel() for i in inputs) / term.rows
+            elements *= 2.0 if rule == "2 inputs" else 1.0
         elif rule == "2 per position":
             height, width = call.predictions[inputs[0]].shape[-2:]
             elements = 2.0 * term.positions(height) * term.positions(width)
@@ -192,7 +193,7 @@ def _scales(call: LossCall, state: State) -> Tensor:
 
 
 def _natural_log_multiplier(call: LossCall) -> Tensor:
-    """Log lambda*, [L]: lambda* = D / (2 s), D / s where s is kappa, or what a constraint of a user's own gives."""
+    """Log lambda*, [L]: lambda* = D / (2 s), or what a constraint of a user's own gives."""
     state = views(call.block)
     scales = _scales(call, state)
     result = []
@@ -200,8 +201,7 @@ def _natural_log_multiplier(call: LossCall) -> Tensor:
     for term, elements in zip(parse_terms(call.terms), compared_elements(call), strict=True):
         rows = slice(row, row + term.rows)
         row += term.rows
-        scale = scales[rows] if term.scale_rule == "kappa" else 2.0 * scales[rows]
-        natural = elements / scale
+        natural = elements / (2.0 * scales[rows])
         if term.scale_rule == "own":
             given = state.natural_multiplier[rows]
             natural = torch.where(given.isnan(), natural, given)

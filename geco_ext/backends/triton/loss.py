@@ -287,8 +287,8 @@ def _plan(
         first_row += term.rows
         counted = KINDS[term.kind].elements
         elements = image_elements
-        if counted == "inputs":
-            elements = sum(items[i].per_example for i in of_term)
+        if term.is_elementwise:
+            elements = (2 if counted == "2 inputs" else 1) * sum(items[i].per_example for i in of_term)
         elif counted == "2 per position":
             height, width = geometry[of_term[0]].shape[-2:]
             elements = 2 * term.positions(height) * term.positions(width)

@@ -54,10 +54,10 @@ def constraint_scale(block, row, inside, rule, CONSTRAINTS: tl.constexpr):
 
 @triton.jit
 def natural_log_multiplier(block, row, inside, rule, elements, CONSTRAINTS: tl.constexpr):
-    """Log lambda*: D / (2 s), D / s where s is kappa, or what a constraint of a user's own gives."""
+    """Log lambda*: D / (2 s), or what a constraint of a user's own gives."""
     scale = constraint_scale(block, row, inside, rule, CONSTRAINTS)
     own = tl.load(block + NATURAL_MULTIPLIER * CONSTRAINTS + row, mask=inside, other=1.0)
-    natural = elements / tl.where(rule == KAPPA_ITSELF, scale, 2.0 * scale)
+    natural = elements / (2.0 * scale)
     return tl.log(tl.where(rule == OWN, tl.where(own == own, own, natural), natural))
 
 
