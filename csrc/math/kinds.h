@@ -74,7 +74,9 @@ GECO_HD constexpr ElementRule element_rule(ConstraintKind kind) {
 #undef GECO_CASE
 
 // Whether it compares its inputs number by number (math/elementwise.h).
-GECO_HD constexpr bool is_elementwise(ConstraintKind kind) { return element_rule(kind) == ElementRule::kOfInputs; }
+GECO_HD constexpr bool is_elementwise(ConstraintKind kind) {
+  return element_rule(kind) == ElementRule::kOfInputs || element_rule(kind) == ElementRule::kTwiceOfInputs;
+}
 
 // Whether PyTorch computes what it measures: a number, or one for each example, whose mean is taken.
 GECO_HD constexpr bool is_scalar(ConstraintKind kind) { return !is_windowed(kind) && !is_elementwise(kind); }
