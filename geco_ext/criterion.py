@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from geco_ext import constraints as built_in
 from geco_ext import state as state_block
 from geco_ext.checks import (
     check_alpha,
@@ -239,9 +240,10 @@ class GECOLoss(StateModule):
     def _check_weight(self, weight: Tensor, x_hat: Tensor) -> None:
         for member in cast(Iterable[Constraint], self.constraints):
             if not member._weighs:
+                weighing = ", ".join(name for name in built_in.__all__ if getattr(built_in, name)._weighs)
                 raise ValueError(
                     f"weight: got one beside constraint {member.name!r}, expected constraints that can weigh elements "
-                    "(ReconstructionError, AbsoluteError, or a forward with a parameter weight)"
+                    f"({weighing}, or a forward with a parameter weight)"
                 )
         check_weight(weight, x_hat)
 

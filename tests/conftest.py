@@ -17,7 +17,7 @@ import interpreter
 import geco_ext
 
 interpreter.round_as_devices_do()
-pytest.register_assert_rewrite("windows")  # the comparison that many tests share
+pytest.register_assert_rewrite("windows", "comparison")  # with the oracle, which many tests share
 torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 torch.backends.cudnn.allow_tf32 = False  # the networks of some constraints are compared with float64 too
 

@@ -1,13 +1,14 @@
 """Bad input: a clear error that names the argument, and no state changed."""
 
+import functools
 import math
 
+import elementwise
 import pytest
 import torch
 
 import geco_ext
 from geco_ext import (
-    AbsoluteError,
     ClassificationAccuracy,
     FeatureReconstructionError,
     GECOLoss,
@@ -29,7 +30,6 @@ class Flat(geco_ext.Constraint):
 
 
 SETTINGS = {
-    "kappa negative": (lambda: ReconstructionError(-0.1), "kappa: got -0.1"),
     "kappa nan": (lambda: ReconstructionError(math.nan), "kappa: got nan"),
     "kappa inf": (lambda: LocalStatistics(math.inf, 3), "kappa: got inf"),
     "kappa not a number": (lambda: ReconstructionError("loose"), "kappa: got 'loose'"),
@@ -49,11 +49,6 @@ SETTINGS = {
     "probability low": (lambda: ClassificationAccuracy(-0.5, CLASSIFIER), "kappa: got -0.5"),
     "classifier": (lambda: ClassificationAccuracy(0.5, 3), "classifier: got int"),
     "extractor": (lambda: FeatureReconstructionError(0.5, None), "extractor: got NoneType"),
-    "reduction": (lambda: ReconstructionError(0.1, reduction="max"), "reduction: got 'max'"),
-    "absolute kappa": (lambda: AbsoluteError(-0.1), "kappa: got -0.1"),
-    "absolute eps": (lambda: AbsoluteError(0.1, eps=0.0), "eps: got 0.0"),
-    "absolute channels": (lambda: AbsoluteError(0.1, channels=0), "channels: got 0"),
-    "channels": (lambda: ReconstructionError(0.1, channels=0), "channels: got 0"),
     "patch size": (lambda: PatchNCC(0.9, 0), "patch_size: got 0"),
     "patch size float": (lambda: PatchNCC(0.9, 2.5), "patch_size: got 2.5"),
     "stride": (lambda: LocalStatistics(0.1, 3, stride=0), "stride: got 0"),
@@ -99,6 +94,13 @@ SETTINGS = {
     "max violation": (lambda: MultiplierUpdate(max_violation=0.0), "max_violation: got 0.0"),
     "backend name": (lambda: geco_ext.use_backend("cudnn").__enter__(), "backend: got 'cudnn'"),
 }
+for row in elementwise.TABLE:
+    for arguments in ({"kappa": -0.1}, {"reduction": "max"}, {"channels": 0}, *row.refused):
+        ((name, value),) = arguments.items()
+        SETTINGS[f"{row.kind} {name} {value}"] = (
+            functools.partial(row.constraint, **{"kappa": 0.1, **arguments}),
+            f"^{name}: got {value!r}, expected",
+        )
 
 
 @pytest.mark.parametrize("case", SETTINGS)

@@ -2,19 +2,15 @@
 
 import math
 
-import oracle
+import elementwise
 import pytest
 import torch
-from test_backends import FLOATS, GRADIENT, VALUE, doubled, images
+from comparison import FLOATS, GRADIENT, VALUE, doubled, images
+from elementwise import MOST_MEASURES, ROWS, SQUARED, TABLE, Member
 
 import geco_ext
-from geco_ext import AbsoluteError, GECOLoss, ReconstructionError
+from geco_ext import GECOLoss, ReconstructionError
 from geco_ext import functional as gf
-
-ERRORS = {
-    "squared": (gf.reconstruction_error, oracle.weighted_squared_error, ReconstructionError),
-    "absolute": (gf.absolute_error, oracle.weighted_absolute_error, AbsoluteError),
-}
 
 
 def weights(shape, device="cpu", dtype=torch.float32):
@@ -42,15 +38,16 @@ def assert_as_the_oracle(value, x_hat, expected, y_hat):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("error", ERRORS)
-def test_functions_equal_the_oracle(backend, device, error, dtype, layout):
-    function, expected_of, _ = ERRORS[error]
+@pytest.mark.parametrize("row", ROWS)
+def test_functions_equal_the_oracle(backend, device, row, dtype, layout):
     x_hat, x = images(dtype=dtype, device=device, layout=layout)
     y_hat, y = doubled(x_hat, x)
     weight = weights(x.shape, device)
-    for w in (weight, weight[:, :1], weight.contiguous(memory_format=torch.channels_last)):
-        value = function(x_hat, x, kappa=0.1, weight=w)
-        assert_as_the_oracle(value, x_hat, expected_of(y_hat, y, w.cpu(), 0.1), y_hat)
+    forms = [weight, weight[:, :1], weight.contiguous(memory_format=torch.channels_last)]
+    for number in range(max(len(forms), len(row.settings))):
+        w, settings = forms[number % len(forms)], row.settings[number % len(row.settings)]
+        value = row.function(x_hat, x, kappa=0.1, weight=w, **settings)
+        assert_as_the_oracle(value, x_hat, row.expected(y_hat, y, 0.1, weight=w.cpu(), **settings), y_hat)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, *FLOATS])
@@ -61,78 +58,62 @@ def test_weights_of_any_type(backend, device, dtypes, dtype):
     y_hat, y = doubled(x_hat, x)
     weight = weights(of_all_channels(x.shape), device, dtype)
     value = gf.reconstruction_error(x_hat, x, kappa=0.1, weight=weight)
-    assert_as_the_oracle(value, x_hat, oracle.weighted_squared_error(y_hat, y, weight.cpu(), 0.1), y_hat)
+    assert_as_the_oracle(value, x_hat, SQUARED.expected(y_hat, y, 0.1, weight=weight.cpu()), y_hat)
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 3), (2, 3, 4, 5, 6), (1, 3, 61, 97), (3, 2, 64, 64), (2, 1, 33, 65)])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("error", ERRORS)
-def test_any_shape_and_reduction(backend, device, error, reduction, shape):
-    function, expected_of, _ = ERRORS[error]
+@pytest.mark.parametrize("row", ROWS)
+def test_any_shape_and_reduction(backend, device, row, reduction, shape):
     x_hat, x = images(shape, device=device)
     y_hat, y = doubled(x_hat, x)
     for of_weights in (shape, of_all_channels(shape) if len(shape) > 1 else shape):
         weight = weights(of_weights, device)
         weight.view(-1)[0] = 2.0
-        value = function(x_hat, x, kappa=0.1, reduction=reduction, weight=weight)
-        assert_as_the_oracle(value, x_hat, expected_of(y_hat, y, weight.cpu(), 0.1, reduction), y_hat)
+        value = row.function(x_hat, x, kappa=0.1, reduction=reduction, weight=weight)
+        assert_as_the_oracle(value, x_hat, row.expected(y_hat, y, 0.1, reduction, weight=weight.cpu()), y_hat)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("error", ERRORS)
-def test_each_channel_by_its_own_weights(backend, device, error, reduction, layout):
-    function, expected_of, constraint = ERRORS[error]
+@pytest.mark.parametrize("row", ROWS)
+def test_each_channel_by_its_own_weights(backend, device, row, reduction, layout):
     x_hat, x = images((4, 3, 8, 8), device=device, layout=layout)
     y_hat, y = doubled(x_hat, x)
     weight = weights(x.shape, device)
     weight[2, 1] = 0  # an example that counts in two channels of three
     for w in (weight, weight[:, :1]):
-        expected = oracle.weighted_per_channel(expected_of, y_hat, y, w.cpu(), 0.1, reduction)
-        value = function(x_hat, x, kappa=0.1, reduction=reduction, channels=3, weight=w)
+        expected = row.expected(y_hat, y, 0.1, reduction, channels=3, weight=w.cpu())
+        value = row.function(x_hat, x, kappa=0.1, reduction=reduction, channels=3, weight=w)
         assert_as_the_oracle(value, x_hat, expected, y_hat)
-        criterion = GECOLoss([constraint(0.1, reduction=reduction, channels=3)], multiplier_init=1.0).to(device)
+        criterion = GECOLoss([row.constraint(0.1, reduction=reduction, channels=3)], multiplier_init=1.0).to(device)
         loss = criterion(x_hat, x, torch.zeros((), device=device), weight=w)
         assert_as_the_oracle(loss, x_hat, expected.sum(), y_hat)
         assert torch.allclose(criterion.last_constraint.cpu(), expected.detach(), rtol=1e-6, atol=1e-6)
 
 
+# Of all kinds: weights that are divided in one way, and in several.
 MIXED = {
-    "one division": lambda: [ReconstructionError(0.1), AbsoluteError(0.2), AbsoluteError(0.2, eps=0.1, name="other")],
-    "several": lambda: [
-        ReconstructionError(0.1),
-        ReconstructionError(0.3, reduction="sum", name="sum"),
-        AbsoluteError(0.2, channels=2),
-    ],
+    f"{name} {number}": members
+    for name, lists in (
+        ("one division", [[Member(row, 0.2, settings) for row, settings in part] for part in elementwise.measures()]),
+        ("several", elementwise.weighted_vectors(channels=2)),
+    )
+    for number, members in enumerate(lists)
 }
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("constraints", MIXED)
-def test_criteria_equal_the_oracle(backend, device, constraints, dtype):
+@pytest.mark.parametrize("members", MIXED)
+def test_criteria_equal_the_oracle(backend, device, members, dtype):
     """Several constraints on the same images, training: state, loss and gradient."""
-    criterion = GECOLoss(MIXED[constraints](), multiplier_init=2.0, alpha=0.5).to(device)
+    members = MIXED[members]
+    criterion = GECOLoss(elementwise.constraints_of(members), multiplier_init=2.0, alpha=0.5).to(device)
     x_hat, x = images(dtype=dtype, device=device)
     kl = torch.rand(3, device=device, requires_grad=True)
     y_hat, y = doubled(x_hat, x)
     weight = weights(x.shape, device)
-    w = weight.cpu()
-    if constraints == "several":
-        expected = torch.cat(
-            [
-                oracle.weighted_squared_error(y_hat, y, w, 0.1).view(1),
-                oracle.weighted_squared_error(y_hat, y, w, 0.3, "sum").view(1),
-                oracle.weighted_per_channel(oracle.weighted_absolute_error, y_hat, y, w, 0.2),
-            ]
-        )
-    else:
-        expected = torch.stack(
-            [
-                oracle.weighted_squared_error(y_hat, y, w, 0.1),
-                oracle.weighted_absolute_error(y_hat, y, w, 0.2),
-                oracle.weighted_absolute_error(y_hat, y, w, 0.2, eps=0.1),
-            ]
-        )
+    expected = torch.cat([member.expected(y_hat, y, weight.cpu()) for member in members])
     loss = criterion(x_hat, x, kl, weight=weight)
     (of_kl,) = torch.autograd.grad(loss, kl, retain_graph=True)
     assert torch.allclose(of_kl.cpu(), torch.full((3,), 1 / 3))
@@ -148,7 +129,7 @@ def test_criteria_equal_the_oracle(backend, device, constraints, dtype):
 def test_weights_of_one_change_nothing_but_the_rounding(backend, device):
     x_hat, x = images(device=device)
     kl = torch.rand(3, device=device)
-    plain, weighted = (GECOLoss([ReconstructionError(0.1), AbsoluteError(0.2)]).to(device) for _ in range(2))
+    plain, weighted = (GECOLoss([row.constraint(0.2) for row in TABLE[:MOST_MEASURES]]).to(device) for _ in range(2))
     ones = torch.ones(3, 1, 9, 7, dtype=torch.bool, device=device)
     for _ in range(3):
         losses = plain(x_hat, x, kl), weighted(x_hat, x, kl, weight=ones)
@@ -158,18 +139,17 @@ def test_weights_of_one_change_nothing_but_the_rounding(backend, device):
 
 @pytest.mark.parametrize("hidden", [math.nan, math.inf, 1e38])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("error", ERRORS)
-def test_what_a_weight_of_zero_hides_does_not_matter(backend, device, error, dtype, hidden):
-    function, _, _ = ERRORS[error]
+@pytest.mark.parametrize("row", ROWS)
+def test_what_a_weight_of_zero_hides_does_not_matter(backend, device, row, dtype, hidden):
     x_hat, x = images((3, 2, 16, 24), dtype, device)
     weight = weights((3, 1, 16, 24), device)
     off = (weight == 0).expand_as(x)
-    value = function(x_hat, x, kappa=0.1, weight=weight)
+    value = row.function(x_hat, x, kappa=0.1, weight=weight)
     (gradient,) = torch.autograd.grad(value, x_hat)
     spoiled_hat, spoiled = x_hat.detach().clone(), x.clone()
     spoiled_hat[off], spoiled[off] = hidden, -hidden
     spoiled_hat.requires_grad_()
-    again = function(spoiled_hat, spoiled, kappa=0.1, weight=weight)
+    again = row.function(spoiled_hat, spoiled, kappa=0.1, weight=weight)
     (of_spoiled,) = torch.autograd.grad(again, spoiled_hat)
     assert torch.equal(value, again)
     assert torch.equal(gradient, of_spoiled)
@@ -178,7 +158,7 @@ def test_what_a_weight_of_zero_hides_does_not_matter(backend, device, error, dty
 
 
 def test_a_batch_without_weights_is_skipped(backend, device):
-    criterion = GECOLoss([ReconstructionError(0.1), AbsoluteError(0.1, channels=2)]).to(device)
+    criterion = GECOLoss([ReconstructionError(0.1), TABLE[-1].constraint(0.1, channels=2, name="channel")]).to(device)
     x_hat, x = images(device=device)
     kl = torch.zeros((), device=device)
     criterion(x_hat, x, kl, weight=torch.ones_like(x))
@@ -204,17 +184,18 @@ def test_no_gradient_and_accumulation(backend, device):
             weight = weights((batch, 1, 8, 8), device)
             criterion(x_hat, x, kl, weight=weight)
             y_hat, y = doubled(x_hat, x)
-            parts.append((batch, oracle.weighted_squared_error(y_hat, y, weight.cpu(), 0.1).item()))
+            parts.append((batch, SQUARED.expected(y_hat, y, 0.1, weight=weight.cpu()).item()))
     assert int(criterion.steps) == 1
     expected = sum(batch * value for batch, value in parts) / 5
     assert criterion.moving_average.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_target_that_wants_a_gradient_and_a_retained_graph(backend, device):
+@pytest.mark.parametrize("row", ROWS)
+def test_a_target_that_wants_a_gradient_and_a_retained_graph(backend, device, row):
     x_hat, x = images(device=device)
     x.requires_grad_()
     weight = weights(x.shape, device)
-    loss = gf.absolute_error(x_hat, x, kappa=0.1, weight=weight)
+    loss = row.function(x_hat, x, kappa=0.1, weight=weight)
     first = torch.autograd.grad(loss, (x_hat, x), retain_graph=True)
     second = torch.autograd.grad(loss, (x_hat, x))
     for a, b in zip(first, second, strict=True):
@@ -236,7 +217,7 @@ def test_expanded_weights_and_targets(backend, device):
     y_hat, y = doubled(x_hat, x)
     mask = (torch.rand(1, 1, 16, 16, device=device) > 0.5).expand(3, 2, 16, 16)
     value = gf.reconstruction_error(x_hat, x, kappa=0.1, weight=mask)
-    assert_as_the_oracle(value, x_hat, oracle.weighted_squared_error(y_hat, y, mask.cpu(), 0.1), y_hat)
+    assert_as_the_oracle(value, x_hat, SQUARED.expected(y_hat, y, 0.1, weight=mask.cpu()), y_hat)
 
 
 class WeightedBrightness(geco_ext.Constraint):
@@ -256,7 +237,7 @@ def test_a_constraint_of_a_users_own(device, backend):
     w = weight.cpu()
     own = torch.where(w > 0, y_hat - y, 0.0).mean((1, 2, 3)).square().mean() - 0.1
     loss = criterion(x_hat, x, kl, weight=weight)
-    assert_as_the_oracle(loss, x_hat, own + oracle.weighted_squared_error(y_hat, y, w, 0.1), y_hat)
+    assert_as_the_oracle(loss, x_hat, own + SQUARED.expected(y_hat, y, 0.1, weight=w), y_hat)
 
 
 def beside():
@@ -281,9 +262,12 @@ def test_constraints_that_cannot_weigh_refuse(name):
     criterion = GECOLoss([ReconstructionError(0.1), beside()[name]])
     x_hat, x = images((2, 1, 8, 8))
     before = criterion._block.clone()
-    with pytest.raises(ValueError, match=f"weight: got one beside constraint '{name}'"):
+    with pytest.raises(ValueError, match=f"weight: got one beside constraint '{name}'") as refused:
         criterion(x_hat, x, torch.zeros(()), labels=torch.zeros(2, dtype=torch.long), weight=torch.ones(2, 1, 8, 8))
     assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+    named = str(refused.value).partition("(")[2]
+    for constraint in geco_ext.constraints.__all__:
+        assert (constraint in named) == (constraint in {row.constraint.__name__ for row in TABLE})
 
 
 BAD = {
@@ -306,9 +290,9 @@ def test_bad_weights_name_the_argument_and_move_nothing(case):
     before = criterion._block.clone()
     with pytest.raises(error, match=message):
         criterion(x_hat, x, torch.zeros(()), weight=weight)
-    for function in (gf.reconstruction_error, gf.absolute_error):
+    for row in TABLE:
         with pytest.raises(error, match=message):
-            function(x_hat, x, kappa=0.1, weight=weight)
+            row.function(x_hat, x, kappa=0.1, weight=weight)
     assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
 
 
@@ -319,29 +303,28 @@ def test_bad_values_that_nobody_looks_at_make_the_constraint_nan(backend, device
     x_hat, x = images(device=device)
     weight = torch.ones_like(x)
     weight[2, 0, 3, 3] = bad
-    criterion = GECOLoss([ReconstructionError(0.1), AbsoluteError(0.1, channels=2)]).to(device)
+    criterion = GECOLoss([ReconstructionError(0.1), TABLE[-1].constraint(0.1, channels=2, name="channel")]).to(device)
     for w in (weight, weight[:, :1]):
         assert not criterion(x_hat, x, torch.zeros((), device=device), weight=w).isfinite()
     assert int(criterion.skipped) == 2
 
 
-@pytest.mark.parametrize("error", ERRORS)
-def test_gradients_of_float64_equal_differences(error):
-    function, _, constraint = ERRORS[error]
+@pytest.mark.parametrize("row", ROWS)
+def test_gradients_of_float64_equal_differences(row):
     x_hat, x = images((3, 2, 3, 4), torch.float64)
     weight = weights(x.shape)
     for w in (weight, weight[:, :1]):
         assert torch.autograd.gradcheck(
-            lambda a, b, w=w: function(a, b, kappa=0.1, weight=w), (x_hat, x.requires_grad_())
+            lambda a, b, w=w: row.function(a, b, kappa=0.1, weight=w), (x_hat, x.requires_grad_())
         )
-        criterion = GECOLoss([constraint(0.1, channels=2)], multiplier_init=2.0).eval()
+        criterion = GECOLoss([row.constraint(0.1, channels=2)], multiplier_init=2.0).eval()
         kl = torch.rand(3, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(lambda a, b, k, w=w, c=criterion: c(a, b, k, weight=w), (x_hat, x, kl))
 
 
 def test_compiled_calls_have_no_graph_break():
-    criterion = GECOLoss([ReconstructionError(0.1), AbsoluteError(0.1, reduction="sum")])
-    eager = GECOLoss([ReconstructionError(0.1), AbsoluteError(0.1, reduction="sum")])
+    criterion = GECOLoss(elementwise.constraints_of(elementwise.vectors(channels=2)[0]))
+    eager = GECOLoss(elementwise.constraints_of(elementwise.vectors(channels=2)[0]))
     compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
     x_hat, x = images((3, 2, 8, 8))
     weight = weights((3, 1, 8, 8))

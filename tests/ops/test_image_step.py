@@ -1,14 +1,15 @@
 """A call of the usual kind is one call into the extension: the same bits as on the path of all calls, and never where
 something is not usual."""
 
+import functools
 import pickle
 
+import elementwise
 import pytest
 import torch
 
 import geco_ext
 from geco_ext import (
-    AbsoluteError,
     GECOLoss,
     LocalStatistics,
     PatchNCC,
@@ -22,25 +23,33 @@ from geco_ext.ops import dispatch
 CONSTRAINTS = {
     "errors": lambda: [ReconstructionError(0.1)],
     "channels": lambda: [ReconstructionError(0.1), ReconstructionError(0.2, channels=3, name="channel")],
-    "absolute": lambda: [AbsoluteError(0.1), ReconstructionError(0.1), AbsoluteError(0.2, channels=3, name="channel")],
-    "beside windows": lambda: [PatchNCC(0.9, 4), AbsoluteError(0.1)],
     "windows": lambda: [ReconstructionError(0.1), PatchNCC(0.9, 4), LocalStatistics(0.1, 3, stride=2)],
     "similarity": lambda: [StructuralSimilarity(0.9, 4), ReconstructionError(0.1), PatchNCC(0.9, 4, per_channel=True)],
 }
+# Every kind of error: together, and what has loops of its own, one alone beside windows.
+for number, members in enumerate(elementwise.vectors(channels=3)):
+    CONSTRAINTS[f"all errors {number}"] = functools.partial(elementwise.constraints_of, members)
+for row in elementwise.TABLE[1:]:
+    CONSTRAINTS[f"{row.kind} beside windows"] = lambda row=row: [PatchNCC(0.9, 4), row.constraint(0.1)]
 
 
 ON_GPU = [pytest.mark.gpu] if torch.cuda.is_available() else []
 
 
 @pytest.fixture(params=["cpu", *(pytest.param(name, marks=ON_GPU) for name in ("cuda", "triton"))])
-def device(request, monkeypatch):
-    """Of a backend with one-call steps that serves every call, without being asked for."""
-    name = request.param
-    if name not in geco_ext.available_backends():
-        pytest.skip(f"{name}: {dispatch.unavailable(name)}")
+def backend(request):
+    """Name of one with one-call steps."""
+    return request.param
+
+
+@pytest.fixture
+def device(backend, monkeypatch):
+    """Of the backend, which serves every call without being asked for."""
+    if backend not in geco_ext.available_backends():
+        pytest.skip(f"{backend}: {dispatch.unavailable(backend)}")
     monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
-    device = torch.device("cuda:0" if name != "cpu" and torch.cuda.is_available() else "cpu")
-    monkeypatch.setitem(dispatch._PREFERENCE, device.type, (name,))
+    device = torch.device("cuda:0" if backend != "cpu" and torch.cuda.is_available() else "cpu")
+    monkeypatch.setitem(dispatch._PREFERENCE, device.type, (backend,))
     dispatch.best_for.cache_clear()
     yield device
     dispatch.best_for.cache_clear()

@@ -7,46 +7,39 @@ import math
 import torch
 import torch.nn.functional as F
 
-
-def squared_error(x_hat, x, kappa, reduction="mean"):
-    error = (x_hat - x).double().square().flatten(1)
-    return (error.mean(1) if reduction == "mean" else error.sum(1)).mean() - kappa**2
+# What constraints that compare number by number measure of a difference d = x_hat - x, float64.
 
 
-def squared_error_per_channel(x_hat, x, kappa):
-    return torch.stack([squared_error(x_hat[:, c], x[:, c], kappa) for c in range(x.shape[1])])
+def squared_difference(d):
+    return d.square()
 
 
-def absolute_error(x_hat, x, kappa, eps=1e-3, reduction="mean"):
-    error = (((x_hat - x).double().square() + eps**2).sqrt() - eps).flatten(1)
-    return (error.mean(1) if reduction == "mean" else error.sum(1)).mean() - kappa
+def absolute_difference(d, eps=1e-3):
+    return (d.square() + eps**2).sqrt() - eps
 
 
-def absolute_error_per_channel(x_hat, x, kappa, eps=1e-3):
-    return torch.stack([absolute_error(x_hat[:, c], x[:, c], kappa, eps) for c in range(x.shape[1])])
+def average(elements, tolerance, reduction="mean"):
+    """The mean (or sum) of an example's elements, averaged over the batch."""
+    of_examples = elements.reshape(len(elements), -1)
+    return (of_examples.mean(1) if reduction == "mean" else of_examples.sum(1)).mean() - tolerance
 
 
-def weighted(elements, weight, kappa, reduction="mean"):
+def weighted(elements, weight, tolerance, reduction="mean"):
     """The weighted mean (or sum) of an example's elements, averaged over the examples that have weights."""
     of_examples = []
     for error, w in zip(elements, weight.double().expand_as(elements), strict=True):
         if w.sum() > 0:
             total = (error[w > 0] * w[w > 0]).sum()
             of_examples.append(total / w.sum() if reduction == "mean" else total)
-    return torch.stack(of_examples).mean() - kappa
+    return torch.stack(of_examples).mean() - tolerance
 
 
-def weighted_squared_error(x_hat, x, weight, kappa, reduction="mean"):
-    return weighted((x_hat - x).double().square(), weight, kappa**2, reduction)
+def squared_error(x_hat, x, kappa, reduction="mean"):
+    return average(squared_difference((x_hat - x).double()), kappa**2, reduction)
 
 
-def weighted_absolute_error(x_hat, x, weight, kappa, reduction="mean", eps=1e-3):
-    return weighted(((x_hat - x).double().square() + eps**2).sqrt() - eps, weight, kappa, reduction)
-
-
-def weighted_per_channel(error, x_hat, x, weight, kappa, reduction="mean"):
-    weight = weight.expand_as(x)
-    return torch.stack([error(x_hat[:, c], x[:, c], weight[:, c], kappa, reduction) for c in range(x.shape[1])])
+def squared_error_per_channel(x_hat, x, kappa):
+    return torch.stack([squared_error(x_hat[:, c], x[:, c], kappa) for c in range(x.shape[1])])
 
 
 def feature_error(maps_hat, maps, kappa):

@@ -3,13 +3,13 @@ On the CPU these are rehearsals of the same calls."""
 
 import math
 
-import oracle
+import elementwise
 import pytest
 import torch
 from on_device import assert_same, captured, launches, never_waiting, synchronize
 
 import geco_ext
-from geco_ext import AbsoluteError, GECOLoss, ReconstructionError
+from geco_ext import GECOLoss, ReconstructionError
 from geco_ext import functional as gf
 
 gpu = pytest.mark.gpu
@@ -48,12 +48,9 @@ def problem(shape, dtype, device, layout=torch.contiguous_format, shared=True):
 def test_large_images_equal_the_oracle(device, shape, dtype, layout, shared):
     (x_hat, x, weight), (y_hat, y, w) = problem(shape, dtype, device, layout, shared)
     tolerance = {torch.float64: 1e-11, torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(dtype, 1e-5)
-    for function, expected_of in (
-        (gf.reconstruction_error, oracle.weighted_squared_error),
-        (gf.absolute_error, oracle.weighted_absolute_error),
-    ):
-        value = function(x_hat, x, kappa=0.1, weight=weight)
-        expected = expected_of(y_hat, y, w, 0.1)
+    for row in elementwise.TABLE:
+        value = row.function(x_hat, x, kappa=0.1, weight=weight)
+        expected = row.expected(y_hat, y, 0.1, weight=w)
         (wanted,) = torch.autograd.grad(expected, y_hat)
         # As GradScaler does: half precision has its digits there.
         incoming = 2.0 ** round(-math.log2(wanted.abs().max().item()))
@@ -64,9 +61,8 @@ def test_large_images_equal_the_oracle(device, shape, dtype, layout, shared):
 
 
 def criterion(device):
-    return GECOLoss([ReconstructionError(0.1), AbsoluteError(0.2), ReconstructionError(0.1, channels=3, name="c")]).to(
-        device
-    )
+    """Of several kinds, divided in several ways."""
+    return GECOLoss(elementwise.constraints_of(elementwise.weighted_vectors(channels=3)[0])).to(device)
 
 
 def test_a_captured_step_replays_as_it_runs(device):
