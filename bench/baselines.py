@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from window_forms import Moments, MomentsForm, Window
 
-from geco_ext import AbsoluteError, LocalStatistics, PatchNCC, ReconstructionError, StructuralSimilarity
+from geco_ext import LocalStatistics, PatchNCC, StructuralSimilarity
 from geco_ext.constraints import Constraint
-
-ELEMENTWISE = (ReconstructionError, AbsoluteError)
 
 
 class PlainConstraints:
@@ -27,25 +26,49 @@ class PlainConstraints:
     def __init__(self, constraints: Sequence[Constraint], moments: MomentsForm | None = None, native: bool = False):
         self.constraints, self.moments, self.native = constraints, moments, native
         self.covariance = any(isinstance(c, PatchNCC | StructuralSimilarity) for c in constraints)
-        self.windows = list(dict.fromkeys(_window(c) for c in constraints if not isinstance(c, ELEMENTWISE)))
+        self.errors = [_error(c) for c in constraints]  # None: of windows. A compiled step traces no lookup
+        windowed = (c for c, error in zip(constraints, self.errors, strict=True) if error is None)
+        self.windows = list(dict.fromkeys(map(_window, windowed)))
 
     def __call__(self, x_hat: Tensor, x: Tensor, weight: Tensor | None = None) -> Tensor:
         if not self.native:
             x_hat, x = x_hat.float(), x.float()
         moments = self.moments(x_hat, x, self.windows, self.covariance) if self.moments else {}
         values = [
-            _of_elements(c, x_hat, x, weight) if isinstance(c, ELEMENTWISE) else _of_moments(c, moments[_window(c)])
-            for c in self.constraints
+            error.value(c, x_hat, x, weight) if error is not None else _of_moments(c, moments[_window(c)])
+            for c, error in zip(self.constraints, self.errors, strict=True)
         ]
         return values[0] if len(values) == 1 else torch.stack(values)
 
 
-def _of_elements(constraint: Constraint, x_hat: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
-    if isinstance(constraint, AbsoluteError):
-        root = ((x_hat - x).square() + constraint.eps**2).sqrt()
-        return root.mean() - constraint.eps - constraint.kappa
+class PlainError(NamedTuple):
+    """What compares number by number."""
+
+    form: str  # as tables call it
+    value: Callable[[Constraint, Tensor, Tensor, Tensor | None], Tensor]
+
+
+def _error(constraint: Constraint) -> PlainError | None:
+    term = constraint._term()
+    return ERRORS[term.kind] if term.is_elementwise else None
+
+
+def _squared_error(constraint: Constraint, x_hat: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
     mean = F.mse_loss(x_hat, x).float() if weight is None else _masked_mean(x_hat - x, weight)
     return mean - constraint.kappa**2
+
+
+def _absolute_error(constraint: Constraint, x_hat: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is not None:
+        raise NotImplementedError("the plain absolute error has no weights")
+    root = ((x_hat - x).square() + constraint.eps**2).sqrt()
+    return root.mean() - constraint.eps - constraint.kappa
+
+
+ERRORS = {
+    "squared_error": PlainError("F.mse_loss", _squared_error),
+    "absolute_error": PlainError("mean of roots", _absolute_error),
+}
 
 
 def _masked_mean(difference: Tensor, weight: Tensor) -> Tensor:
@@ -83,8 +106,7 @@ class PlainGECO(nn.Module):
         self.constraints = constraints
         scales = [_scale(c) for c in constraints.constraints]
         natural = [
-            math.log(_elements(c, shape) / s) - (0 if isinstance(c, AbsoluteError) else math.log(2))
-            for c, s in zip(constraints.constraints, scales, strict=True)
+            math.log(_elements(c, shape) / (2 * s)) for c, s in zip(constraints.constraints, scales, strict=True)
         ]
         self.average: Tensor | None = None
         self.violation: Tensor | None = None
@@ -182,13 +204,12 @@ class Compiled:
 
 
 def _scale(constraint: Constraint) -> float:
-    if isinstance(constraint, PatchNCC | StructuralSimilarity):
-        return 1 - constraint.kappa
-    return constraint.kappa if isinstance(constraint, AbsoluteError) else constraint.kappa**2
+    kappa = constraint.kappa
+    return {"kappa^2": kappa**2, "1-kappa": 1 - kappa, "kappa": kappa}[constraint.scale_rule]
 
 
 def _elements(constraint: Constraint, shape: Sequence[int]) -> int:
-    """D of the natural multiplier D / (2 s), of an absolute error D / s."""
+    """D of the natural multiplier D / (2 s): errors that are not squared count every number twice."""
     if isinstance(constraint, LocalStatistics):
         return 2 * math.prod((extent - constraint.patch_size) // constraint.stride + 1 for extent in shape[2:])
-    return math.prod(shape[1:])
+    return math.prod(shape[1:]) * (2 if constraint.scale_rule == "kappa" else 1)

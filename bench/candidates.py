@@ -230,8 +230,8 @@ def _plain_forms(scenario: Scenario) -> Iterator[tuple[str, PlainConstraints]]:
         return
     if not PlainConstraints(constraints).windows:
         for family in ("eager", "compile"):
-            form = "F.mse_loss" if isinstance(constraints[0], geco_ext.ReconstructionError) else "mean of roots"
-            yield f"{family}: {form}", PlainConstraints(constraints)
+            plain = PlainConstraints(constraints)
+            yield f"{family}: {plain.errors[0].form}", plain
             # Not float16: the multiplier, some 1e6, is beyond its range where backward multiplies by it.
             if scenario.dtype == torch.bfloat16:
                 yield f"{family}: F.mse_loss in bfloat16", PlainConstraints(constraints, native=True)
