@@ -1,4 +1,4 @@
-# make demo | make test | make sanitize | make bench | make gpu | make versions | make lint | make clean
+# make demo | make test | make sanitize | make shim | make bench | make gpu | make versions | make lint | make clean
 # (PYTHON=... chooses the interpreter, 3.10 or newer)
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(PYTHON) tools/install.py $(VENV) --constraint constraints.txt
 SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find csrc cmake -type f)
 
-.PHONY: demo test sanitize bench gpu gpu-test gpu-bench gpu-profile versions lint typecheck format clean
+.PHONY: demo test sanitize shim bench gpu gpu-test gpu-bench gpu-profile versions lint typecheck format clean
 
 # Installed in place: a change to a Python file needs nothing, a change to a source of the extension builds it again.
 # GECO_EXT_CUDA=ON make ... compiles the CUDA kernels also where there is no GPU.
@@ -38,6 +38,10 @@ test: $(VENV)/test.installed
 # The kernels, built as C++ under the sanitizers of GCC; a worker builds what all tests with one sanitizer run.
 sanitize: $(VENV)/test.installed
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m sanitize tests
+
+# The CUDA kernels as C++, for pytest -p cuda_through_shim (CONTRIBUTING.md).
+shim: $(VENV)/test.installed
+	@$(BIN)/python tests/hardware/cuda/shim_build.py build/shim
 
 bench: $(VENV)/test.installed
 	@$(BIN)/python -m pytest bench --benchmark-group-by=group --benchmark-columns=median,iqr,rounds

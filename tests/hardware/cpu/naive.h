@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "elementwise_definitions.h"
 
 namespace naive {
 
@@ -41,8 +42,7 @@ struct Pair {
   }
 };
 
-// Table 1, RE and FRE; the absolute error. Returns the mean over the batch before the tolerance, of one channel or (-1)
-// of all.
+// An error of the numbers: the mean over the batch before the tolerance, of one channel or (-1) of all.
 inline double error(std::vector<Pair>& pairs, const Constraint& constraint, std::int64_t channel, double multiplier) {
   double result = 0;
   for (int input : constraint.inputs) {
@@ -57,15 +57,10 @@ inline double error(std::vector<Pair>& pairs, const Constraint& constraint, std:
       if (channel >= 0 && i % per_example / per_channel != static_cast<std::size_t>(channel)) continue;
       const double weight = pair.weights.empty() ? of_all : of_all * pair.weights[i];
       if (weight == 0) continue;
-      const double difference = pair.prediction[i] - pair.target[i];
-      if (constraint.kind == ConstraintKind::kAbsoluteError) {
-        const double root = std::sqrt(difference * difference + constraint.eps * constraint.eps);
-        result += weight * (root - constraint.eps);
-        pair.gradient[i] += multiplier * weight * difference / root;
-      } else {
-        result += weight * difference * difference;
-        pair.gradient[i] += multiplier * weight * 2.0 * difference;
-      }
+      const definitions::Measured m =
+          definitions::measured(constraint.kind, pair.prediction[i] - pair.target[i], constraint.eps);
+      result += weight * m.value;
+      pair.gradient[i] += multiplier * weight * m.derivative;
     }
   }
   return result;

@@ -16,6 +16,8 @@ using arrays::Array;
 using arrays::Exact;
 using arrays::Layout;
 using arrays::Sizes;
+using definitions::kErrorCount;
+using definitions::kErrors;
 using geco::Constraint;
 using geco::ConstraintKind;
 using geco::Counter;
@@ -70,6 +72,7 @@ struct Problem {
     constraint.first_row = row_count;
     constraint.rows = rows;
     constraint.inputs = std::move(inputs);
+    constraint.eps = definitions::parameter_of(kind);
     row_count += rows;
     constraints.push_back(std::move(constraint));
     return constraints.back();
@@ -160,7 +163,7 @@ std::vector<double> expected_constraints(const Problem& problem, std::vector<nai
       const double multiplier = multiplier_of(row), kappa = kappa_of(row);
       if (geco::is_elementwise(constraint.kind)) {
         const int channel = constraint.rows > 1 ? row - constraint.first_row : -1;
-        const bool squared = constraint.kind == ConstraintKind::kSquaredError;
+        const bool squared = geco::scale_rule(constraint.kind) == geco::ScaleRule::kKappaSquared;
         result.push_back(naive::error(pairs, constraint, channel, multiplier) - (squared ? kappa * kappa : kappa));
       } else if (constraint.kind == ConstraintKind::kSimilarity) {
         result.push_back(kappa - naive::mean(pair, -multiplier));
@@ -261,7 +264,7 @@ void pixels() {
       const int channels = static_cast<int>(sizes[1]);
       problem.add_constraint(ConstraintKind::kSquaredError);
       if (channels > 1) problem.add_constraint(ConstraintKind::kSquaredError, {0}, channels);
-      if (calls % 2 == 0) problem.add_constraint(ConstraintKind::kAbsoluteError, {0}, channels).eps = 0.01;
+      for (std::size_t k = 1; k < kErrorCount && calls % 2 == 0; ++k) problem.add_constraint(kErrors[k], {0}, channels);
       problem.kl = Array(DataType::kFloat32, {sizes[0]}).fill(random_numbers);
     });
   }
@@ -303,8 +306,7 @@ void weights() {
           problem.predictions[0].set(i, std::numeric_limits<double>::quiet_NaN());
           if (!problem.expanded_target) problem.targets[0].set(i, std::numeric_limits<double>::infinity());
         }
-        problem.add_constraint(ConstraintKind::kSquaredError, {0}, rows);
-        problem.add_constraint(ConstraintKind::kAbsoluteError, {0}, rows).eps = 0.01;
+        for (ConstraintKind kind : kErrors) problem.add_constraint(kind, {0}, rows);
         problem.kl = Array(DataType::kFloat32, {sizes[0]}).fill(random_numbers);
       });
     }

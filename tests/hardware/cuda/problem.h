@@ -9,9 +9,12 @@
 #include "arrays.h"
 #include "cuda/launch.h"
 #include "cuda/step.h"
+#include "elementwise_definitions.h"
 
 using arrays::Array;
 using arrays::Layout;
+using definitions::kErrorCount;
+using definitions::kErrors;
 using geco::Constraint;
 using geco::ConstraintKind;
 using geco::Counter;
@@ -88,7 +91,7 @@ struct Problem {
     constraint.rows = rows;
     constraint.inputs = std::move(inputs);
     constraint.mean = mean;
-    if (kind == ConstraintKind::kAbsoluteError) constraint.eps = 0.01;
+    constraint.eps = definitions::parameter_of(kind);
     row_count += rows;
     constraints.push_back(std::move(constraint));
   }

@@ -73,7 +73,7 @@ void large_images() {
       problem.batch = 4;
       problem.image_elements = 64 * width;
       const int image = problem.input(Array(p, {4, 1, 64, width}), Array(p, {4, 1, 64, width}));
-      problem.add(width == 64 ? ConstraintKind::kSquaredError : ConstraintKind::kAbsoluteError, {image});
+      problem.add(kErrors[width == 64 ? 0 : kErrorCount - 1], {image});
       problem.fill();
       const MultiplierUpdate update = update_rule();
       std::vector<double> block = new_block(1);
@@ -97,7 +97,7 @@ void weights() {
       for (Layout layout : layouts) {
         for (Layout of_weights : layouts) {
           for (bool shared : {false, true}) {
-            const bool absolute = ++calls % 2 == 0, per_channel = calls % 3 == 0;
+            const bool others = ++calls % 2 == 0, per_channel = calls % 3 == 0;
             scenario = "weights of types " + std::to_string(static_cast<int>(p)) + std::to_string(static_cast<int>(t)) +
                        " layouts " + std::to_string(static_cast<int>(layout)) +
                        std::to_string(static_cast<int>(of_weights)) + " size " + std::to_string(sizes[3]) + " shared " +
@@ -108,7 +108,7 @@ void weights() {
             const int image = problem.input(Array(p, sizes, layout), Array(t, sizes, layout));
             const int rows = per_channel ? static_cast<int>(sizes[1]) : 1;
             problem.add(ConstraintKind::kSquaredError, {image}, rows);
-            if (absolute) problem.add(ConstraintKind::kAbsoluteError, {image}, rows);
+            for (std::size_t k = 1; k < kErrorCount && others; ++k) problem.add(kErrors[k], {image}, rows);
             problem.kl = Array(DataType::kFloat32, {sizes[0]});
             problem.fill();
             const bool wide = p == DataType::kFloat64 || t == DataType::kFloat64;
@@ -137,7 +137,7 @@ void weights() {
   const arrays::Sizes sizes{2, 3, 8, 12};
   for (int k = 0; k < geco::cuda::kMaxWeights; ++k) {
     problem.input(Array(DataType::kFloat32, sizes), Array(DataType::kFloat32, sizes));
-    problem.add(k % 2 ? ConstraintKind::kAbsoluteError : ConstraintKind::kSquaredError, {k}, k == 2 ? 3 : 1, k != 3);
+    problem.add(kErrors[k % kErrorCount], {k}, k == 2 ? 3 : 1, k != 3);
     problem.weights.push_back(
         arrays::new_weights(DataType::kFloat32, sizes, k == 1, Layout::kContiguous, random_numbers));
   }
@@ -148,7 +148,7 @@ void weights() {
 }
 
 // Every kind of constraint in one call.
-Problem everything(DataType type, bool kl_of_examples, bool absolute = true) {
+Problem everything(DataType type, bool kl_of_examples, bool others = true) {
   Problem problem;
   problem.batch = 5;
   problem.image_elements = 3 * 6 * 8;
@@ -166,8 +166,10 @@ Problem everything(DataType type, bool kl_of_examples, bool absolute = true) {
   problem.add(ConstraintKind::kScalar, {scalars});
   problem.add(ConstraintKind::kScalar, {scalar});
   problem.add(ConstraintKind::kSquaredError, {image}, 1, false);
-  if (absolute) problem.add(ConstraintKind::kAbsoluteError, {image}, 3);
-  if (absolute) problem.add(ConstraintKind::kAbsoluteError, {features, map});
+  for (std::size_t k = 1; k < kErrorCount && others; ++k) {
+    problem.add(kErrors[k], {image}, 3);
+    problem.add(kErrors[k], {features, map});
+  }
   problem.kl = kl_of_examples ? Array(DataType::kFloat32, {5}) : Array(type, {});
   problem.fill();
   return problem;

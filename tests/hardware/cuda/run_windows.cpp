@@ -115,7 +115,8 @@ Problem everything(DataType type, bool per_channel, std::int64_t channels = 3) {
   add_windowed(problem, ConstraintKind::kLocalStatistics, 4, 1, false, 1e-2);
   problem.add(ConstraintKind::kScalar, {scalars});
   problem.add(ConstraintKind::kSquaredError, {0}, 1, false);
-  problem.add(ConstraintKind::kAbsoluteError, {0}, per_channel ? 1 : static_cast<int>(channels));
+  for (std::size_t k = 1; k < kErrorCount; ++k)
+    problem.add(kErrors[k], {0}, per_channel ? 1 : static_cast<int>(channels));
   if (per_channel) add_windowed(problem, ConstraintKind::kPatchCorrelation, 5, 1, true);
   if (per_channel) add_windowed(problem, ConstraintKind::kStructuralSimilarity, 5, 1, true, 1e-4);
   problem.kl = Array(DataType::kFloat32, {3});

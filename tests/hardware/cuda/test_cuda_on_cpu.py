@@ -7,74 +7,30 @@ The compiler is the host's; nothing here needs CUDA.
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from shim_build import HERE, HOST, KERNELS, ROOT, THREADS, all_compiled, compiled, compiler, extension
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-KERNELS = [*sorted((ROOT / "csrc/cuda").glob("*.cu")), *sorted((ROOT / "csrc/cuda").glob("*.cpp"))]
-INNER_LOOPS = ROOT / "csrc/cpu/isa/kernels.cpp"
-HOST = [  # what does not depend on the threads of a block
-    ROOT / "csrc/contract.cpp",
-    *sorted((ROOT / "csrc/cpu").rglob("*.cpp")),
-]
-BINDINGS = sorted((ROOT / "csrc/bindings").glob("*.cpp"))
 # Those that sanitizers run, and how many barriers a thread of their longest kernel passes.
 BARRIERS = {"run_lagrangian": 6, "run_windows": 6, "run_models": 3}
 PROGRAMS = [HERE / f"{name}.cpp" for name in BARRIERS]
 MODEL_KERNELS = [*(ROOT / f"csrc/cuda/{name}.cu" for name in ("gaussian", "lstm_gates", "affine_coupling"))]
-THREADS = 64  # of a block: two warps, enough for every barrier to matter
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fno-strict-aliasing", "-pthread"]
-INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
 # With functions and lines for the reports; variables as well would take a third longer to compile.
 THREAD = ["-fsanitize=thread", "-g1"]
 # Alignment is among what is undefined. Not optimised: it compiles in half the time, and hides nothing from them.
 ADDRESS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"]
 
-PROPERTIES = [
-    "tests/constraints/test_absolute_error.py",
-    "tests/constraints/test_own_constraints.py",
-    "tests/test_weights.py",
-    "tests/backends/test_backends.py",
-    "tests/ops/test_autograd.py",
-    "tests/ops/test_image_step.py",
-    "tests/backends/test_workspace.py",
-    "tests/constraints/test_windows.py",
-    "tests/constraints/test_windows_criterion.py",
-    "tests/constraints/test_windows_extremes.py",
-    "tests/ops/test_model_kernels.py",
-]
+# Files of tests that another one repeats on the CUDA kernels, or that are about the time and memory of a step.
+FILES_LEFT_OUT = ["test_structural_similarity", "test_windows_properties", "test_windows_execution", "test_allocation"]
 # Much the same again, and slow on fibers.
 LEFT_OUT = ["gradcheck", "over_the_whole_range", "two_hundred_steps", "16/9", "13/2"]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-def compiler(*arguments: object) -> None:
-    result = subprocess.run(["g++", *FLAGS, *map(str, arguments)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-
-
-def compiled(source: Path, folder: Path, *flags: str, threads: int = THREADS) -> Path:
-    output = folder / f"{source.parent.name}_{source.name}.o"
-    if (
-        source == INNER_LOOPS
-    ):  # sanitizers, which take longest over it, see it in hardware/cpu; here it is compared with
-        flags = ("-O0",) if flags else ()
-    compiler(*flags, f"-DGECO_CUDA_THREADS={threads}", *INCLUDES, "-x", "c++", "-c", source, "-o", output)
-    return output
-
-
-def all_compiled(sources: list[Path], folder: Path, *flags: str, threads: int = THREADS) -> list[Path]:
-    """On every core: where the sanitizers are run, little else is left to do meanwhile."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda source: compiled(source, folder, *flags, threads=threads), sources))
 
 
 def build(folder: Path, *flags: str) -> dict[str, Path]:
@@ -187,31 +143,26 @@ def test_memory_is_used_as_it_may_be(under_address_sanitizer, program):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def properties() -> list[Path]:
+    """The files with tests of all backends: they use the fixture ``backend``."""
+    takes_backend = re.compile(r"^def \w+\([^)]*\bbackend\b|usefixtures\(\"backend\"\)", re.MULTILINE)
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "hardware" not in path.parts]
+    return [path for path in files if path.stem not in FILES_LEFT_OUT and takes_backend.search(path.read_text())]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("pybind11") is None, reason="needs pybind11")
 def test_the_backend_passes_the_tests_of_all_backends(plain, tmp_path):
     """Python, bindings and kernels together, on tensors in host memory."""
-    import pybind11
-
-    extension = tmp_path / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-    macros = [
-        "-DGECO_CUDA",
-        '-DGECO_CUDA_TENSORS="is_cpu"',
-        '-DGECO_CUDA_ARCHITECTURES="90"',
-        '-DGECO_CUDA_VERSION="none"',
-    ]
-    folders = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    bindings = all_compiled(BINDINGS, tmp_path, "-fvisibility=hidden", *macros, *folders)
     kernels = [path for path in plain["run_windows"].parent.glob("*.o") if not path.name.startswith("cuda_run_")]
-    compiler("-shared", *bindings, *kernels, "-o", extension)
     environment = {
         **os.environ,
-        "GECO_EXT_SHIM_EXTENSION": str(extension),
+        "GECO_EXT_SHIM_EXTENSION": str(extension(tmp_path, kernels)),
         "PYTHONPATH": str(HERE),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "cuda_through_shim", "-p", "no:cacheprovider"]
     chosen = " and not ".join(["cuda", *LEFT_OUT])
     result = subprocess.run(
-        [*command, "-k", chosen, *PROPERTIES], env=environment, cwd=ROOT, capture_output=True, text=True
+        [*command, "-k", chosen, *properties()], env=environment, cwd=ROOT, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "passed" in result.stdout
