@@ -29,4 +29,6 @@ if not cxx_compiler.extension_is_wanted():
 elif BUILDING & set(sys.argv) and (problem := cxx_compiler.problem()):
     sys.exit(problem)
 else:
+    if BUILDING & set(sys.argv):
+        cxx_compiler.choose()
     setup(cmake_source_dir=".", **layout)

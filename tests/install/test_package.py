@@ -118,7 +118,7 @@ def test_without_the_extension_the_reference_serves_the_cpu(built, tmp_path):
     ("environment", "why"),
     [
         ({}, "none of c++, g++, clang++, icpx is in PATH"),
-        ({"CXX": "no-such-compiler -m64"}, "CXX=no-such-compiler is not there"),
+        ({"CXX": "no-such-compiler -m64"}, "CXX=no-such-compiler -m64 is not there"),
     ],
 )
 def test_where_there_is_no_compiler_one_line_says_what_to_do(sources, environment, why):
@@ -130,6 +130,37 @@ def test_where_there_is_no_compiler_one_line_says_what_to_do(sources, environmen
         f"geco_ext: no C++ compiler: {why}; install one (apt install g++; dnf install gcc-c++; conda install "
         "cxx-compiler), or leave the compiled kernels out: GECO_EXT_EXTENSION=OFF pip install .\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "of_python", "given", "chosen"),
+    [
+        (["clang++"], "g++", {}, "clang++"),
+        (["clang++"], "x86_64-conda-linux-gnu-c++ -pthread", {"CXX": ""}, "clang++"),
+        (["clang++", "g++"], "g++ -pthread", {}, None),
+        (["conda-linux-gnu-c++"], "conda-linux-gnu-c++ -pthread", {}, None),
+        (["clang++", "c++"], "g++", {"CXX": "clang++"}, "clang++"),
+        (["clang++"], "g++", {"CMAKE_ARGS": "-DCMAKE_CXX_COMPILER=/opt/c++"}, None),
+    ],
+)
+def test_a_compiler_that_is_here_is_taken_for_that_which_built_python(
+    tmp_path, monkeypatch, there, of_python, given, chosen
+):
+    """scikit-build-core takes the latter, without which CMake fails."""
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("CXX", "CMAKE_ARGS", "CMAKE_TOOLCHAIN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"PATH": str(tmp_path), **given}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(ROOT / "cmake")
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: of_python)
+    import cxx_compiler
+
+    assert cxx_compiler.problem() is None
+    cxx_compiler.choose()
+    assert os.environ.get("CXX") == chosen
 
 
 def test_another_word_for_the_extension_is_refused(sources):
