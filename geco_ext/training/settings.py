@@ -194,6 +194,7 @@ class ClassifierSettings:
     data: str = setting("digits", "Data set whose examples have one label each.")
     root: str | None = setting(None, ROOT, "")
     size: int | None = setting(None, SIZE, USUAL_SIZES)
+    strict: bool = setting(False, STRICT, "", flag="--strict")
     steps: int = setting(1000, "Optimiser steps.")
     batch_size: int = setting(128, "Examples per step.")
     learning_rate: float = setting(1e-3, "AdamW's; it falls linearly to 0 over the last fifth of the steps.")
