@@ -101,6 +101,9 @@ def test_a_folder_of_photographs_trains_and_says_each_thing_once(photographs, tm
     config = geco_ext.load_run(tmp_path / "run").config
     assert (config.size, config.strict) == (64, False)
     assert main(["data", f"folder:{photographs}", "--strict", "--out", str(tmp_path / "sheet.png")]) == 2
+    (photographs / "03.jpg").unlink()  # the tenth then is another one
+    (photographs / "10.jpg").write_bytes(b"no image, among those held out")
+    assert main([*options, "--strict", "--out", str(tmp_path / "strict")]) == 2
 
 
 def test_other_processes_of_a_command_say_nothing(photographs, tmp_path, capsys, monkeypatch):
