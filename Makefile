@@ -10,7 +10,7 @@ SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(shell find c
 .PHONY: demo test sanitize shim bench gpu gpu-test gpu-bench gpu-profile versions lint typecheck format clean
 
 # Installed in place: a change to a Python file needs nothing, a change to a source of the extension builds it again.
-# GECO_EXT_CUDA=ON make ... compiles the CUDA kernels also where there is no GPU.
+# GECO_EXT_CUDA=ON make ... compiles the CUDA kernels also where there is no GPU; GECO_EXT_EXTENSION=OFF compiles nothing.
 $(VENV)/train.installed: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, got " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	@echo "Installing geco_ext and what it trains with into $(VENV) (some minutes the first time)"
@@ -30,7 +30,7 @@ $(VENV)/dev.installed: $(VENV)/test.installed
 
 demo: $(VENV)/train.installed
 	@rm -rf runs/demo
-	@$(BIN)/geco train --model nvp --data digits --constraint re=0.1 --steps 1000 --out runs/demo
+	@$(BIN)/geco train --model nvp --data digits --constraint re=0.1 --steps 700 --out runs/demo
 
 test: $(VENV)/test.installed
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not sanitize" tests

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cmake"))
+import cxx_compiler
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "build" / "install.log"
@@ -30,6 +32,7 @@ PROBLEMS = (
     (r"connection broken by|Could not fetch URL|ReadTimeoutError", "the package index cannot be reached"),
     (r"No space left on device", "the disk is full"),
     (r"No CMAKE_CXX_COMPILER could be found", "no C++ compiler was found"),
+    (r"geco_ext: (no C\+\+ compiler: .*)", "the extension cannot be built"),
     (r"(geco_ext: GECO_EXT_CUDA=ON, .*)", "the build cannot be configured"),
     (r"CMake Error", "CMake cannot configure the build"),
     (r"(\S*:\d+:\d+: (?:fatal )?error: .*)|(\S*\(\d+\): error: .*)", "the extension does not compile"),
@@ -41,8 +44,8 @@ def main() -> None:
     """Says why it ends where it cannot go on."""
     folder, arguments = Path(sys.argv[1]), sys.argv[2:]
     LOG.parent.mkdir(exist_ok=True)
-    if "--editable" in arguments and not _has_compiler():
-        sys.exit("geco_ext needs a C++ compiler: none of c++, g++, clang++ is in PATH (CXX=... names another)")
+    if "--editable" in arguments and cxx_compiler.extension_is_wanted() and (lacking := cxx_compiler.problem()):
+        sys.exit(lacking)
     if not (folder / "bin" / "pip").exists():
         _make(folder)
     status, said = _run([folder / "bin" / "python", "-m", "pip", "install", "--verbose", "--no-compile", *arguments])
@@ -69,10 +72,6 @@ def problem(said: list[str]) -> str:
                 return f"{text}: {detail}" if detail else text
     errors = [line.strip() for line in said if re.match(r"\s*error: ", line, re.IGNORECASE)]
     return errors[-1] if errors else "pip does not say why"
-
-
-def _has_compiler() -> bool:
-    return any(map(shutil.which, (os.environ.get("CXX", "c++").split()[0], "c++", "g++", "clang++")))
 
 
 def _make(folder: Path) -> None:

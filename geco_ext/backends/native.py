@@ -41,6 +41,8 @@ def extension() -> tuple[Any, str | None]:
     try:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "geco_ext._C":
+            return None, "there is no compiled extension for this Python (GECO_EXT_EXTENSION=OFF leaves it out)"
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
     if differing := differing_tables(compiled):
         return None, (

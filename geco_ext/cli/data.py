@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from geco_ext.cli.failure import CommandFailure
+from geco_ext.training.settings import STRICT
 
 if TYPE_CHECKING:
     from geco_ext.data import ImageDataset
@@ -25,6 +26,7 @@ def data(
     seed: Annotated[int, typer.Option(help="Of what the data set draws at random.")] = 0,
     root: Annotated[Folder, typer.Option(help="Folder with the files of data sets that are not embedded.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
     out: Annotated[Folder, typer.Option(metavar="FILE.png", help="The picture.", show_default="NAME.png")] = None,
 ) -> int:
     """Draw a contact sheet of a data set: examples with their labels and contexts.
@@ -44,7 +46,7 @@ def data(
         raise CommandFailure(f"out: {file} is a folder, expected the name of a file")
     size = geco_ext.data.command_size(name) if size is None else size
     try:
-        dataset = geco_ext.data.load(name, split, root, size, seed)
+        dataset = geco_ext.data.load(name, split, root, size, seed, strict=strict)
     except (ValueError, FileNotFoundError) as error:
         raise CommandFailure(str(error)) from error
     line = f"{name}, {split}: {_sizes(dataset)}"

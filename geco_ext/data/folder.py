@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,42 +17,122 @@ from geco_ext.data.resize import centre_square, resize
 
 if TYPE_CHECKING:
     from PIL import Image
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 LEVELS = {"F": 1, "I": 65535, "I;16": 65535, "I;16L": 65535, "I;16B": 65535}
 """Value of white in Pillow's modes of more than 8 bits, all grey; converting them to L would clip, not scale."""
 
+MIXED_SIZE = 64
+"""Height and width in pixels that images of different sizes are brought to where none is asked for."""
+
+EXIF_ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+"""The tag, and its values for which height and width change places."""
+
+
+class FolderWarning(UserWarning):
+    """What was done about images that could not be taken as they are."""
+
+
+class UnreadableImageError(ValueError):
+    """A file with the name of an image that Pillow cannot read."""
+
 
 def load_folder(path: Path, request: Request) -> ImageDataset:
     """Every image under ``path``, sorted by path; the label is the index of the sub-folder it lies in.
 
-    With a ``size`` the centre square of each image is resized; without one all must be of one size. Images stay
-    in grey when every one of them is grey, otherwise all become RGB; photographs are turned as their EXIF data say,
-    transparency is left out. Hidden files are skipped.
+    With a ``size`` the centre square of each image is resized. Without one images that all have one size keep it, and
+    others are brought to 64x64 pixels, with a warning. An image that cannot be read is left out, with a warning that
+    counts them; the others stay in the split they are in. Images stay in grey when every one of them is grey, otherwise
+    all become RGB; photographs are turned as their EXIF data say, transparency is left out. Hidden files are skipped.
 
     Raises:
         FileNotFoundError: ``path`` is no folder.
-        ValueError: no images, an unreadable one, values outside the range of images, or different sizes and no
-            ``size``.
+        ValueError: no images, none that can be read (with ``strict``: one that cannot), or values outside the range of
+            images.
     """
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise FileNotFoundError(f"data 'folder:{path}': expected a folder of images, found {found} there")
-    files = sorted(file for file in path.rglob("*") if _is_image(file))
+    files = _files(path)
     if not files:
         raise ValueError(f"data 'folder:{path}': no images there; expected files ending in {', '.join(SUFFIXES)}")
     classes = sorted({file.parent for file in files})
     chosen = request.part_of(files, f"folder:{path}")
-    images = [_stored(_fitted(_read(file), request.size), request.storage) for file in chosen]
-    _check_one_size(chosen, images)
+    size = request.size or _common_size(path, files)
+    images: list[Tensor] = []
+    labels: list[int] = []
+    unreadable: list[UnreadableImageError] = []
+    for file in _with_progress(chosen, "reading images"):
+        try:
+            image = _read(file)
+        except UnreadableImageError as error:
+            if request.strict:
+                raise
+            unreadable.append(error)
+            continue
+        images.append(_stored(_fitted(image, size), request.storage))
+        labels.append(classes.index(file.parent))
+    if not images:
+        raise ValueError(f"data 'folder:{path}': none of the {len(chosen)} images can be read; {unreadable[0]}")
+    if unreadable:
+        counted = f"{len(unreadable)} of {len(chosen)} images ({request.split} split) left out"
+        _warn(f"folder:{path}: {counted}: {unreadable[0]}{' (the first of them)' if len(unreadable) > 1 else ''}", 3)
     if len({len(image) for image in images}) > 1:
         images = [image.expand(3, -1, -1) for image in images]
-    labels = torch.tensor([classes.index(file.parent) for file in chosen])
-    return ImageDataset(torch.stack(images), labels)
+    return ImageDataset(torch.stack(images), torch.tensor(labels))
+
+
+def command_size(path: Path) -> int | None:
+    """Image size in pixels that commands use unless told otherwise: None, or 64 where sizes differ (with a warning)."""
+    return _common_size(path, _files(path)) if path.is_dir() else None
+
+
+def _warn(text: str, depth: int) -> None:
+    """A warning at the caller of `load` or `command_size`, so many calls above this one."""
+    warnings.warn(text, FolderWarning, stacklevel=depth + 1)
+
+
+def _with_progress(files: Sequence[Path], what: str) -> tqdm[Path]:
+    """A bar on a terminal, where it takes longer than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(files, desc=what, unit="image", leave=False, delay=2, disable=None)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if _is_image(file))
 
 
 def _is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def _common_size(path: Path, files: Sequence[Path]) -> int | None:
+    """None where all images have one size, of whatever split, and 64 where they differ; only headers are read."""
+    found = {_pixels(file) for file in _with_progress(files, "looking at sizes")}
+    sizes = sorted((size for size in found if size is not None), key=lambda size: size[0] * size[1])
+    if len(sizes) < 2:
+        return None
+    smallest, largest = (f"{height}x{width}" for height, width in (sizes[0], sizes[-1]))
+    _warn(
+        f"folder:{path}: images of {len(sizes)} sizes, {smallest} to {largest} pixels: the centre square of each is "
+        f"resized to {MIXED_SIZE}x{MIXED_SIZE} (size=, --size: another)",
+        4,
+    )
+    return MIXED_SIZE
+
+
+def _pixels(file: Path) -> tuple[int, int] | None:
+    """Height and width as they are seen, or None where the header cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(EXIF_ORIENTATION) in TURNED else (height, width)
+    except Exception:  # Pillow lets through whatever a broken file leads to
+        return None
 
 
 def _read(file: Path) -> Tensor:
@@ -64,7 +146,7 @@ def _read(file: Path) -> Tensor:
             values = np.array(image if image.mode in LEVELS else image.convert(_mode_of(image)), dtype=np.float32)
     except Exception as error:  # Pillow lets through whatever a broken file leads to
         problem = str(error) or type(error).__name__
-        raise ValueError(f"{file} cannot be read as an image: {problem}; replace or remove it") from error
+        raise UnreadableImageError(f"{file} cannot be read as an image: {problem}; replace or remove it") from error
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= levels):  # written so that NaN fails too
         raise ValueError(f"{file} holds values from {low:g} to {high:g}, expected 0 to {levels}")
@@ -88,13 +170,3 @@ def _fitted(image: Tensor, size: int | None) -> Tensor:
 
 def _stored(image: Tensor, storage: Storage) -> Tensor:
     return as_bytes(image) if storage == "uint8" else image
-
-
-def _check_one_size(files: list[Path], images: list[Tensor]) -> None:
-    first = images[0].shape[-2:]
-    for file, image in zip(files, images, strict=True):
-        if image.shape[-2:] != first:
-            raise ValueError(
-                f"{file} has {image.shape[-2]}x{image.shape[-1]} pixels, {files[0]} has {first[0]}x{first[1]}; "
-                "images of different sizes need a size"
-            )

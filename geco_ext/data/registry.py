@@ -12,12 +12,14 @@ from geco_ext.data.celeba import load_celeba
 from geco_ext.data.cifar10 import load_cifar10
 from geco_ext.data.derived import VARIANTS, DigitSource
 from geco_ext.data.digits import load_digits, read_digits
+from geco_ext.data.folder import command_size as folder_command_size
 from geco_ext.data.folder import load_folder
 from geco_ext.data.images import ImageDataset
 from geco_ext.data.mnist import load_mnist, read_mnist
 from geco_ext.data.npy import load_npy
 from geco_ext.data.patches import load_patches
 from geco_ext.data.request import Request, Split, Storage
+from geco_ext.extras import needed_by
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def load(
     size: int | None = None,
     seed: int = 0,
     storage: str = "float32",
+    strict: bool = False,
 ) -> ImageDataset:
     """A data set, ready to give single examples or batches.
 
@@ -81,10 +84,11 @@ def load(
         split: ``train`` or ``test``; no image is in both, or part of examples in both.
         root: folder with the files of data sets that are not embedded.
         size: height and width in pixels; None is the native size (digits 8, patches 32, mnist 28, cifar10 32,
-            celeba 178).
+            celeba 178; a folder's own where all images have one size, else 64).
         seed: seed of whatever is drawn at random. The same seed gives the same data on every machine.
         storage: how values are kept in memory: ``float32``, or ``uint8``, a quarter of that, rounded to 256 levels.
             CelebA and arrays of a user's own that need no resizing stay in their file, memory-mapped, as they are.
+        strict: stop at an image of ``folder:`` that cannot be read; otherwise such images are left out, with a warning.
 
     Returns:
         Items are dicts: ``x`` float32 [C, H, W] in [0, 1], ``label`` an int (a tuple (l0, l1, l2) for what is
@@ -112,17 +116,25 @@ def load(
         size,
         seed,
         cast(Storage, storage),
+        strict,
     )
     kind, separator, path = name.partition(":")
     if separator and kind in PATH_SOURCES and path:
         return PATH_SOURCES[kind](Path(path).expanduser(), request)
     if name in SOURCES:
-        return SOURCES[name].load(request)
+        with needed_by("downloads"):
+            return SOURCES[name].load(request)
     raise ValueError(f"unknown data set {name!r}; known are {', '.join(known_names())}")
 
 
 def command_size(name: str) -> int | None:
-    """Image size in pixels that commands use for a data set unless told otherwise; None is the native size."""
+    """Image size in pixels that commands use for a data set unless told otherwise; None is the native size.
+
+    For ``folder:PATH`` the images are looked at: where their sizes differ it is 64, with a warning.
+    """
+    kind, separator, path = name.partition(":")
+    if separator and kind == "folder" and path:
+        return folder_command_size(Path(path).expanduser())
     return SOURCES[name].command_size if name in SOURCES else None
 
 

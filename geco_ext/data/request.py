@@ -29,6 +29,7 @@ class Request:
         size: height and width of the images in pixels; None is the native size.
         seed: seed of whatever the data set draws at random.
         storage: how values are kept in memory.
+        strict: whether an image of a user's own that cannot be read is an error, not left out.
 
     Raises:
         ValueError: a value outside the range its message names.
@@ -39,6 +40,7 @@ class Request:
     size: int | None = None
     seed: int = 0
     storage: Storage = "float32"
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "test"):

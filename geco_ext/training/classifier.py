@@ -88,7 +88,7 @@ def start(settings: ClassifierSettings, file: Path) -> ClassifierSession:
     _check_free(file)
     settings = dataclasses.replace(settings, size=settings.size or geco_ext.data.command_size(settings.data))
     training_set, test_set = (
-        geco_ext.data.load(settings.data, split, settings.root, settings.size, settings.seed)
+        geco_ext.data.load(settings.data, split, settings.root, settings.size, settings.seed, strict=settings.strict)
         for split in ("train", "test")
     )
     try:

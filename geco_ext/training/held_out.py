@@ -9,6 +9,7 @@ import torch
 
 import geco_ext.data
 from geco_ext.data import ImageDataset
+from geco_ext.data.folder import UnreadableImageError
 from geco_ext.data.images import ImageSubset
 from geco_ext.training.evaluation import Evaluation, evaluate, objective_result, violations
 from geco_ext.training.met import MET_WITHIN, is_met
@@ -27,11 +28,15 @@ def split_off(dataset: ImageDataset, settings: TrainingSettings) -> tuple[ImageD
     Data without a test split that can be loaded leave the second None: the training is what was asked for.
 
     Raises:
-        ValueError: a share that leaves one of the two empty.
+        ValueError: a share that leaves one of the two empty; with ``strict`` an image that cannot be read.
     """
     if settings.validation is None:
         try:
-            return dataset, geco_ext.data.load(settings.data, "test", settings.root, settings.size, settings.seed)
+            return dataset, geco_ext.data.load(
+                settings.data, "test", settings.root, settings.size, settings.seed, strict=settings.strict
+            )
+        except UnreadableImageError:  # with strict alone
+            raise
         except (ValueError, OSError):
             return dataset, None
     count = round(settings.validation * len(dataset))

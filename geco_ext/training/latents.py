@@ -35,7 +35,9 @@ def data_for(run: Run, split: str, data: str | None = None, root: Path | None = 
     _, height, width = model.image_shape
     size = config.size if own else height if height == width else None
     name = config.data if data is None else data
-    dataset = geco_ext.data.load(name, split, root or (config.root if own else None), size, config.seed)
+    dataset = geco_ext.data.load(
+        name, split, root or (config.root if own else None), size, config.seed, strict=config.strict
+    )
     if dataset.image_shape != model.image_shape:
         raise ValueError(
             f"data {name!r}: images of shape {dataset.image_shape}, the run's model takes {model.image_shape}"

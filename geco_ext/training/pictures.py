@@ -163,7 +163,7 @@ def _is_conditional(run: Run) -> bool:
 
 def _examples(run: Run, n: int, split: str) -> dict[str, Tensor]:
     config = run.config
-    dataset = geco_ext.data.load(config.data, split, config.root, config.size, config.seed)
+    dataset = geco_ext.data.load(config.data, split, config.root, config.size, config.seed, strict=config.strict)
     if n > len(dataset):
         raise ValueError(f"n must be at most the {len(dataset)} examples of {config.data!r} ({split}), got {n}")
     return dataset[:n]

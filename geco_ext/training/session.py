@@ -160,7 +160,9 @@ def _session(
 
 
 def _training_set(settings: TrainingSettings) -> ImageDataset:
-    return geco_ext.data.load(settings.data, "train", settings.root, settings.size, settings.seed)
+    return geco_ext.data.load(
+        settings.data, "train", settings.root, settings.size, settings.seed, strict=settings.strict
+    )
 
 
 def _with_threads(settings: TrainingSettings, dataset: ImageDataset) -> TrainingSettings:

@@ -17,7 +17,7 @@ WITH_MULTIPLIERS = (GECO, "GECOLoss")
 """Those whose multipliers have a start and bounds to choose."""
 
 AUTO = "auto"
-ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience")
+ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience", "strict")
 """Settings that runs of earlier versions do not have; theirs are the defaults."""
 
 DEFAULT_CONSTRAINTS = ("re=0.1",)
@@ -27,7 +27,8 @@ COUNTS = ("steps", "batch_size", "checkpoint_every", "patience", "devices", "thr
 
 ROOT = "Folder with the files of data sets that are not embedded."
 SIZE = "Height and width in pixels."
-USUAL_SIZES = "16 for digits, 64 for celeba, else 32 or the images' own"
+USUAL_SIZES = "16 for digits, 64 for celeba and images of different sizes, else 32 or the images' own"
+STRICT = "Stop at an image of folder: that cannot be read, instead of leaving it out."
 ACCELERATOR = "Lightning's accelerator: auto, cpu, gpu..."
 USUAL_THREADS = "1 for small images, else PyTorch's choice"
 
@@ -72,6 +73,7 @@ class TrainingSettings:
     )
     root: str | None = setting(None, ROOT, "")
     size: int | None = setting(None, SIZE, USUAL_SIZES)
+    strict: bool = setting(False, STRICT, "", flag="--strict")
     objective: str = setting(
         GECO,
         "geco, or one to compare it with: paper:LR (Algorithm 1 to the letter), elbo[:SIGMA], beta:BETA[:SIGMA], "
@@ -192,6 +194,7 @@ class ClassifierSettings:
     data: str = setting("digits", "Data set whose examples have one label each.")
     root: str | None = setting(None, ROOT, "")
     size: int | None = setting(None, SIZE, USUAL_SIZES)
+    strict: bool = setting(False, STRICT, "", flag="--strict")
     steps: int = setting(1000, "Optimiser steps.")
     batch_size: int = setting(128, "Examples per step.")
     learning_rate: float = setting(1e-3, "AdamW's; it falls linearly to 0 over the last fifth of the steps.")

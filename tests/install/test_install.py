@@ -43,6 +43,7 @@ def test_progress(line, shown):
         (["ERROR: No matching distribution found for torch==99"], "No matching distribution found for torch==99"),
         (["  csrc/a.cpp:3:1: error: 'x' was not declared", "  error: subprocess-exited"], "csrc/a.cpp:3:1: error: 'x'"),
         (["  -- The CXX compiler", "  No CMAKE_CXX_COMPILER could be found."], "no C++ compiler was found"),
+        (["      geco_ext: no C++ compiler: none; install one"], "cannot be built: no C++ compiler: none; install one"),
         (
             [
                 "  CMake Error at cmake/choose_cuda.cmake:30 (message):",
@@ -63,5 +64,5 @@ def test_without_a_compiler_nothing_is_begun(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)})
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "geco_ext needs a C++ compiler" in result.stderr
+    assert "geco_ext: no C++ compiler: none of c++, g++, clang++, icpx is in PATH; install one" in result.stderr
     assert not (tmp_path / "environment").exists()

@@ -290,7 +290,8 @@ def test_without_the_training_packages_one_line_says_what_to_install(trained):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
         assert done.stderr == (
-            f'geco: error: {package} is not installed; the commands need: pip install "geco-ext[train]"\n'
+            f"geco: error: {package} is not installed; the commands need: "
+            'pip install ".[train]" in a clone of geco_ext\n'
         )
     code = f"import sys; sys.modules['lightning'] = None; import geco_ext; geco_ext.load_run({str(trained)!r})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

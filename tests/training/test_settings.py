@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.settings import ADDED, TrainingSettings
 
 
 def test_settings_survive_json():
@@ -50,5 +50,6 @@ def test_names_of_another_version_are_refused():
 
 def test_settings_of_an_earlier_version_have_the_defaults():
     values = TrainingSettings().as_dict()
-    del values["multiplier_init"], values["multiplier_bounds"]
+    for name in ADDED:
+        del values[name]
     assert TrainingSettings.from_dict(values) == TrainingSettings()

@@ -71,7 +71,7 @@ class Triton(Backend):
 
 def _unavailable() -> str | None:
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
+        return 'triton is not installed (pip install ".[triton]" in a clone of geco_ext)'
     if not is_interpreted() and not torch.cuda.is_available():
         return "PyTorch finds no GPU (TRITON_INTERPRET=1 runs it on the CPU, slowly)"
     import triton
