@@ -99,6 +99,10 @@ for row in elementwise.TABLE:
             functools.partial(row.constraint, **{"kappa": 0.1, **arguments}),
             f"^{name}: got {value!r}, expected",
         )
+    SETTINGS[f"{row.kind} of zero"] = (
+        functools.partial(row.constraint, 0),
+        "^kappa: got 0, expected .*a scale, which is 0",
+    )
 
 
 @pytest.mark.parametrize("case", SETTINGS)
