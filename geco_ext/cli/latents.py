@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure
-from geco_ext.cli.pictures import RunPath, Seed, Split, make_folder
+from geco_ext.cli.pictures import RunPath, Seed, Split, Trust, make_folder
 
 OptionalPath = Optional[Path]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
 OptionalText = Optional[str]  # noqa: UP045
@@ -29,6 +29,7 @@ def encode(
     ] = 0,
     seed: Seed = 0,
     out: Annotated[OptionalPath, typer.Option(help=".npz file.", show_default="RUN/latents-SPLIT.npz")] = None,
+    trust: Trust = False,
 ) -> int:
     """Write the latents of a data set, with its labels and indices, to a file that numpy.load reads.
 
@@ -43,7 +44,7 @@ def encode(
     file = out or RunFolder.holding(run)[0].path / f"latents-{split}.npz"
     try:
         _check_file(file, ".npz")
-        trained = load_run(run)
+        trained = load_run(run, trust)
         dataset = data_for(trained, split, data, root)
         make_folder(file)
         model = autoencoder_of(trained).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,6 +65,7 @@ def interpolate(
     steps: Annotated[int, typer.Option(min=2, help="Images on the way, both ends included.")] = 9,
     split: Split = "train",
     out: Annotated[OptionalPath, typer.Option(help="PNG file.", show_default="RUN/interpolation-SPLIT-A-B.png")] = None,
+    trust: Trust = False,
 ) -> int:
     """Draw the way between two examples of a run's data set: both, and images decoded from codes between theirs.
 
@@ -76,7 +78,7 @@ def interpolate(
     file = out or RunFolder.holding(run)[0].path / f"interpolation-{split}-{a}-{b}.png"
     try:
         _check_file(file, ".png")
-        trained = load_run(run)
+        trained = load_run(run, trust)
         make_folder(file)
         draw_interpolation(trained, a, b, steps, split, file)
     except (ValueError, OSError) as error:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of geco train, or one of its checkpoints.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of what is drawn at random.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Import the code the run names: a model of one's own.")]
 Split = Annotated[str, typer.Option(help="Part of the data set: train, test.")]
 OptionalFile = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
 
@@ -28,6 +29,7 @@ def sample(
         "train"
     ),
     out: Annotated[OptionalFile, typer.Option(help="PNG file.", show_default="RUN/samples-SEED.png")] = None,
+    trust: Trust = False,
 ) -> int:
     """Draw samples of a trained model; of a conditional one, below the contexts they were drawn for.
 
@@ -35,7 +37,7 @@ def sample(
     """
     from geco_ext.training.pictures import draw_run_samples
 
-    return _draw(draw_run_samples, run, n, seed, split, out, f"samples-{seed}.png")
+    return _draw(draw_run_samples, run, n, seed, split, out, f"samples-{seed}.png", trust)
 
 
 def reconstruct(
@@ -46,6 +48,7 @@ def reconstruct(
     out: Annotated[
         OptionalFile, typer.Option(help="PNG file.", show_default="RUN/reconstructions-SPLIT-SEED.png")
     ] = None,
+    trust: Trust = False,
 ) -> int:
     """Draw the first examples of a run's data set above their reconstructions, and how these grow if the model says so.
 
@@ -53,7 +56,7 @@ def reconstruct(
     """
     from geco_ext.training.pictures import draw_run_reconstructions
 
-    return _draw(draw_run_reconstructions, run, n, seed, split, out, f"reconstructions-{split}-{seed}.png")
+    return _draw(draw_run_reconstructions, run, n, seed, split, out, f"reconstructions-{split}-{seed}.png", trust)
 
 
 def _draw(
@@ -64,6 +67,7 @@ def _draw(
     split: str,
     out: Path | None,
     usual_name: str,
+    trust: bool,
 ) -> int:
     from geco_ext.data.request import Request
     from geco_ext.training.run import load_run
@@ -74,7 +78,7 @@ def _draw(
         if file.suffix.lower() != ".png":
             raise ValueError(f"out must be a file name ending in .png, got {file}")
         Request(split)  # type: ignore[arg-type]  # refuses what is no split, also where no data are needed
-        trained = load_run(path)
+        trained = load_run(path, trust)
         make_folder(file)
         draw(trained, n, seed, split, file)
     except (ValueError, OSError) as error:

@@ -11,6 +11,7 @@ import typer
 
 from geco_ext.cli.failure import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, CommandFailure
 from geco_ext.cli.options import Given, options_of
+from geco_ext.training.own_code import own_call
 from geco_ext.training.settings import TrainingSettings, in_words, torchrun_processes
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
     if settings is None:
         assert resume is not None
         return session.resume(resume, **given)
-    return session.start(settings, out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"{settings.model}-{settings.data}"))
+    return session.start(settings, out or _usual_folder(settings))
+
+
+def _usual_folder(settings: TrainingSettings) -> Path:
+    own = own_call(settings.model)
+    return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{own.name if own else settings.model}-{settings.data}")
 
 
 def _train(session: Session) -> int:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from geco_ext import ClassificationAccuracy, Constraint, LocalStatistics, PatchNCC, constraints
@@ -18,6 +13,7 @@ from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.data import ImageDataset
 from geco_ext.training.calls import Call, UnreadableText, parse_call
 from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, number_of_classes
+from geco_ext.training.own_code import Change, absolute, own_class, with_changed_place
 
 PATCH_SIZE = 8
 """Side of the patches in pixels where ``pncc`` and ``local`` name none."""
@@ -82,7 +78,7 @@ def build_constraint(text: str) -> Constraint:
     """
     call = _read(text)
     try:
-        return _called(_own_class(call) if call.place else CLASSES[call.name], call)
+        return _called(own_class(call, (Constraint,)) if call.place else CLASSES[call.name], call)
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise ValueError(f"constraint {text!r}: {error}") from error
 
@@ -131,33 +127,33 @@ def is_own(text: str) -> bool:
     return bool(_read(text).place)
 
 
-def with_absolute_file(text: str) -> str:
-    """The constraint with the paths of files made absolute, so that a run can be resumed from any folder."""
+def with_changed_files(text: str, change: Change = absolute) -> str:
+    """The constraint with the paths of its files changed: made absolute, so that a run can be resumed from any folder.
+
+    Example:
+        >>> with_changed_files("cla=0.9:conv.pt", lambda path: f"runs/{path}")
+        'cla=0.9:runs/conv.pt'
+    """
     name, _, rest = text.partition("=")
     if name in ("cla", "fre"):
         kappa, colon, file = rest.partition(":")
-        return f"{name}={kappa}:{_absolute(file)}" if colon and file else text
+        return f"{name}={kappa}:{change(file)}" if colon and file else text
     if text.rstrip().endswith(")") and name not in SHORT_NAMES:
-        return _call_with_absolute_files(text)
+        return _call_with_changed_files(text, change)
     name, equals, number = text.rpartition("=") if "=" in text else (text, "", "")
-    place, _, class_name = name.rpartition(":")
-    return f"{_absolute(place)}:{class_name}{equals}{number}" if place.endswith(".py") else text
+    return with_changed_place(name, change) + equals + number
 
 
-def _call_with_absolute_files(text: str) -> str:
+def _call_with_changed_files(text: str, change: Change) -> str:
     try:
         call = parse_call(text)
         if call.place:
-            return str(replace(call, place=_absolute(call.place))) if call.place.endswith(".py") else text
+            return with_changed_place(text, change)
         arguments = inspect.signature(CLASSES[call.name]).bind(*call.arguments, **call.named).arguments
     except (KeyError, TypeError, ValueError):
         return text  # refused where it is built
-    files = {name: _absolute(file) for name, file in arguments.items() if name in NETWORKS and isinstance(file, str)}
+    files = {name: change(file) for name, file in arguments.items() if name in NETWORKS and isinstance(file, str)}
     return str(Call(call.name, (), arguments | files)) if files else text
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
 
 
 def _own_in_call_syntax(text: str) -> str:
@@ -208,38 +204,6 @@ def _called(cls: type[Constraint], call: Call) -> Constraint:
         if isinstance(arguments[name], str):
             arguments[name] = NETWORKS[name](ClassifierCheckpoint.read(Path(arguments[name]).expanduser()))
     return cls(**arguments)
-
-
-def _own_class(call: Call) -> type[Constraint]:
-    file = Path(call.place).expanduser()
-    module = _module_in_file(file) if call.place.endswith(".py") else _module_named(call.place)
-    cls = getattr(module, call.name, None)
-    if not (inspect.isclass(cls) and issubclass(cls, Constraint)):
-        raise ValueError(f"{call.place} has no geco_ext.Constraint subclass {call.name!r}")
-    return cls
-
-
-def _module_named(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # whatever the user's own module raises
-        raise ValueError(f"cannot import {name!r} ({type(error).__name__}: {error})") from error
-
-
-def _module_in_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise ValueError(f"no file {file}")
-    specification = importlib.util.spec_from_file_location(file.stem, file)
-    assert specification is not None  # a name that ends in .py always has a loader
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules.setdefault(file.stem, module)  # dataclasses and pickling look their module up by name
-    try:
-        specification.loader.exec_module(module)
-    except Exception as error:
-        sys.modules.pop(file.stem, None)
-        raise ValueError(f"{file} fails ({type(error).__name__}: {error})") from error
-    return module
 
 
 def check_networks(texts: Sequence[str], constraints: Sequence[Constraint], dataset: ImageDataset, data: str) -> None:

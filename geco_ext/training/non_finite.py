@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geco_ext.models import WholeBatchNoise
 from geco_ext.training.evaluation import constraint_vector
+from geco_ext.training.models import takes_argument
 from geco_ext.training.objectives import GaussianObjective
 from geco_ext.training.training_step import ConstrainedTraining, is_recorded
 
@@ -60,7 +61,8 @@ def first_cause(module: ConstrainedTraining, batch: dict[str, Any], rank: int = 
     for name, parameter in module.model.named_parameters():
         if bad := _not_finite(parameter):
             return 3, f"the model's weight {name} has {bad}"
-    noise = {} if ranks == 1 else {"noise": WholeBatchNoise(rank, ranks)}
+    takes_noise = ranks > 1 and takes_argument(module.model.forward, "noise")
+    noise = {"noise": WholeBatchNoise(rank, ranks)} if takes_noise else {}
     output = module.reconstructed(batch, **noise)
     if bad := _not_finite(output.x_hat):
         return 4, f"the model's output (x_hat) has {bad}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from geco_ext import Constraint, GECOLoss
 from geco_ext.checks import check_kl, check_positive, check_positive_integer, check_prediction
 from geco_ext.training.calls import Call, UnreadableText, parse_call
+from geco_ext.training.own_code import own_call, own_class
+from geco_ext.training.settings import DEFAULT_CONSTRAINTS, TrainingSettings
 from geco_ext.weights import check_weight
 
 LEARNED = None
@@ -149,7 +152,7 @@ NUMBERS_EXPECTED = {"geco": (0,), "paper": (1,), "elbo": (0, 1), "beta": (1, 2),
 
 KNOWN = (
     "geco, paper:LR, elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned, "
-    f"and calls of {', '.join(CONSTRAINED)}, GaussianObjective"
+    f"and calls of {', '.join(CONSTRAINED)}, GaussianObjective, module:Class, file.py:Class"
 )
 
 
@@ -168,6 +171,7 @@ def build_objective(
       ``anneal:2.0:0.7:0.1``: with sigma = 0.1; ``anneal:2.0:0.7:learned``.
     - ``GECOLoss(alpha=0.9)``, ``GECOLoss.paper(lr=0.1, alpha=0.9)``: the constraints come first and are not written;
       ``GaussianObjective(sigma=0.1, beta=(2.0, 0.7), annealing_steps=500)``.
+    - ``mine.py:Mine(alpha=0.9)``, ``package.module:Mine``: a user's own subclass of either class.
 
     A fixed sigma of 1 is the papers' beta-VAE, in which beta is the variance that Proposition 4 writes in the place of
     sigma^2. For images in [0, 1] it is a coarse likelihood: ``beta:0.01`` is, up to a factor, ``elbo:0.1``, and small
@@ -197,11 +201,45 @@ def build_objective(
             return CONSTRAINED[call.name](constraints, *call.arguments, **call.named, **given)
         if not call.place and call.name == "GaussianObjective":
             return GaussianObjective(*call.arguments, **call.named)
+        if call.place:
+            return _build_own(call, constraints, given)
     except UnreadableText:
         raise
     except (TypeError, ValueError) as error:
         raise ValueError(f"objective {text!r}: {error}; known are {KNOWN}") from error
     raise UnreadableText(f"unknown objective {text!r}; known are {KNOWN}")
+
+
+def _build_own(call: Call, constraints: Sequence[Constraint], given: Mapping[str, Any]) -> Criterion:
+    cls = own_class(call, (GECOLoss, GaussianObjective))
+    takes_constraints = issubclass(cls, GECOLoss)
+    for unwanted, named in ((constraints, "constraints"), (given, ", ".join(given))):
+        if unwanted and not takes_constraints:
+            raise ValueError(f"{named} cannot be given, since it is no GECOLoss")
+    try:
+        built = cls(*([constraints] if takes_constraints else []), *call.arguments, **call.named, **given)
+    except Exception as error:  # whatever the user's own class raises
+        raise ValueError(f"it cannot be made ({type(error).__name__}: {error})") from error
+    assert isinstance(built, GECOLoss | GaussianObjective)
+    return built
+
+
+def with_constraints_of_own(settings: TrainingSettings) -> TrainingSettings:
+    """The settings with the usual constraint, where a user's own objective takes some and none are given.
+
+    Whether it takes any is known when its code has been imported.
+
+    Raises:
+        ValueError: a class that cannot be imported.
+    """
+    call = own_call(settings.objective) if settings.has_own_objective else None
+    if call is None or settings.constraints:
+        return settings
+    try:
+        takes_constraints = issubclass(own_class(call, (GECOLoss, GaussianObjective)), GECOLoss)
+    except ValueError as error:
+        raise ValueError(f"objective {settings.objective!r}: {error}") from error
+    return replace(settings, constraints=DEFAULT_CONSTRAINTS) if takes_constraints else settings
 
 
 def in_call_syntax(text: str, steps: int) -> str:
@@ -220,6 +258,8 @@ def in_call_syntax(text: str, steps: int) -> str:
         return text
     name, *words = text.split(":")
     expected = NUMBERS_EXPECTED.get(name)
+    if expected is None and (own := own_call(text)) is not None:
+        return str(own)
     if expected is None:
         raise UnreadableText(f"unknown objective {text!r}; known are {KNOWN}")
     if name == "paper":

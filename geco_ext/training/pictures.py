@@ -13,6 +13,7 @@ from torch import Tensor
 import geco_ext.data
 from geco_ext.files import replaced_when_written
 from geco_ext.training.evaluation import fixed_seed
+from geco_ext.training.models import as_output
 from geco_ext.training.run import Run
 from geco_ext.training.run_folder import History
 
@@ -130,8 +131,11 @@ def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> Non
     """Samples in rows; of a conditional model, below the contexts of the data set's first examples they were drawn for.
 
     Raises:
-        ValueError: fewer examples in the data set than contexts needed; a picture too large to be drawn.
+        ValueError: fewer examples in the data set than contexts needed; a picture too large to be drawn; a model of a
+            user's own without ``sample``.
     """
+    if not hasattr(run.model, "sample"):
+        raise ValueError(f"the run's model {type(run.model).__name__} has no method sample(n, context=None)")
     context = [_examples(run, n, split)["context"]] if _is_conditional(run) else []
     with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
         samples = cast(Callable[..., Tensor], run.model.sample)(n, *context)
@@ -149,10 +153,11 @@ def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path
     """
     examples = _examples(run, n, split)
     context = [examples["context"]] if _is_conditional(run) else []
-    method = "progress" if hasattr(run.model, "progress") else "reconstruct"
+    grows = hasattr(run.model, "progress")
+    method = cast(Callable[..., Tensor], run.model.progress if grows else run.model)
     with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
-        drawn = cast(Callable[..., Tensor], getattr(run.model, method))(examples["x"], *context)
-    rows = _evenly_chosen(drawn) if method == "progress" else [drawn]
+        drawn = method(examples["x"], *context)
+    rows = _evenly_chosen(drawn) if grows else [as_output(drawn).x_hat]
     draw_stacked([*context, examples["x"], *rows], file)
 
 

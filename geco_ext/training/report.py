@@ -232,6 +232,7 @@ def write_report(
     context = (examples["context"],) if module.takes_context else ()
     with torch.no_grad(), fixed_seed(settings.seed, module.device):
         draw_stacked([examples["x"], module.reconstructed(examples).x_hat], folder.path / "reconstructions.png")
-        sample = cast(Callable[..., Tensor], module.model.sample)
-        draw_stacked([*context, sample(len(examples["x"]), *context)], folder.path / "samples.png")
+        if hasattr(module.model, "sample"):  # a model of a user's own may have none
+            sample = cast(Callable[..., Tensor], module.model.sample)
+            draw_stacked([*context, sample(len(examples["x"]), *context)], folder.path / "samples.png")
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,62 +12,13 @@ import torch
 from torch import nn
 
 from geco_ext import GECOLoss
-from geco_ext.models import NVPVAE, ConvDraw
 from geco_ext.state import PERSISTENT_ROWS
 from geco_ext.training.constraints import build_constraints, is_own
+from geco_ext.training.models import build_model
 from geco_ext.training.objectives import Criterion, build_objective
+from geco_ext.training.own_code import own_call
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """A model the registry knows.
-
-    Attributes:
-        model: its class.
-        takes_context: whether it is conditional where the data have a context; other models are not given one.
-    """
-
-    model: Callable[..., nn.Module]
-    takes_context: bool
-
-
-MODELS = {
-    "nvp": ModelEntry(NVPVAE, takes_context=False),
-    "convdraw": ModelEntry(ConvDraw, takes_context=True),
-    "unconditional-convdraw": ModelEntry(ConvDraw, takes_context=False),
-}
-
-
-def build_model(
-    name: str,
-    image_shape: Sequence[int],
-    context_shape: Sequence[int] | None = None,
-    options: Mapping[str, int] | None = None,
-) -> nn.Module:
-    """A freshly initialised model for images of ``image_shape`` (C, H, W).
-
-    Raises:
-        ValueError: an unknown name or option, or a shape or option the model refuses.
-    """
-    entry = model_entry(name)
-    arguments = {"context_shape": context_shape} if entry.takes_context else {}
-    try:
-        return entry.model(image_shape, **arguments, **(options or {}))
-    except TypeError as error:
-        raise ValueError(f"model {name!r} refuses its options: {error}") from error
-
-
-def model_entry(name: str) -> ModelEntry:
-    """What the registry knows of a model.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
-    """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known are {', '.join(MODELS)}")
-    return MODELS[name]
 
 
 def build(configuration: RunConfiguration) -> tuple[nn.Module, Criterion]:
@@ -119,7 +70,7 @@ class Run:
     Attributes:
         model: the model with its weights, on the CPU, in eval mode.
         criterion: the criterion with its multipliers (or sigma and beta, for another objective), in eval mode; None
-            where all its constraints were left out (:func:`load_run`).
+            where it or all its constraints were left out (:func:`load_run`).
         config: the settings the run was trained with.
         step: optimiser steps done.
     """
@@ -137,13 +88,13 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
 
     Args:
         path: the folder or the file.
-        trust: import the code that the run names: classes of constraints of one's own. Without it these are left out of
-            the criterion, with a warning; the multipliers of the others are the run's. Where they cannot be told apart
-            the criterion is None.
+        trust: import the code that the run names: classes of one's own. Without it constraints of one's own are left
+            out of the criterion, with a warning; the multipliers of the others are the run's. Where they cannot be told
+            apart, and where the objective is one's own, the criterion is None. A model of one's own is refused.
 
     Raises:
         FileNotFoundError: no run, or no checkpoint yet.
-        ValueError: a damaged configuration or checkpoint.
+        ValueError: a damaged configuration or checkpoint; a model of one's own without trust.
 
     Example:
         >>> run = geco_ext.load_run("runs/demo")                                        # doctest: +SKIP
@@ -152,12 +103,26 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
     """
     folder, file = RunFolder.holding(Path(path))
     configuration = folder.read_configuration()
+    if not trust and own_call(configuration.settings.model) is not None:
+        raise ValueError(
+            f"the model of run {folder.path} is code of its own, {configuration.settings.model}; trust=True imports it "
+            "(of a command: --trust)"
+        )
     checkpoint = folder.read_checkpoint(file)
     settings, state = configuration.settings, checkpoint["state_dict"]
     model = _build_model(configuration)
     load_part(model, state, "model")
     left_out = [] if trust else [index for index, text in enumerate(settings.constraints) if is_own(text)]
-    criterion = _without(settings, state, left_out) if left_out else _with_state(build_criterion(settings), state)
+    criterion: Criterion | None
+    if settings.has_own_objective and not trust:
+        warnings.warn(
+            f"load_run: the criterion is left out, it is code of the run's own, {settings.objective}: "
+            "trust=True imports it",
+            stacklevel=2,
+        )
+        criterion = None
+    else:
+        criterion = _without(settings, state, left_out) if left_out else _with_state(build_criterion(settings), state)
     return Run(model.eval(), criterion and criterion.eval(), settings, checkpoint["global_step"])
 
 

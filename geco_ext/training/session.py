@@ -26,11 +26,14 @@ from geco_ext.training.callbacks import (
     StopOnInterrupt,
     bar_numbers,
 )
-from geco_ext.training.constraints import check_networks, with_absolute_file
+from geco_ext.training.constraints import check_networks, with_changed_files
 from geco_ext.training.evaluation import constraints_of
 from geco_ext.training.held_out import EvaluateHeldOut, split_off
+from geco_ext.training.models import check_output, model_entry
 from geco_ext.training.non_finite import StopOnNonFinite
-from geco_ext.training.run import build, load_part, model_entry
+from geco_ext.training.objectives import with_constraints_of_own
+from geco_ext.training.own_code import absolute, own_call, with_changed_place
+from geco_ext.training.run import build, load_part
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.trainer import fit, quiet_trainer, use_threads
@@ -77,12 +80,14 @@ def start(settings: TrainingSettings, path: Path) -> Session:
         folder.check_free()
     entry = model_entry(settings.model)
     settings = dataclasses.replace(
-        settings,
+        with_constraints_of_own(settings),
+        model=with_changed_place(settings.model, absolute),
+        objective=with_changed_place(settings.objective, absolute),
         size=settings.size or geco_ext.data.command_size(settings.data),
-        constraints=tuple(with_absolute_file(text) for text in settings.constraints),
         data=with_absolute_path(settings.data),
         root=None if settings.root is None else str(Path(settings.root).expanduser().resolve()),
     )
+    settings = dataclasses.replace(settings, constraints=tuple(map(with_changed_files, settings.constraints)))
     dataset, held_out = split_off(_training_set(settings), settings)
     settings = _with_threads(settings, dataset)
     configuration = RunConfiguration(
@@ -153,7 +158,7 @@ def _session(
         takes_context=configuration.context_shape is not None,
     )
     check_networks(settings.constraints, constraints_of(criterion), dataset, settings.data)
-    _check_fit(module, dataset)
+    _check_fit(module, dataset, settings)
     interrupt = StopOnInterrupt()
     trainer = _trainer(folder, settings, held_out, interrupt)
     return Session(folder, configuration, dataset, held_out, module, trainer, interrupt, checkpoint)
@@ -178,14 +183,28 @@ def with_absolute_path(data: str) -> str:
     return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
 
 
-def _check_fit(module: ConstrainedTraining, dataset: ImageDataset) -> None:
+def _check_fit(module: ConstrainedTraining, dataset: ImageDataset, settings: TrainingSettings) -> None:
     """Show two examples to model and criterion, so that what does not fit is refused before a run is made."""
     examples = dataset[:2]
     module.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        output = module.reconstructed(examples)
+        try:
+            output = module.reconstructed(examples)
+            check_output(output, examples["x"])
+        except Exception as error:  # whatever a model of a user's own raises
+            if own_call(settings.model) is None:
+                raise
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"model {settings.model!r} cannot be trained on images of shape {dataset.image_shape}: {reason}"
+            ) from error
         probe = copy.deepcopy(module.criterion).train()  # the first training call resolves multipliers: not ours to do
-        probe(output.x_hat, examples["x"], output.kl, labels=examples["label"], weight=examples.get("weight"))
+        try:
+            probe(output.x_hat, examples["x"], output.kl, labels=examples["label"], weight=examples.get("weight"))
+        except Exception as error:
+            if not settings.has_own_objective:
+                raise
+            raise ValueError(f"objective {settings.objective!r} fails ({type(error).__name__}: {error})") from error
     module.train()
 
 

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
+from geco_ext.training.own_code import own_call
+
 GECO = "geco"
 WITH_CONSTRAINTS = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
 """Names of the objectives that have constraints."""
 
 WITH_MULTIPLIERS = (GECO, "GECOLoss")
 """Those whose multipliers have a start and bounds to choose."""
+
+SHORT_OBJECTIVES = (GECO, "paper", "elbo", "beta", "anneal")
 
 AUTO = "auto"
 ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience", "strict")
@@ -61,7 +65,9 @@ class TrainingSettings:
     """
 
     model: str = setting(
-        "nvp", "Model: nvp, convdraw (conditional where the data have a context), unconditional-convdraw."
+        "nvp",
+        "Model: nvp, convdraw (conditional where the data have a context), unconditional-convdraw, or one's own: "
+        "module:Class, file.py:Class, 'file.py:Class(latent=64)'.",
     )
     model_options: Mapping[str, int] = setting(
         dict, "An argument of the model, such as latent=64; repeatable.", flag="--model-option", metavar="NAME=INTEGER"
@@ -77,7 +83,8 @@ class TrainingSettings:
     objective: str = setting(
         GECO,
         "geco, or one to compare it with: paper:LR (Algorithm 1 to the letter), elbo[:SIGMA], beta:BETA[:SIGMA], "
-        "anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned; or a call, 'GECOLoss(alpha=0.9)'.",
+        "anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned; or a call, 'GECOLoss(alpha=0.9)', "
+        "'file.py:Class(alpha=0.9)'.",
     )
     constraints: tuple[str, ...] = setting(
         None,
@@ -117,12 +124,12 @@ class TrainingSettings:
         _check_numbers(self)
         if self.is_constrained and not self.constraints:
             raise ValueError("constraint: at least one is needed, for example re=0.1")
-        if self.constraints and not self.is_constrained:
+        if self.constraints and not (self.is_constrained or self.has_own_objective):
             raise ValueError(
                 f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
                 f"only {', '.join(WITH_CONSTRAINTS)} have constraints"
             )
-        if self.multipliers and self._objective_name not in WITH_MULTIPLIERS:
+        if self.multipliers and not (self._objective_name in WITH_MULTIPLIERS or self.has_own_objective):
             given = ", ".join(map(in_words, self.multipliers))
             raise ValueError(
                 f"{given} cannot be given with the objective {self.objective!r}; only {', '.join(WITH_MULTIPLIERS)} "
@@ -135,8 +142,13 @@ class TrainingSettings:
 
     @property
     def is_constrained(self) -> bool:
-        """Whether the objective has constraints."""
+        """Whether the objective is one of this package that has constraints."""
         return self._objective_name in WITH_CONSTRAINTS
+
+    @property
+    def has_own_objective(self) -> bool:
+        """Whether the objective names code of a user's own, which knows whether it has constraints."""
+        return own_call(self.objective) is not None and self._objective_name not in SHORT_OBJECTIVES
 
     @property
     def _objective_name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from geco_ext.models import WholeBatchNoise
+from geco_ext.training.models import VariationalOutput, as_output, takes_argument
 from geco_ext.training.objectives import Criterion, GaussianObjective, counted_squares
 
 RECORD_EVERY = 10
@@ -24,18 +25,6 @@ SIGMA_FASTER = 10
 and log sigma has a way of -2 or -3 before it, a weight one of a few hundredths."""
 
 
-class VariationalOutput(Protocol):
-    """What a model returns for a batch x [B, C, H, W]."""
-
-    @property
-    def x_hat(self) -> Tensor:
-        """The reconstruction, [B, C, H, W]."""
-
-    @property
-    def kl(self) -> Tensor:
-        """The KL of each example in nats, [B]."""
-
-
 class ConstrainedTraining(L.LightningModule):
     """A model trained with Adam under a criterion, which is a submodule and so checkpointed with it.
 
@@ -45,8 +34,9 @@ class ConstrainedTraining(L.LightningModule):
     decision is made where the gradients are, and the same way on the CPU.
 
     Args:
-        model: ``forward(x, context=None)`` gives ``x_hat`` and ``kl``; with several processes it is called with
-            ``noise``, the :class:`~geco_ext.models.WholeBatchNoise` to draw from, as well.
+        model: ``forward(x, context=None)`` gives ``x_hat`` and ``kl`` (:data:`geco_ext.training.models.PROTOCOL`); with
+            several processes it is called with ``noise``, the :class:`~geco_ext.models.WholeBatchNoise` to draw from,
+            as well, if it takes one.
         criterion: the loss: GECO with its multipliers, or one of the objectives it is compared with.
         learning_rate: Adam's, until it falls linearly to 0 over the last fifth of the steps.
         steps: optimiser steps of the whole training.
@@ -85,7 +75,9 @@ class ConstrainedTraining(L.LightningModule):
         """The loss of one batch, 0-d."""
         x = batch["x"]
         ranks = self._ranks()
-        noise = {} if ranks == 1 else {"noise": WholeBatchNoise(self.global_rank, ranks)}
+        noise = {}
+        if ranks > 1 and takes_argument(self.model.forward, "noise"):
+            noise["noise"] = WholeBatchNoise(self.global_rank, ranks)
         output = self.reconstructed(batch, **noise)
         self._skipped_before = self.criterion.skipped.clone()
         loss: Tensor = self.criterion(output.x_hat, x, output.kl, labels=batch["label"], weight=batch.get("weight"))
@@ -101,8 +93,7 @@ class ConstrainedTraining(L.LightningModule):
     def reconstructed(self, batch: dict[str, Any], **options: Any) -> VariationalOutput:
         """The model's reconstruction and KL of a batch, with its context if the model takes one."""
         context = (batch["context"],) if self.takes_context else ()
-        output: VariationalOutput = self.model(batch["x"], *context, **options)
-        return output
+        return as_output(self.model(batch["x"], *context, **options))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell Adam's kernel whether to leave this step out."""

@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 import geco_ext.data
 from geco_ext.models import ConvDraw, Noise
 from geco_ext.models.diagonal_gaussian import ConvolutionalGaussian, DiagonalGaussian
-from geco_ext.training.run import build_model
+from geco_ext.training.models import build_model
 
 SMALL: dict[str, Any] = {"steps": 3, "hidden": 6, "latent": 2}
 

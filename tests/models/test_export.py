@@ -10,7 +10,7 @@ from latent_models import batch_of, made
 import geco_ext
 from geco_ext import functional
 from geco_ext.models import Decoder, Encoder
-from geco_ext.training.run import MODELS
+from geco_ext.training.models import MODELS
 
 FORMS = ["flow", "conditional, per step, rectangular"]
 

@@ -4,7 +4,7 @@ import textwrap
 import pytest
 
 import geco_ext
-from geco_ext.training.constraints import build_constraint, build_constraints, with_absolute_file
+from geco_ext.training.constraints import build_constraint, build_constraints, with_changed_files
 
 OWN_CONSTRAINT = """
     import geco_ext
@@ -80,12 +80,12 @@ def test_a_place_may_have_any_characters(tmp_path):
 
 def test_a_file_is_remembered_by_its_absolute_path(own_file, monkeypatch):
     monkeypatch.chdir(own_file.parent)
-    assert with_absolute_file(f"{own_file.name}:Brightness=0.1") == f"{own_file}:Brightness=0.1"
-    assert with_absolute_file(f"{own_file.name}:Brightness(0.1, name='x')") == f"{own_file}:Brightness(0.1, name='x')"
-    assert with_absolute_file("re=0.1") == "re=0.1"
+    assert with_changed_files(f"{own_file.name}:Brightness=0.1") == f"{own_file}:Brightness=0.1"
+    assert with_changed_files(f"{own_file.name}:Brightness(0.1, name='x')") == f"{own_file}:Brightness(0.1, name='x')"
+    assert with_changed_files("re=0.1") == "re=0.1"
     for text in ("PatchNCC(0.9, patch_size=4)", "package.module:Class(1)", "PatchNCC(x)", "nope(1)", "a:b)"):
-        assert with_absolute_file(text) == text
-    assert with_absolute_file("package.module:Class") == "package.module:Class"
+        assert with_changed_files(text) == text
+    assert with_changed_files("package.module:Class") == "package.module:Class"
 
 
 @pytest.mark.parametrize(

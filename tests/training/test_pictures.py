@@ -11,8 +11,9 @@ from geco_ext.cli import main
 from geco_ext.data import ImageDataset
 from geco_ext.models import VariationalOutput
 from geco_ext.training import pictures
+from geco_ext.training.models import MODELS, ModelEntry
 from geco_ext.training.pictures import COLUMNS, SMALLEST_TILE, draw_run_reconstructions, draw_run_samples, draw_stacked
-from geco_ext.training.run import MODELS, ModelEntry, Run
+from geco_ext.training.run import Run
 from geco_ext.training.session import start
 
 TILE = SMALLEST_TILE + 2  # an image of 8 pixels is enlarged to the smallest tile and has a frame of one pixel

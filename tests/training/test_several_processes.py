@@ -18,7 +18,7 @@ from tiny_runs import TINY_OPTIONS, assert_same_end, final, one_line, tiny_setti
 
 from geco_ext import GECOLoss, ReconstructionError
 from geco_ext.cli import main
-from geco_ext.training.run import build_model
+from geco_ext.training.models import build_model
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.session import resume, start
 

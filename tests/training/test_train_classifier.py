@@ -12,7 +12,7 @@ from geco_ext.cli import main
 from geco_ext.data import ImageDataset
 from geco_ext.training.classifier import augmented
 from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, number_of_classes
-from geco_ext.training.constraints import build_constraint, check_networks, with_absolute_file
+from geco_ext.training.constraints import build_constraint, check_networks, with_changed_files
 from geco_ext.training.session import resume, start
 
 TINY = ["--size", "8", "--batch-size", "500", "--threads", "1", "--accelerator", "cpu"]
@@ -177,19 +177,19 @@ def test_cla_and_fre_measure_with_the_checkpoint(files, digits):
 
 def test_the_path_is_remembered_as_absolute(files, monkeypatch):
     monkeypatch.chdir(files["conv"].parent)
-    assert with_absolute_file("cla=0.9:conv.pt") == f"cla=0.9:{files['conv']}"
-    assert with_absolute_file("fre=0.9") == "fre=0.9"
+    assert with_changed_files("cla=0.9:conv.pt") == f"cla=0.9:{files['conv']}"
+    assert with_changed_files("fre=0.9") == "fre=0.9"
     file = str(files["conv"])
-    called = with_absolute_file("ClassificationAccuracy(0.9, 'conv.pt')")
+    called = with_changed_files("ClassificationAccuracy(0.9, 'conv.pt')")
     assert called == f"ClassificationAccuracy(kappa=0.9, classifier={file!r})"
     assert build_constraint(called).gradient == "probability"
     assert build_constraint(f"cla=0.9:{file}").gradient == "log_probability"
-    called = with_absolute_file("FeatureReconstructionError(extractor='conv.pt', kappa=1)")
+    called = with_changed_files("FeatureReconstructionError(extractor='conv.pt', kappa=1)")
     assert called == f"FeatureReconstructionError(kappa=1, extractor={file!r})"
     assert build_constraint(called).kappa == 1
     odd = files["conv"].parent / "a=b:c.pt"
     shutil.copy(files["conv"], odd)
-    assert build_constraint(with_absolute_file("cla=0.9:a=b:c.pt")).kappa == 0.9
+    assert build_constraint(with_changed_files("cla=0.9:a=b:c.pt")).kappa == 0.9
     odd.unlink()
 
 

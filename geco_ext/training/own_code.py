@@ -1,0 +1,90 @@
+"""Classes of a user's own, from the text that names them: ``mine.py:Mine(0.1)``, ``package.module:Mine``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from geco_ext.training.calls import Call, parse_call
+
+Change = Callable[[str], str]
+"""What is made of the path of a file."""
+
+
+def own_class(call: Call, bases: tuple[type, ...]) -> type:
+    """Import the module or run the file that a call names, and give the class.
+
+    Raises:
+        ValueError: no such file or module, one that fails, or no class of that name with one of the ``bases``.
+    """
+    file = Path(call.place).expanduser()
+    module = _module_in_file(file) if call.place.endswith(".py") else _module_named(call.place)
+    cls = getattr(module, call.name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, bases)):
+        expected = " or ".join(
+            f"{'torch.nn' if base.__module__.startswith('torch') else 'geco_ext'}.{base.__name__}" for base in bases
+        )
+        raise ValueError(f"{call.place} has no {expected} subclass {call.name!r}")
+    return cls
+
+
+def _module_named(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever the user's own module raises
+        raise ValueError(f"cannot import {name!r} ({type(error).__name__}: {error})") from error
+
+
+def _module_in_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise ValueError(f"no file {file}")
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    assert specification is not None  # a name that ends in .py always has a loader
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules.setdefault(file.stem, module)  # dataclasses and pickling look their module up by name
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(file.stem, None)
+        raise ValueError(f"{file} fails ({type(error).__name__}: {error})") from error
+    return module
+
+
+def own_call(text: str) -> Call | None:
+    """The call of a class of a user's own, with parentheses or without; None where no place is named.
+
+    Example:
+        >>> str(own_call("mine.py:Mine")), own_call("elbo")
+        ('mine.py:Mine()', None)
+    """
+    try:
+        call = parse_call(text if text.rstrip().endswith(")") else f"{text}()")
+    except ValueError:
+        return None
+    return call if call.place else None
+
+
+def with_changed_place(text: str, change: Change) -> str:
+    """The text with the path of its file changed, if it names one.
+
+    Example:
+        >>> with_changed_place("mine.py:Mine", lambda path: f"/home/{path}"), with_changed_place("nvp", str.upper)
+        ('/home/mine.py:Mine', 'nvp')
+    """
+    call = own_call(text)
+    if call is None or not call.place.endswith(".py"):
+        return text
+    changed = replace(call, place=change(call.place))
+    return str(changed) if text.rstrip().endswith(")") else f"{changed.place}:{changed.name}"
+
+
+def absolute(path: str) -> str:
+    """A path that means the same file from any folder."""
+    return str(Path(path).expanduser().resolve())
