@@ -9,25 +9,24 @@ Example:
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from geco_ext import functional
-from geco_ext.constraints import (
-    AbsoluteError,
-    ClassificationAccuracy,
-    Constraint,
-    FeatureReconstructionError,
-    LocalStatistics,
-    PatchNCC,
-    ReconstructionError,
-    StructuralSimilarity,
-)
-from geco_ext.criterion import GECOLoss
-from geco_ext.multiplier import MultiplierUpdate
-from geco_ext.ops.dispatch import available_backends, use_backend
-
 if TYPE_CHECKING:
-    from geco_ext import data, models
+    from geco_ext import data, functional, models
+    from geco_ext.constraints import (
+        AbsoluteError,
+        ClassificationAccuracy,
+        Constraint,
+        FeatureReconstructionError,
+        LocalStatistics,
+        PatchNCC,
+        ReconstructionError,
+        StructuralSimilarity,
+    )
+    from geco_ext.criterion import GECOLoss
+    from geco_ext.multiplier import MultiplierUpdate
+    from geco_ext.ops.dispatch import available_backends, use_backend
     from geco_ext.training.run import load_run
 
 try:
@@ -55,12 +54,26 @@ __all__ = [
     "use_backend",
 ]
 
-# Loaded when first asked for: `import geco_ext` must not need the extras that training does.
-_LAZY = {"data": "geco_ext.data", "models": "geco_ext.models", "load_run": "geco_ext.training.run"}
+# Where names are looked up that lie in no module of their own name; constraints lie together.
+_PLACES = {
+    "GECOLoss": "criterion",
+    "MultiplierUpdate": "multiplier",
+    "available_backends": "ops.dispatch",
+    "use_backend": "ops.dispatch",
+    "load_run": "training.run",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    """Everything is loaded when first asked for: `geco --help` needs no PyTorch, a criterion no Lightning."""
+    if name in __all__ and name not in ("data", "functional", "models"):
+        value = getattr(import_module(f"geco_ext.{_PLACES.get(name, 'constraints')}"), name)
+        globals()[name] = value
+        return value
+    if name.startswith("_") or find_spec(f"geco_ext.{name}") is None:
         raise AttributeError(f"module 'geco_ext' has no attribute {name!r}")
-    module = import_module(_LAZY[name])
-    return getattr(module, name) if name == "load_run" else module
+    return import_module(f"geco_ext.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,13 +10,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from geco_ext import extras
-from geco_ext.cli.failure import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.failure import (
+    FAILURE_EXIT_CODE,
+    INTERRUPTED_EXIT_CODE,
+    TRACEBACK,
+    CommandFailure,
+    CommandInterrupted,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `geco` with ``arguments`` (those of the process by default) and return the exit code.
 
-    What a user can put right ends as one line on stderr and exit code 2; an error of geco's own keeps its traceback.
+    Whatever goes wrong ends as one line on stderr and exit code 2, Ctrl-C as one line and exit code 130. An error of
+    geco's own is raised, with its traceback, where the environment variable ``GECO_EXT_TRACEBACK`` is 1.
 
     Example:
         >>> main(["--version"])  # doctest: +SKIP
@@ -24,28 +31,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     try:
-        import typer
+        return _run(arguments)
+    except CommandFailure as error:
+        return _fail(str(error))
+    except CommandInterrupted as ended:
+        return _interrupted(ended.args[0])
+    except KeyboardInterrupt:
+        return _interrupted()
     except ModuleNotFoundError as error:
-        return _missing(error)
+        if extras.is_missing(error):
+            return _missing(error)
+        return _own_error(error)
+    except OSError as error:
+        return _fail(str(error))
+    except Exception as error:
+        return _own_error(error)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    import typer
+
     from geco_ext.cli.app import build_app
 
     # Typer shows BadParameter and keeps its base, the error behind every wrong option, to itself.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
         with _warnings_of_one_line():
-            return int(build_app()(arguments, standalone_mode=False) or 0)
+            code = int(build_app()(arguments, standalone_mode=False) or 0)
     except usage_error as error:
         message: str = error.format_message()  # type: ignore[attr-defined]  # the class is known at run time only
         return _fail(message) if message else FAILURE_EXIT_CODE  # no message: `geco` alone, which has shown its help
-    except (CommandFailure, OSError) as error:
-        return _fail(str(error))
-    except ModuleNotFoundError as error:
-        if not extras.is_missing(error):
-            raise
-        return _missing(error)
-    except (KeyboardInterrupt, typer.Abort):
-        print("geco: interrupted", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
+    except typer.Abort:
+        return _interrupted()
+    # Typer takes Ctrl-C before anybody else can, and says nothing.
+    return _interrupted() if code == INTERRUPTED_EXIT_CODE else code
 
 
 def _missing(error: ModuleNotFoundError) -> int:
@@ -71,3 +90,15 @@ def _warnings_of_one_line() -> Iterator[None]:
 def _fail(message: str) -> int:
     print("geco: error:", " ".join(message.split()), file=sys.stderr)
     return FAILURE_EXIT_CODE
+
+
+def _own_error(error: Exception) -> int:
+    if os.environ.get(TRACEBACK) == "1":
+        raise error
+    return _fail(f"{type(error).__name__}: {error} (unexpected; {TRACEBACK}=1 shows where)")
+
+
+def _interrupted(then: str | None = "") -> int:
+    if then is not None:
+        print(f"geco: interrupted{then and '; '}{then}", file=sys.stderr)
+    return INTERRUPTED_EXIT_CODE

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import geco_ext
+from geco_ext.cli.catalogue import catalogue
 from geco_ext.cli.data import data
 from geco_ext.cli.experiment import experiment
 from geco_ext.cli.info import info
@@ -18,7 +19,11 @@ from geco_ext.cli.train_classifier import train_classifier
 
 def build_app() -> typer.Typer:
     """The command line of `geco`."""
-    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback()(geco)
     app.command()(train)
     app.command()(train_classifier)
@@ -30,6 +35,7 @@ def build_app() -> typer.Typer:
     # The options behind an experiment's name are its own, --help too.
     settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=settings)(experiment)
+    app.command("list")(catalogue)
     app.command()(info)
     return app
 

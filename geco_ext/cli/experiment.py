@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geco_ext.cli.failure import CommandFailure
+from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure, CommandInterrupted
 
 EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study", "matrix": "matrix"}
 
@@ -17,10 +17,12 @@ def experiment(
     name: Annotated[str, typer.Argument(help=f"{', '.join(EXPERIMENTS)}; --help behind it shows its own options.")],
 ) -> int:
     """Run one of the studies of geco_ext.experiments; an interrupted one goes on with the same command."""
-    if name == "--help":
+    if name in ("-h", "--help"):
         print(context.get_help())
         return 0
     if name not in EXPERIMENTS:
         raise CommandFailure(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
     code: int = import_module(f"geco_ext.experiments.{EXPERIMENTS[name]}").main(context.args)
+    if code == INTERRUPTED_EXIT_CODE:
+        raise CommandInterrupted(None)
     return code

@@ -1,4 +1,4 @@
-"""`geco info`: what this installation can do."""
+"""`geco info`: what a run is, or what this installation can do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from geco_ext.cli.failure import CommandFailure
+from geco_ext.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     import torch
@@ -14,25 +20,64 @@ if TYPE_CHECKING:
     from geco_ext.ops.dispatch import Choice
 
 
-def info() -> int:
-    """Versions, backends and why one is missing, what serves which tensors, compiled CUDA architectures, threads."""
+def info(
+    run: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+        typer.Argument(metavar="[RUN]", help="Run folder of geco train, or one of its checkpoints."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """What a run is: settings, steps, results. Without one, what this installation can do: versions, backends."""
+    if run is not None:
+        from geco_ext.cli.run_info import in_words, run_info
+
+        try:
+            found = run_info(run)
+        except (ValueError, FileNotFoundError) as error:
+            raise CommandFailure(str(error)) from error
+        print_json(found) if as_json else print("\n".join(in_words(found)))
+        return 0
+    found = _installation()
+    if as_json:
+        print_json(found)
+        return 0
+    print(f"geco-ext {found['geco_ext']}, Python {found['python']}, {found['machine']}")
+    print(f"torch {found['torch']}, {found['devices']}, {found['threads']} CPU threads")
+    for package in PACKAGES:
+        print(f"{package} {found[package]}")
+    print("backends:")
+    for name, reason in found["backends"].items():
+        print(f"  {name:<10} {reason}")
+    print("what serves a call:")
+    for line in found["serving"]:
+        print(f"  {line}")
+    print("\n".join(found["extension"]))
+    return 0
+
+
+PACKAGES = ("lightning", "triton")
+
+
+def _installation() -> dict[str, Any]:
     import torch
 
     from geco_ext.ops.dispatch import describe
 
-    print(f"geco-ext {_version('geco-ext')}, Python {platform.python_version()}, {platform.machine()}")
-    print(f"torch {torch.__version__}, {_devices()}, {torch.get_num_threads()} CPU threads")
-    for package in ("lightning", "triton"):
-        print(f"{package} {_version(package)}")
-    print("backends:")
-    for name, available, reason in describe():
-        print(f"  {name:<10} {'available' if available else 'not available'}: {' '.join(reason.split())}")
-    print("what serves a call:")
-    for line in _serving():
-        print(f"  {line}")
-    for line in _compiled():
-        print(line)
-    return 0
+    return {
+        "geco_ext": _version("geco-ext"),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "devices": _devices(),
+        "threads": torch.get_num_threads(),
+        **{package: _version(package) for package in PACKAGES},
+        "backends": {
+            name: f"{'available' if available else 'not available'}: {' '.join(reason.split())}"
+            for name, available, reason in describe()
+        },
+        "serving": list(_serving()),
+        "extension": _compiled(),
+    }
 
 
 def _version(package: str) -> str:

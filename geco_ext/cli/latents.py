@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.failure import CommandFailure, CommandInterrupted
+from geco_ext.cli.output import AsJson, Quiet, print_json
 from geco_ext.cli.pictures import RunPath, Seed, Split, Trust, make_folder
 
 OptionalPath = Optional[Path]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
@@ -30,6 +30,8 @@ def encode(
     seed: Seed = 0,
     out: Annotated[OptionalPath, typer.Option(help=".npz file.", show_default="RUN/latents-SPLIT.npz")] = None,
     trust: Trust = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> int:
     """Write the latents of a data set, with its labels and indices, to a file that numpy.load reads.
 
@@ -48,13 +50,16 @@ def encode(
         dataset = data_for(trained, split, data, root)
         make_folder(file)
         model = autoencoder_of(trained).to("cuda" if torch.cuda.is_available() else "cpu")
-        write_latents(embedded(model, dataset, samples, seed), dataset.labels, file)
+        latents = embedded(model, dataset, samples, seed, quiet)
+        write_latents(latents, dataset.labels, file)
     except (ValueError, OSError) as error:
         raise CommandFailure(str(error)) from error
-    except KeyboardInterrupt:
-        print("geco: interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
-    print(file)
+    except KeyboardInterrupt as stopped:
+        raise CommandInterrupted("nothing was written") from stopped
+    if as_json:
+        print_json({"run": str(run), "file": str(file), "split": split, "latents": list(latents.shape)})
+    elif not quiet:
+        print(file)
     return 0
 
 

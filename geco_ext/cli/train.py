@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from geco_ext.cli.failure import FAILURE_EXIT_CODE, INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.failure import FAILURE_EXIT_CODE, CommandFailure, CommandInterrupted
 from geco_ext.cli.options import Given, options_of
+from geco_ext.cli.output import AsJson, Quiet, print_json
 from geco_ext.training.own_code import own_call
-from geco_ext.training.settings import TrainingSettings, in_words, torchrun_processes
+from geco_ext.training.settings import TrainingSettings, check_model_name, in_words, torchrun_processes
 
 if TYPE_CHECKING:
     from geco_ext.training.run_folder import RunFolder
@@ -31,19 +33,21 @@ def train(
     resume: Annotated[
         Folder, typer.Option(help="Run folder (or one of its checkpoints) to continue, bit for bit on the CPU.")
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> int:
     """Train a model under constraints; results and pictures go to the run folder.
 
     geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
     """
     try:
-        session = _session(given, out, resume)
+        session = _session(given, out, resume, quiet)
     except (ValueError, FileNotFoundError) as error:
         raise CommandFailure(str(error)) from error
-    return _train(session)
+    return _train(session, quiet, as_json)
 
 
-def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
+def _session(given: Given, out: Path | None, resume: Path | None, quiet: bool) -> Session:
     """Everything the run needs, checked; whatever is wrong with the input raises here."""
     started = torchrun_processes()
     if started is not None:
@@ -53,6 +57,8 @@ def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
         if fixed:
             raise ValueError(f"a resumed run keeps its settings; with --resume leave out: {', '.join(fixed)}")
     settings = TrainingSettings(**given) if resume is None else None
+    if settings is not None:
+        check_model_name(settings.model)
 
     from geco_ext.training import session  # Lightning takes seconds to import; a wrong option should not
 
@@ -60,8 +66,8 @@ def _session(given: Given, out: Path | None, resume: Path | None) -> Session:
         sys.path.insert(0, "")  # `--constraint module:Class` finds modules in the current folder, as `python -m` does
     if settings is None:
         assert resume is not None
-        return session.resume(resume, **given)
-    return session.start(settings, out or _usual_folder(settings))
+        return session.resume(resume, quiet, **given)
+    return session.start(settings, out or _usual_folder(settings), quiet)
 
 
 def _usual_folder(settings: TrainingSettings) -> Path:
@@ -69,7 +75,7 @@ def _usual_folder(settings: TrainingSettings) -> Path:
     return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{own.name if own else settings.model}-{settings.data}")
 
 
-def _train(session: Session) -> int:
+def _train(session: Session, quiet: bool, as_json: bool) -> int:
     """Train, report, and return the exit code."""
     from geco_ext.training.non_finite import NonFiniteTraining
     from geco_ext.training.report import write_report
@@ -95,11 +101,14 @@ def _train(session: Session) -> int:
         if not session.trainer.is_global_zero:
             return FAILURE_EXIT_CODE
         raise CommandFailure(str(ended)) from ended
-    except (TrainingInterrupted, KeyboardInterrupt):
+    except (TrainingInterrupted, KeyboardInterrupt) as stopped:
         if not session.trainer.is_global_zero:
             return 0  # a failure would have the first process killed, which may still be writing
-        print(f"geco: interrupted; {_what_to_do(folder)}", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
+        raise CommandInterrupted(_what_to_do(folder)) from stopped
+    if as_json:
+        print_json({"run": str(folder.path), **asdict(report)})
+    if quiet or as_json:
+        return 0
     print("\n".join([report.table(), "", *report.remarks()]))
     print(f"{report.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
     return 0

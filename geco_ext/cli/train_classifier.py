@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure
+from geco_ext.cli.failure import CommandFailure, CommandInterrupted
 from geco_ext.cli.options import Given, options_of
 from geco_ext.training.settings import ClassifierSettings
 
@@ -49,9 +48,8 @@ def _train(session: ClassifierSession) -> int:
         checkpoint = session.train()
     except ValueError as error:
         raise CommandFailure(str(error)) from error
-    except (TrainingInterrupted, KeyboardInterrupt):
-        print("geco: interrupted; nothing was saved", file=sys.stderr)
-        return INTERRUPTED_EXIT_CODE
+    except (TrainingInterrupted, KeyboardInterrupt) as stopped:
+        raise CommandInterrupted("nothing was saved") from stopped
     print(
         f"accuracy: train {checkpoint.train_accuracy:.1%} of {len(session.training_set)}, "
         f"test {checkpoint.test_accuracy:.1%} of {len(session.test_set)}"

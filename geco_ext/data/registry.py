@@ -29,24 +29,36 @@ class Source:
     Attributes:
         load: makes the data set for a request.
         command_size: image size in pixels that commands use unless told otherwise; None is the native size.
+        about: what it is, in a line.
     """
 
     load: Callable[[Request], ImageDataset]
     command_size: int | None = None
+    about: str = ""
+
+
+def _about(variant: Callable[[DigitSource, Request], ImageDataset]) -> str:
+    """The first line of its docstring, without its name and without markup."""
+    first = (variant.__doc__ or "").partition("\n")[0].replace("``", "")
+    return first.partition(": ")[2].strip()
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(load_digits, command_size=16),
-    "patches": Source(load_patches, command_size=32),
-    "mnist": Source(load_mnist, command_size=32),  # 28 can be halved twice only
-    "cifar10": Source(load_cifar10, command_size=32),
-    "celeba": Source(load_celeba, command_size=64),
+    "digits": Source(load_digits, 16, "scikit-learn's handwritten digits, embedded: 1500 to train, 297 to test."),
+    "patches": Source(load_patches, 32, "Crops of scikit-learn's sample photographs, embedded."),
+    "mnist": Source(  # 28 can be halved twice only
+        load_mnist, 32, "Handwritten digits, 60000 to train and 10000 to test; from --root, or downloaded."
+    ),
+    "cifar10": Source(
+        load_cifar10, 32, "Photographs of ten kinds of things, 50000 and 10000; from --root, or downloaded."
+    ),
+    "celeba": Source(load_celeba, 64, "Faces, 162770 and 19962; from --root, or downloaded."),
 }
 
 DIGIT_SOURCES: dict[str, DigitSource] = {"digits": read_digits, "mnist": read_mnist}
 
 SOURCES |= {
-    pattern.format(name): Source(partial(variant, source), SOURCES[name].command_size)
+    pattern.format(name): Source(partial(variant, source), SOURCES[name].command_size, _about(variant))
     for name, source in DIGIT_SOURCES.items()
     for pattern, variant in VARIANTS.items()
 }
@@ -136,6 +148,20 @@ def command_size(name: str) -> int | None:
     if separator and kind == "folder" and path:
         return folder_command_size(Path(path).expanduser())
     return SOURCES[name].command_size if name in SOURCES else None
+
+
+ABOUT_PATHS = {
+    "folder": "Images in a folder of one's own; sub-folders are classes.",
+    "npy": "An array of one's own, [N, H, W] or [N, C, H, W], bytes or floating point in [0, 1].",
+}
+
+
+def about_data() -> dict[str, str]:
+    """What the data sets are, in a line each, by the names that :func:`load` understands."""
+    return {
+        **{name: source.about for name, source in SOURCES.items()},
+        **{f"{kind}:PATH": ABOUT_PATHS[kind] for kind in PATH_SOURCES},
+    }
 
 
 def known_names() -> tuple[str, ...]:

@@ -28,12 +28,21 @@ SHORT_NAMES = {
 NETWORKS = {"classifier": ClassifierCheckpoint.classifier, "extractor": ClassifierCheckpoint.extractor}
 """Arguments that are networks, and how a checkpoint of `geco train-classifier` gives each."""
 
+USAGE = {
+    "ReconstructionError": "re=KAPPA",
+    "PatchNCC": "pncc=KAPPA[:PATCH]",
+    "LocalStatistics": "local=KAPPA[:PATCH]",
+    "ClassificationAccuracy": "cla=KAPPA:CHECKPOINT",
+    "FeatureReconstructionError": "fre=KAPPA:CHECKPOINT",
+}
+"""The short forms, as help shows them."""
+
 CLASSES: dict[str, type[Constraint]] = {
     name: getattr(constraints, name) for name in constraints.__all__ if name != "Constraint"
 }
 KNOWN = (
-    "re=KAPPA, pncc=KAPPA[:PATCH], local=KAPPA[:PATCH], cla=KAPPA:CHECKPOINT, fre=KAPPA:CHECKPOINT, "
-    f"module:Class[=KAPPA], file.py:Class[=KAPPA], and calls of {', '.join(CLASSES)}, module:Class, file.py:Class"
+    f"{', '.join(USAGE.values())}, module:Class[=KAPPA], file.py:Class[=KAPPA], "
+    f"and calls of {', '.join(CLASSES)}, module:Class, file.py:Class"
 )
 
 

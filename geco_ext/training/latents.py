@@ -63,7 +63,9 @@ def autoencoder_of(run: Run) -> VariationalAutoencoder:
     return run.model
 
 
-def embedded(model: VariationalAutoencoder, dataset: ImageDataset, samples: int, seed: int) -> Tensor:
+def embedded(
+    model: VariationalAutoencoder, dataset: ImageDataset, samples: int, seed: int, quiet: bool = False
+) -> Tensor:
     """Latents [N, D] of a whole data set, computed on the model's device, on the CPU; progress is shown on stderr.
 
     Args:
@@ -71,6 +73,7 @@ def embedded(model: VariationalAutoencoder, dataset: ImageDataset, samples: int,
         dataset: N examples.
         samples: as :meth:`~geco_ext.models.VariationalAutoencoder.embed` takes them.
         seed: of what is drawn at random, where there are samples.
+        quiet: show no progress.
     """
     from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -78,7 +81,7 @@ def embedded(model: VariationalAutoencoder, dataset: ImageDataset, samples: int,
     latents = torch.empty(len(dataset), model.latent_size, dtype=weight.dtype)
     with (
         fixed_seed(seed, weight.device),
-        tqdm(total=len(dataset), desc="encoding", unit="images", disable=None) as bar,
+        tqdm(total=len(dataset), desc="encoding", unit="images", disable=quiet or None) as bar,
     ):
         for first in range(0, len(dataset), EVALUATION_BATCH):
             batch = dataset[first : first + EVALUATION_BATCH]

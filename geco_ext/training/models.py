@@ -14,6 +14,7 @@ from geco_ext.models import NVPVAE, ConvDraw
 from geco_ext.models import VariationalOutput as Output
 from geco_ext.training.calls import Call
 from geco_ext.training.own_code import own_call, own_class
+from geco_ext.training.settings import unknown_model
 
 
 @dataclass(frozen=True)
@@ -23,18 +24,25 @@ class ModelEntry:
     Attributes:
         model: its class, or what builds it: called with the image's shape, with the context's where it takes one.
         takes_context: whether it is conditional where the data have a context; other models are not given one.
+        about: what it is, in a line.
     """
 
     model: Callable[..., nn.Module]
     takes_context: bool
+    about: str = ""
 
 
 MODELS = {
-    "nvp": ModelEntry(NVPVAE, takes_context=False),
-    "convdraw": ModelEntry(ConvDraw, takes_context=True),
-    "unconditional-convdraw": ModelEntry(ConvDraw, takes_context=False),
+    "nvp": ModelEntry(NVPVAE, takes_context=False, about="VAE+NVP: convolutional, with a RealNVP posterior."),
+    "convdraw": ModelEntry(
+        ConvDraw,
+        takes_context=True,
+        about="ConvDRAW: draws an image in steps; conditional where the data have a context.",
+    ),
+    "unconditional-convdraw": ModelEntry(
+        ConvDraw, takes_context=False, about="ConvDRAW that is not given the context of the data."
+    ),
 }
-KNOWN = "and a class of one's own, module:Class, file.py:Class, with arguments as in Class(latent=64)"
 
 PROTOCOL = (
     "a model's forward(x) takes images [B, C, H, W] and gives an object or a dict with x_hat, of x's shape, and kl, "
@@ -63,10 +71,10 @@ def build_model(
 ) -> nn.Module:
     """A freshly initialised model for images of ``image_shape`` (C, H, W).
 
-    A class of a user's own, ``mine.py:Mine(latent=8)``, is called with ``image_shape`` before its arguments if its first
-    one has that name, by name if a later one has; with ``context_shape``, if it takes it, by name. `PROTOCOL` says
-    what it has to be. Where its ``forward`` takes a ``context`` it is given that of the data; with several processes a
-    ``noise`` (:class:`~geco_ext.models.WholeBatchNoise`), without which the processes draw the same random numbers.
+    A class of a user's own, ``mine.py:Mine(latent=8)``, is called with ``image_shape`` before its arguments if its
+    first one has that name, by name if a later one has; with ``context_shape``, if it takes it, by name. `PROTOCOL`
+    says what it has to be. Where its ``forward`` takes a ``context`` it is given that of the data; with several
+    processes a ``noise`` (:class:`~geco_ext.models.WholeBatchNoise`), without which they draw the same random numbers.
 
     Raises:
         ValueError: an unknown name or option, or a shape or option the model refuses.
@@ -89,7 +97,7 @@ def model_entry(name: str) -> ModelEntry:
         return MODELS[name]
     call = own_call(name)
     if call is None:
-        raise ValueError(f"unknown model {name!r}; known are {', '.join(MODELS)}, {KNOWN}")
+        raise ValueError(unknown_model(name, MODELS))
     try:
         cls = own_class(call, (nn.Module,))
     except ValueError as error:

@@ -147,6 +147,18 @@ Criterion = GECOLoss | GaussianObjective
 """What a run may be trained with."""
 
 CONSTRAINED: dict[str, Callable[..., GECOLoss]] = {"GECOLoss": GECOLoss, "GECOLoss.paper": GECOLoss.paper}
+OBJECTIVES = {
+    "geco": "GECO with its defaults: the KL, subject to the constraints.",
+    "paper:LR": "Algorithm 1 of the paper to the letter.",
+    "elbo[:SIGMA]": "The negative ELBO under a Gaussian likelihood; SIGMA a number, or learned (the default).",
+    "beta:BETA[:SIGMA]": "NLL + BETA times the KL, SIGMA 1 by default.",
+    "anneal[:FIRST:LAST[:SIGMA]]": "The same with a beta that falls, 2.0 to 0.7 by default, over the first tenth.",
+    "GECOLoss(...)": "GECO with arguments, such as alpha=0.9.",
+    "GECOLoss.paper(...)": "Algorithm 1 with arguments, such as lr=0.1.",
+    "GaussianObjective(...)": "NLL + beta KL with arguments, such as sigma=0.1, beta=(2.0, 0.7).",
+}
+"""The objectives there are, as they are written, and what each is."""
+
 NUMBERS_EXPECTED = {"geco": (0,), "paper": (1,), "elbo": (0, 1), "beta": (1, 2), "anneal": (0, 2, 3)}
 """How many numbers each short form may have."""
 

@@ -68,8 +68,13 @@ class Session:
         return time.perf_counter() - start
 
 
-def start(settings: TrainingSettings, path: Path) -> Session:
+def start(settings: TrainingSettings, path: Path, quiet: bool = False) -> Session:
     """A new run in the folder ``path``, which is made when everything else is known to be right.
+
+    Args:
+        settings: what to train.
+        path: of its folder.
+        quiet: show no progress.
 
     Raises:
         ValueError: a setting that cannot be used; a folder that is taken or cannot be written.
@@ -93,13 +98,13 @@ def start(settings: TrainingSettings, path: Path) -> Session:
     configuration = RunConfiguration(
         settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None
     )
-    session = _session(folder, configuration, dataset, held_out, checkpoint=None)
+    session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=None)
     if _is_first_process():
         folder.create(configuration)
     return session
 
 
-def resume(path: Path, **changes: int | str | None) -> Session:
+def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Session:
     """A run taken up from its last checkpoint, or from one of its checkpoint files.
 
     On the CPU, with the same number of threads and devices, it continues bit for bit as if it had never stopped; with
@@ -107,6 +112,7 @@ def resume(path: Path, **changes: int | str | None) -> Session:
 
     Args:
         path: a run folder or a checkpoint file in it.
+        quiet: show no progress.
         changes: settings that may differ from the run's: steps, accelerator, devices, threads, checkpoint_every,
             patience.
 
@@ -123,7 +129,7 @@ def resume(path: Path, **changes: int | str | None) -> Session:
         raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
     dataset, held_out = split_off(_training_set(settings), settings)
     configuration = dataclasses.replace(configuration, settings=_with_threads(settings, dataset))
-    session = _session(folder, configuration, dataset, held_out, checkpoint=file)
+    session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=file)
     load_part(session.module.model, checkpoint["state_dict"], "model")
     load_part(session.module.criterion, checkpoint["state_dict"], "criterion")
     if _is_first_process():
@@ -141,6 +147,7 @@ def _session(
     configuration: RunConfiguration,
     dataset: ImageDataset,
     held_out: ImageDataset | None,
+    quiet: bool,
     checkpoint: Path | None,
 ) -> Session:
     settings = configuration.settings
@@ -160,7 +167,7 @@ def _session(
     check_networks(settings.constraints, constraints_of(criterion), dataset, settings.data)
     _check_fit(module, dataset, settings)
     interrupt = StopOnInterrupt()
-    trainer = _trainer(folder, settings, held_out, interrupt)
+    trainer = _trainer(folder, settings, held_out, interrupt, quiet)
     return Session(folder, configuration, dataset, held_out, module, trainer, interrupt, checkpoint)
 
 
@@ -209,10 +216,15 @@ def _check_fit(module: ConstrainedTraining, dataset: ImageDataset, settings: Tra
 
 
 def _trainer(
-    folder: RunFolder, settings: TrainingSettings, held_out: ImageDataset | None, interrupt: StopOnInterrupt
+    folder: RunFolder,
+    settings: TrainingSettings,
+    held_out: ImageDataset | None,
+    interrupt: StopOnInterrupt,
+    quiet: bool,
 ) -> L.Trainer:
     metrics = RecordMetrics(folder)
     elsewhere = [] if held_out is None else [EvaluateHeldOut(folder, held_out, settings)]
+    progress = Progress(settings.steps, lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere)))
     return quiet_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -224,8 +236,9 @@ def _trainer(
             metrics,
             WarnAtBound(lambda: metrics.latest),
             StopOnNonFinite(),
-            Progress(settings.steps, lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere))),
+            *([] if quiet else [progress]),
         ],
+        enable_progress_bar=not quiet,
         plugins=[AtomicCheckpointIO()],
         logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
         default_root_dir=folder.path,

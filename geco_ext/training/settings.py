@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
@@ -17,6 +17,9 @@ WITH_CONSTRAINTS = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
 
 WITH_MULTIPLIERS = (GECO, "GECOLoss")
 """Those whose multipliers have a start and bounds to choose."""
+
+MODEL_NAMES = ("nvp", "convdraw", "unconditional-convdraw")
+"""The models of this package, so that a misspelt name is refused before any of it is imported."""
 
 SHORT_OBJECTIVES = (GECO, "paper", "elbo", "beta", "anneal")
 
@@ -241,6 +244,22 @@ def _check_numbers(settings: TrainingSettings | ClassifierSettings) -> None:
         raise ValueError(f"learning rate must be a positive number, got {rate!r}")
     if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must be an integer from 0 to {MAX_SEED}, got {seed!r}")
+
+
+def check_model_name(name: str) -> None:
+    """Refuse what is neither a model of this package nor looks like one of a user's own; knows names alone.
+
+    Raises:
+        ValueError: such a name; the message lists the known ones.
+    """
+    if name not in MODEL_NAMES and own_call(name) is None:
+        raise ValueError(unknown_model(name, MODEL_NAMES))
+
+
+def unknown_model(name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not known."""
+    own = "a class of one's own, module:Class, file.py:Class, with arguments as in Class(latent=64)"
+    return f"unknown model {name!r}; known are {', '.join(known)}, and {own}"
 
 
 def in_words(name: str) -> str:

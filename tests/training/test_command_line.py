@@ -281,7 +281,10 @@ def test_info_and_version(capsys):
 def test_a_failing_command_prints_no_traceback():
     done = subprocess.run([*COMMAND, "train", "--model", "nope"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert done.stderr == "geco: error: unknown model 'nope'; known are nvp, convdraw, unconditional-convdraw\n"
+    assert done.stderr == (
+        "geco: error: unknown model 'nope'; known are nvp, convdraw, unconditional-convdraw, and a class of one's own, "
+        "module:Class, file.py:Class, with arguments as in Class(latent=64)\n"
+    )
 
 
 def test_without_the_training_packages_one_line_says_what_to_install(trained):

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from geco_ext.training.settings import ADDED, TrainingSettings
+from geco_ext.training.models import MODELS
+from geco_ext.training.settings import ADDED, MODEL_NAMES, TrainingSettings
 
 
 def test_settings_survive_json():
@@ -53,3 +54,7 @@ def test_settings_of_an_earlier_version_have_the_defaults():
     for name in ADDED:
         del values[name]
     assert TrainingSettings.from_dict(values) == TrainingSettings()
+
+
+def test_names_of_models_are_known_without_the_models():
+    assert tuple(MODELS) == MODEL_NAMES

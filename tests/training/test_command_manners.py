@@ -1,0 +1,158 @@
+"""How all commands behave: help, what they print and for whom, errors, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from tiny_runs import TINY_OPTIONS, one_line
+
+import geco_ext
+from geco_ext.cli import main
+from geco_ext.training import latents, pictures
+from geco_ext.training.constraints import CLASSES
+from geco_ext.training.models import MODELS
+
+HEAVY = ("torch", "lightning", "matplotlib", "numpy")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", *TINY_OPTIONS, "--steps", "2", "--out", str(path), "--quiet"]) == 0
+    return path
+
+
+def python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["-h"], ["train", "--help"], ["train", "--nope"], ["train", "--model", "nvpp"], ["trian"], ["--version"]],
+)
+def test_help_and_typos_import_nothing_heavy(arguments):
+    """Seconds would go by before the answer."""
+    done = python(
+        f"import sys; from geco_ext.cli import main; main({arguments!r}); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert done.stdout.endswith("[]\n")
+    assert "Usage: " in done.stdout or done.stdout.startswith("geco ") or done.stderr.startswith("geco: error: ")
+
+
+def test_both_spellings_of_help(capsys):
+    shown = []
+    for spelling in ("-h", "--help"):
+        for command in ([], ["train"], ["encode"], ["experiment"]):
+            assert main([*command, spelling]) == 0
+            shown.append(capsys.readouterr().out)
+    assert shown[:4] == shown[4:]
+    assert all("Usage: " in each for each in shown)
+
+
+def test_shell_completion_knows_commands_and_options():
+    done = python(
+        "import sys; sys.argv[0] = 'geco'; from geco_ext.cli import main; main()",
+        _GECO_COMPLETE="complete_bash",
+        COMP_WORDS="geco enc",
+        COMP_CWORD="1",
+    )
+    assert done.stdout.split() == ["encode"]
+
+
+def test_quiet_prints_nothing(trained, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["train", *TINY_OPTIONS, "--steps", "2", "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert main(["encode", str(trained), "--out", str(tmp_path / "latents.npz"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_results_as_json_are_all_of_stdout(trained, tmp_path, capsys):
+    def printed(*arguments):
+        assert main([*map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    capsys.readouterr()
+    results = printed("train", *TINY_OPTIONS, "--steps", "2", "--out", tmp_path / "run")
+    assert results.pop("run") == str(tmp_path / "run")
+    assert results == json.loads((tmp_path / "run" / "results.json").read_text())
+    found = printed("encode", trained, "--out", tmp_path / "latents.npz")
+    assert found["latents"] == [1500, 2]
+    known = printed("list")
+    assert set(known) == {"data", "models", "constraints", "objectives"}
+    assert set(known["models"]) > set(MODELS)
+    assert printed("info")["geco_ext"]
+    described = printed("info", trained)
+    assert described["settings"]["model_options"]["latent"] == 2
+    assert (described["steps_saved"], described["image_shape"]) == (2, [1, 8, 8])
+    assert described["results"]["steps"] == 2
+
+
+def test_json_has_no_numbers_that_are_not_finite(capsys):
+    from geco_ext.cli.output import print_json
+
+    print_json({"a": [float("nan"), 1.0], "b": {"c": float("inf")}})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.0], "b": {"c": None}}
+
+
+def test_list_has_a_line_for_everything(capsys):
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*geco_ext.data.known_names(), *MODELS, "paper:LR"):
+        (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
+        assert len(line.split()) > 3
+    assert sum(name in shown for name in CLASSES) + shown.count("=KAPPA") == len(CLASSES)
+    assert main(["list", "models"]) == 0
+    assert "pncc" not in capsys.readouterr().out
+    assert main(["list", "nope"]) == 2
+    assert "known are data, models, constraints, objectives" in one_line(capsys.readouterr())
+
+
+def test_info_says_what_a_run_is(trained, tmp_path, capsys):
+    assert main(["info", str(trained)]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("nvp on digits (1x8x8), objective geco", "2 of 2 steps", "latent=2", "| reconstruction_error |"):
+        assert expected in shown
+    assert main(["info", str(tmp_path)]) == 2
+    assert "no run in" in one_line(capsys.readouterr())
+
+
+def test_an_error_of_gecos_own_is_one_line_and_its_traceback_is_to_be_had(trained, monkeypatch, capsys):
+    def broken(*arguments):
+        raise RuntimeError("of\nno kind")
+
+    monkeypatch.setattr(pictures, "draw_run_samples", broken)
+    assert main(["sample", str(trained)]) == 2
+    assert "RuntimeError: of no kind (unexpected; GECO_EXT_TRACEBACK=1 shows where)" in one_line(capsys.readouterr())
+    monkeypatch.setenv("GECO_EXT_TRACEBACK", "1")
+    with pytest.raises(RuntimeError, match="no kind"):
+        main(["sample", str(trained)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["sample", "{run}"], (pictures, "draw_run_samples")),
+        (["reconstruct", "{run}"], (pictures, "draw_run_reconstructions")),
+        (["encode", "{run}"], (latents, "embedded")),
+        (["interpolate", "{run}", "0", "1"], (latents, "draw_interpolation")),
+        (["data", "digits"], (geco_ext.data, "load")),
+        (["info", "{run}"], (geco_ext.training.run_folder.RunFolder, "read_configuration")),
+        (["train", "--steps", "1"], (geco_ext.data, "load")),
+    ],
+)
+def test_control_c_is_one_line_in_every_command(trained, monkeypatch, capsys, arguments, place):
+    def pressed(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(*place, pressed)
+    assert main([argument.format(run=trained) for argument in arguments]) == 130
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("geco: interrupted")
+    assert output.err.count("\n") == 1
