@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PACKAGES = {"lightning", "tensorboard", "matplotlib", "pooch", "requests", "typer"}
+PACKAGES = {"lightning", "tensorboard", "matplotlib", "pooch", "requests", "typer", "yaml"}
 """Top-level modules of the extra ``train``; requests comes with pooch."""
 
 INSTALL = 'pip install ".[train]" in a clone of geco_ext'

@@ -13,6 +13,7 @@ import typer
 from geco_ext.cli.failure import FAILURE_EXIT_CODE, CommandFailure, CommandInterrupted
 from geco_ext.cli.options import Given, options_of
 from geco_ext.cli.output import AsJson, Quiet, print_json
+from geco_ext.training.config import OUT, read_config
 from geco_ext.training.own_code import own_call
 from geco_ext.training.settings import TrainingSettings, check_model_name, in_words, torchrun_processes
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from geco_ext.training.run_folder import RunFolder
     from geco_ext.training.session import Session
 
-CHANGEABLE = ("steps", "checkpoint_every", "patience", "accelerator", "devices", "threads")
+CHANGEABLE = ("steps", "checkpoint_every", "patience", "accelerator", "devices", "threads", "logger", "root")
 """Settings that may be given with --resume: they do not change what the steps already done would have been."""
 
 Folder = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
@@ -31,7 +32,15 @@ def train(
     given: Given,
     out: Annotated[Folder, typer.Option(help="Run folder, made new.", show_default="runs/MODEL-DATA")] = None,
     resume: Annotated[
-        Folder, typer.Option(help="Run folder (or one of its checkpoints) to continue, bit for bit on the CPU.")
+        Folder,
+        typer.Option(
+            help="Run folder (or one of its checkpoints) to continue, bit for bit on the CPU. --root then says where "
+            "its data are now."
+        ),
+    ] = None,
+    config: Annotated[
+        Folder,
+        typer.Option(metavar="FILE", help="YAML file of options by name, such as a run's config.yaml; given ones win."),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -41,10 +50,19 @@ def train(
     geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
     """
     try:
+        if config is not None:
+            given, out = _with_config(given, out, config)
         session = _session(given, out, resume, quiet)
     except (ValueError, FileNotFoundError) as error:
         raise CommandFailure(str(error)) from error
     return _train(session, quiet, as_json)
+
+
+def _with_config(given: Given, out: Path | None, file: Path) -> tuple[Given, Path | None]:
+    """The settings, and the folder, of a file; those that are given as options take their place."""
+    given = {**read_config(file, TrainingSettings), **given}
+    folder = given.pop(OUT, None)
+    return given, out if out is not None or folder is None else Path(folder)
 
 
 def _session(given: Given, out: Path | None, resume: Path | None, quiet: bool) -> Session:

@@ -30,7 +30,7 @@ KEPT = 2
 
 
 class RecordMetrics(L.Callback):
-    """Writes what a step observed to ``metrics.csv`` and TensorBoard, every few steps and in one read of the device."""
+    """Writes what a step observed to ``metrics.csv`` and the logger, every few steps and in one read of the device."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder

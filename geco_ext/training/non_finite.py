@@ -12,10 +12,13 @@ from geco_ext.models import WholeBatchNoise
 from geco_ext.training.evaluation import constraint_vector
 from geco_ext.training.models import takes_argument
 from geco_ext.training.objectives import GaussianObjective
-from geco_ext.training.training_step import ConstrainedTraining, is_recorded
+from geco_ext.training.training_step import ConstrainedTraining, has_scaler, is_recorded
 
 MOST_IN_A_ROW = 10
 """Skipped steps in a row after which a training ends: what is wrong with all of these batches does not go away."""
+
+HALVINGS = 16
+"""How often the scaler of 16-mixed halves its scale to come from 2^16 to 1; each costs a step."""
 
 
 class NonFiniteTraining(Exception):  # noqa: N818 - named for what happened
@@ -33,7 +36,8 @@ class StopOnNonFinite(L.Callback):
     ) -> None:
         """Look at the count if this step is recorded; with several processes it is the same in all of them."""
         module = cast(ConstrainedTraining, pl_module)
-        if not is_recorded(trainer.global_step) or int(module.skipped_in_a_row) < MOST_IN_A_ROW:
+        most = MOST_IN_A_ROW + (HALVINGS if has_scaler(trainer) else 0)
+        if not is_recorded(trainer.global_step) or int(module.skipped_in_a_row) < most:
             return
         order, cause = first_cause(module, batch, trainer.global_rank, trainer.world_size)
         if trainer.world_size > 1:

@@ -14,6 +14,8 @@ import torch
 
 import geco_ext
 from geco_ext.files import replaced_when_written
+from geco_ext.training.config import write_config
+from geco_ext.training.moved import found_again
 from geco_ext.training.settings import TrainingSettings
 
 History = dict[str, list[float]]
@@ -115,18 +117,20 @@ class RunFolder:
             raise ValueError(f"run folder {self.path} cannot be written: {error.strerror or error}") from error
 
     def write_configuration(self, configuration: RunConfiguration) -> None:
-        """Save the configuration."""
+        """Save the configuration, and its settings once more as `geco train --config` takes them."""
         content = {
             "geco_ext": geco_ext.__version__,
+            "folder": str(self.path.resolve()),
             "image_shape": list(configuration.image_shape),
             "context_shape": None if configuration.context_shape is None else list(configuration.context_shape),
             "settings": configuration.settings.as_dict(),
         }
         with replaced_when_written(self.configuration_file) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
+        write_config(self.path / "config.yaml", configuration.settings)
 
     def read_configuration(self) -> RunConfiguration:
-        """The configuration the run was started with.
+        """The configuration the run was started with; files that were moved with it are found where they are now.
 
         Raises:
             FileNotFoundError: no run there.
@@ -136,8 +140,9 @@ class RunFolder:
             raise FileNotFoundError(f"no run in {self.path}: expected {self.configuration_file}")
         try:
             content = json.loads(self.configuration_file.read_text())
+            settings, now = TrainingSettings.from_dict(content["settings"]), self.path.resolve()
             return RunConfiguration(
-                settings=TrainingSettings.from_dict(content["settings"]),
+                settings=found_again(settings, Path(content.get("folder", now)), now),
                 image_shape=_shape(content["image_shape"]),
                 context_shape=None if content["context_shape"] is None else _shape(content["context_shape"]),
             )

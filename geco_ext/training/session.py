@@ -12,7 +12,6 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import TensorBoardLogger
 
 import geco_ext.data
 from geco_ext.data import ImageDataset
@@ -26,13 +25,15 @@ from geco_ext.training.callbacks import (
     StopOnInterrupt,
     bar_numbers,
 )
-from geco_ext.training.constraints import check_networks, with_changed_files
+from geco_ext.training.constraints import check_networks
 from geco_ext.training.evaluation import constraints_of
 from geco_ext.training.held_out import EvaluateHeldOut, split_off
+from geco_ext.training.loggers import build_logger, log_hyperparameters
 from geco_ext.training.models import check_output, model_entry
+from geco_ext.training.moved import with_changed_paths
 from geco_ext.training.non_finite import StopOnNonFinite
 from geco_ext.training.objectives import with_constraints_of_own
-from geco_ext.training.own_code import absolute, own_call, with_changed_place
+from geco_ext.training.own_code import absolute, own_call
 from geco_ext.training.run import build, load_part
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
@@ -61,6 +62,7 @@ class Session:
         """
         settings = self.configuration.settings
         data = TrainingData(self.dataset, settings.batch_size, settings.seed)
+        log_hyperparameters(self.trainer, settings.as_dict())
         torch.manual_seed(settings.seed)
         start = time.perf_counter()
         fit(self.trainer, self.module, data, self.interrupt, self.checkpoint)
@@ -86,13 +88,9 @@ def start(settings: TrainingSettings, path: Path, quiet: bool = False) -> Sessio
     entry = model_entry(settings.model)
     settings = dataclasses.replace(
         with_constraints_of_own(settings),
-        model=with_changed_place(settings.model, absolute),
-        objective=with_changed_place(settings.objective, absolute),
         size=settings.size or geco_ext.data.command_size(settings.data),
-        data=with_absolute_path(settings.data),
-        root=None if settings.root is None else str(Path(settings.root).expanduser().resolve()),
     )
-    settings = dataclasses.replace(settings, constraints=tuple(map(with_changed_files, settings.constraints)))
+    settings = with_changed_paths(settings, absolute)  # so that it can be resumed from any folder
     dataset, held_out = split_off(_training_set(settings), settings)
     settings = _with_threads(settings, dataset)
     configuration = RunConfiguration(
@@ -114,7 +112,7 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
         path: a run folder or a checkpoint file in it.
         quiet: show no progress.
         changes: settings that may differ from the run's: steps, accelerator, devices, threads, checkpoint_every,
-            patience.
+            patience, logger, and root, where the data now are: those of ``folder:`` and ``npy:`` as well.
 
     Raises:
         FileNotFoundError: no run or no checkpoint there.
@@ -124,7 +122,8 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
     configuration = folder.read_configuration()
     checkpoint = folder.read_checkpoint(file)
     folder.check_writable()
-    settings = dataclasses.replace(configuration.settings, **changes)  # type: ignore[arg-type]
+    settings = _with_data_at(configuration.settings, changes.pop("root", None))
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
     if settings.steps < checkpoint["global_step"]:
         raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
     dataset, held_out = split_off(_training_set(settings), settings)
@@ -135,6 +134,15 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
     if _is_first_process():
         folder.write_configuration(configuration)
     return session
+
+
+def _with_data_at(settings: TrainingSettings, root: int | str | None) -> TrainingSettings:
+    """The settings with another place of the data; None: the same."""
+    if root is None:
+        return settings
+    kind, colon, _ = settings.data.partition(":")
+    place = absolute(str(root))
+    return dataclasses.replace(settings, **({"data": f"{kind}:{place}"} if colon else {"root": place}))
 
 
 def _is_first_process() -> bool:
@@ -182,12 +190,6 @@ def _with_threads(settings: TrainingSettings, dataset: ImageDataset) -> Training
     elements = settings.batch_size // settings.devices * math.prod(dataset.image_shape)
     use_threads(settings.threads, elements, settings.devices)
     return dataclasses.replace(settings, threads=torch.get_num_threads())
-
-
-def with_absolute_path(data: str) -> str:
-    """The data set's name with a path made absolute, so that a run can be resumed from any folder."""
-    kind, colon, path = data.partition(":")
-    return f"{kind}:{Path(path).expanduser().resolve()}" if colon else data
 
 
 def _check_fit(module: ConstrainedTraining, dataset: ImageDataset, settings: TrainingSettings) -> None:
@@ -240,6 +242,7 @@ def _trainer(
         ],
         enable_progress_bar=not quiet,
         plugins=[AtomicCheckpointIO()],
-        logger=TensorBoardLogger(folder.path, name="tensorboard", version=""),
+        precision=settings.precision,
+        logger=build_logger(settings.logger, folder.path),
         default_root_dir=folder.path,
     )

@@ -24,8 +24,11 @@ MODEL_NAMES = ("nvp", "convdraw", "unconditional-convdraw")
 SHORT_OBJECTIVES = (GECO, "paper", "elbo", "beta", "anneal")
 
 AUTO = "auto"
-ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience", "strict")
+ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience", "strict", "precision", "logger")
 """Settings that runs of earlier versions do not have; theirs are the defaults."""
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+LOGGERS = ("tensorboard", "csv", "wandb", "none")
 
 DEFAULT_CONSTRAINTS = ("re=0.1",)
 MAX_SEED = 2**31 - 1
@@ -117,6 +120,8 @@ class TrainingSettings:
     patience: int | None = setting(
         None, "Stop where so many checkpoints in a row were no better on the examples held out.", "never"
     )
+    precision: str = setting("32-true", "Lightning's precision: 32-true, bf16-mixed, 16-mixed (on a GPU).")
+    logger: str = setting("tensorboard", "Where metrics go beside metrics.csv: tensorboard, csv, wandb, none.")
     accelerator: str = setting("auto", ACCELERATOR)
     devices: int = setting(1, "Devices, a process each.", "1, with torchrun its processes")
     threads: int | None = setting(None, "CPU threads.", USUAL_THREADS)
@@ -138,6 +143,9 @@ class TrainingSettings:
                 f"{given} cannot be given with the objective {self.objective!r}; only {', '.join(WITH_MULTIPLIERS)} "
                 "have them"
             )
+        for name, known in (("precision", PRECISIONS), ("logger", LOGGERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.validation is not None and not 0 < self.validation < 1:
             raise ValueError(f"validation must be a share between 0 and 1, got {self.validation!r}")
         if self.batch_size % self.devices:

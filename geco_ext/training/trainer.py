@@ -41,11 +41,11 @@ class ProcessLost(Exception):  # noqa: N818 - named for what happened
     """Another process of the same training has ended, or has not answered for `STUCK_AFTER`."""
 
 
-def quiet_trainer(accelerator: str, devices: int, **arguments: Any) -> L.Trainer:
+def quiet_trainer(accelerator: str, devices: int, precision: str = "32-true", **arguments: Any) -> L.Trainer:
     """A trainer without what Lightning adds of its own: no summary, no validation, no checkpoints, no messages.
 
     Raises:
-        ValueError: an accelerator or a number of devices that cannot be used here.
+        ValueError: an accelerator, a number of devices or a precision that cannot be used here.
     """
     for name in ("lightning.pytorch", "lightning.fabric.utilities.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -56,20 +56,28 @@ def quiet_trainer(accelerator: str, devices: int, **arguments: Any) -> L.Trainer
         # Lightning would share out all cores, whatever number of threads was asked for.
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     try:
-        return L.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=DDPStrategy(timeout=STUCK_AFTER) if devices > 1 else "auto",
-            max_epochs=-1,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # BatchOrder gives each rank its share
-            **arguments,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*precision='16-mixed'.*")  # what cannot be had is refused below
+            trainer = L.Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                precision=precision,  # type: ignore[arg-type]  # one of settings.PRECISIONS
+                strategy=DDPStrategy(timeout=STUCK_AFTER) if devices > 1 else "auto",
+                max_epochs=-1,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                limit_val_batches=0,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,  # BatchOrder gives each rank its share
+                **arguments,
+            )
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise ValueError(f"accelerator {accelerator!r} with {devices} devices cannot be used here: {error}") from error
+    if precision == "16-mixed" and trainer.strategy.root_device.type != "cuda":
+        raise ValueError(
+            f"precision 16-mixed needs a GPU, got {trainer.strategy.root_device.type}; bf16-mixed and 32-true run there"
+        )
+    return trainer
 
 
 def fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,6 +105,9 @@ class ConstrainedTraining(L.LightningModule):
         skip = ~norm.isfinite() | (self.criterion.skipped != self._skipped_before)
         self.skipped_steps += skip
         self.skipped_in_a_row.add_(1).mul_(skip)
+        if has_scaler(self._trainer):
+            # The scaler of 16-mixed has the last word on found_inf, by the gradients alone.
+            gradients[0].add_(torch.where(skip, math.nan, 0.0))
         optimizer.found_inf = skip.to(torch.float32)  # type: ignore[attr-defined]  # torch.optim reads, never declares it
 
     def _own_parameters(self) -> list[nn.Parameter]:
@@ -138,6 +142,11 @@ class ConstrainedTraining(L.LightningModule):
         if self.device.type == "cuda" and "cuda" in self._random_state:
             torch.cuda.set_rng_state(self._random_state["cuda"], self.device)
         self._random_state = None
+
+
+def has_scaler(trainer: L.Trainer | None) -> bool:
+    """Whether losses are scaled for gradients of 16 bits; from 2^16, the scale halves at every step that overflows."""
+    return trainer is not None and getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def with_falling_rate(optimizer: torch.optim.Optimizer, steps: int) -> OptimizerLRScheduler:
