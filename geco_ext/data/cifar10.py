@@ -38,7 +38,8 @@ BATCHES: dict[Split, tuple[str, ...]] = {
 }
 LARGEST_BATCH = 2**26  # bytes; the published ones have 31 million
 VALUES = 3 * 32 * 32
-CLASSES = 10
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = len(CLASS_NAMES)
 UNSIGNED_BYTE = ("u1", b"u1")
 
 
@@ -62,7 +63,7 @@ def load_cifar10(request: Request) -> ImageDataset:
         images.append(batch_images)
         labels.append(batch_labels)
     pixels = torch.from_numpy(np.concatenate(images))
-    return ImageDataset(prepare(pixels, request), torch.from_numpy(np.concatenate(labels)))
+    return ImageDataset(prepare(pixels, request), torch.from_numpy(np.concatenate(labels)), class_names=CLASS_NAMES)
 
 
 def _contents(names: tuple[str, ...], root: Path | None) -> Iterator[tuple[str, bytes]]:

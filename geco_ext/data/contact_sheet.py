@@ -35,7 +35,7 @@ def contact_sheet(dataset: ImageDataset, title: str) -> Image:
 
     indices = torch.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().to(torch.int64)
     cells = [_cell(dataset[int(index)], stacked=dataset.labels.dim() == 2) for index in indices]
-    labels = [_text(dataset.labels[index].tolist()) for index in indices]
+    labels = [dataset.class_name(dataset.labels[index].tolist()) for index in indices]
     font = ImageFont.load_default(size=12)
     width = max(cells[0].width, *(math.ceil(font.getlength(label)) for label in labels)) + MARGIN
     height = cells[0].height + LINE + MARGIN
@@ -85,7 +85,3 @@ def _tile(image: Tensor, frame: tuple[int, int, int]) -> np.ndarray:
     framed[:] = frame
     framed[1:-1, 1:-1] = pixels
     return framed
-
-
-def _text(label: int | list[int]) -> str:
-    return ", ".join(map(str, label)) if isinstance(label, list) else str(label)

@@ -80,7 +80,8 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
         _warn(f"folder:{path}: {counted}: {unreadable[0]}{' (the first of them)' if len(unreadable) > 1 else ''}", 3)
     if len({len(image) for image in images}) > 1:
         images = [image.expand(3, -1, -1) for image in images]
-    return ImageDataset(torch.stack(images), torch.tensor(labels))
+    names = [str(folder.relative_to(path)) for folder in classes]
+    return ImageDataset(torch.stack(images), torch.tensor(labels), class_names=names)
 
 
 def command_size(path: Path) -> int | None:

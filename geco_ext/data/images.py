@@ -23,6 +23,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         contexts: what a conditional model is given, like ``images``, or None.
         has_missing: NaN among the images marks pixels that are not known. They are 0 in ``x``, and an example has a
             ``weight`` besides, bool like ``x``, that is false for them.
+        class_names: what label 0, 1, ... stands for, where that has a name.
 
     Raises:
         ValueError: shapes or types that differ from the above.
@@ -42,8 +43,10 @@ class ImageDataset(Dataset[dict[str, Any]]):
         labels: Tensor,
         contexts: Tensor | StoredImages | None = None,
         has_missing: bool = False,
+        class_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.class_names = tuple(class_names)
         self.has_missing = has_missing
         self._images = images if isinstance(images, StoredImages) else StoredImages(images)
         count = len(self._images)
@@ -77,6 +80,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def context_shape(self) -> tuple[int, int, int] | None:
         """``(channels, height, width)`` of a context, None where there is none."""
         return None if self._contexts is None else self._contexts.shape
+
+    def class_name(self, label: int | Sequence[int]) -> str:
+        """A label of an example in words: the name of its class, or its number; of several, all of them."""
+        if not isinstance(label, int):
+            return ", ".join(map(self.class_name, label))
+        return self.class_names[label] if label < len(self.class_names) else str(label)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -146,7 +155,9 @@ class ImageSubset(ImageDataset):
 
     def __init__(self, dataset: ImageDataset, indices: Tensor) -> None:
         labels = dataset.labels.index_select(0, indices)
-        super().__init__(_ChosenImages(dataset._images, indices), labels, None, dataset.has_missing)
+        super().__init__(
+            _ChosenImages(dataset._images, indices), labels, None, dataset.has_missing, dataset.class_names
+        )
         if dataset._contexts is not None:
             self._contexts = _ChosenImages(dataset._contexts, indices)
 

@@ -32,7 +32,8 @@ def load_patches(request: Request) -> ImageDataset:
         photograph = torch.from_numpy(np.asarray(load_sample_image(name)).copy()).permute(2, 0, 1)
         crops.append(_random_crops(_part(photograph, request.split), size, count, random))
     images = prepare(torch.cat(crops), request)
-    return ImageDataset(images, torch.arange(len(PHOTOGRAPHS)).repeat_interleave(count))
+    labels = torch.arange(len(PHOTOGRAPHS)).repeat_interleave(count)
+    return ImageDataset(images, labels, class_names=[name.removesuffix(".jpg") for name in PHOTOGRAPHS])
 
 
 def _part(photograph: Tensor, split: str) -> Tensor:

@@ -13,8 +13,12 @@ from geco_ext.data import ImageDataset
 from geco_ext.files import replaced_when_written
 from geco_ext.models import VariationalAutoencoder
 from geco_ext.training.evaluation import EVALUATION_BATCH, fixed_seed
-from geco_ext.training.pictures import draw_stacked
+from geco_ext.training.pictures import CONTEXT, title_of
 from geco_ext.training.run import Run
+from geco_ext.training.tiles import draw_stacked
+
+WAY = "data, way, data"
+"""Name of the row that holds two examples at its ends, and images on the way between them."""
 
 
 def data_for(run: Run, split: str, data: str | None = None, root: Path | None = None) -> ImageDataset:
@@ -112,13 +116,15 @@ def draw_interpolation(run: Run, a: int, b: int, steps: int, split: str, file: P
             raise ValueError(
                 f"{name} must be below the {len(dataset)} examples of {run.config.data!r} ({split}), got {index}"
             )
+    title = f"{title_of(run.path, run.config)}, {split}: from example {a} to {b}"
     ends = dataset[torch.tensor([a, b])]
     first, last = ends["x"][:1], ends["x"][1:]
     if model.context_shape is None:
         images = model.interpolate(first, last, steps)[:, 0]
-        draw_stacked([torch.cat([first, images, last])], file)
+        draw_stacked([torch.cat([first, images, last])], file, title, [WAY])
         return
     of_first, of_last = ends["context"][:1], ends["context"][1:]
     images = model.interpolate(first, last, steps, of_first, of_last)[:, 0]
     contexts = [of_first.lerp(of_last, index / (steps - 1)) for index in range(steps)]
-    draw_stacked([torch.cat([of_first, *contexts, of_last]), torch.cat([first, images, last])], file)
+    layers = [torch.cat([of_first, *contexts, of_last]), torch.cat([first, images, last])]
+    draw_stacked(layers, file, title, [CONTEXT, WAY])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,29 +10,39 @@ import torch
 from torch import Tensor
 
 import geco_ext.data
-from geco_ext.files import replaced_when_written
+from geco_ext.data import ImageDataset
 from geco_ext.training.evaluation import fixed_seed
 from geco_ext.training.models import as_output
+from geco_ext.training.own_code import own_call
 from geco_ext.training.run import Run
 from geco_ext.training.run_folder import History
+from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.tiles import draw_stacked, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 GROWTH_ROWS = 8
 """Steps of a growing reconstruction that are shown, at most: evenly chosen, the last among them."""
 
-
-COLUMNS = 16
-PIXELS_PER_INCH = 100
-LARGEST_SIDE = 2**16 - 1
-"""Pixels a side that matplotlib can draw."""
-SMALLEST_TILE = 48
-"""Pixels a side: smaller images are enlarged by a whole factor so that they can be seen."""
+CONTEXT, DATA, RECONSTRUCTION, SAMPLE = "context", "data", "reconstruction", "sample"
+"""Names of rows."""
 
 
-def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Path) -> None:
+def title_of(run: Path | None, settings: TrainingSettings) -> str:
+    """Run, model and data, in a line.
+
+    Example:
+        >>> title_of(Path("runs/demo"), TrainingSettings(data="folder:/home/me/faces"))
+        'demo: nvp on folder:faces'
+    """
+    own = own_call(settings.model)
+    kind, colon, path = settings.data.partition(":")
+    name = "" if run is None else f"{run.resolve().name}: "
+    return f"{name}{own.name if own else settings.model} on {kind}{colon}{Path(path).name}"
+
+
+def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Path, title: str = "") -> None:
     """RMSE, KL and multipliers against the step; ``tolerances`` (name to kappa) are drawn on the RMSE.
 
     An objective without constraints shows sigma and beta in the place of the multipliers.
@@ -44,6 +53,7 @@ def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Pat
     constraints = {name: values for name, values in history.items() if name.startswith("moving_average/")}
     others = {name: values for name, values in constraints.items() if name.split("/", 1)[1] not in tolerances}
     figure = Figure(figsize=(8, 9 if others else 7), layout="constrained")
+    figure.suptitle(title, fontsize="medium", parse_math=False)
     axes = list(figure.subplots(4 if others else 3, 1, sharex=True))
 
     axes[0].plot(steps, history["rmse"], linewidth=1)
@@ -64,67 +74,37 @@ def draw_trajectory(history: History, tolerances: Mapping[str, float], file: Pat
         axes[3].set(ylabel="constraint (moving average)")
     for each in axes:
         each.grid(alpha=0.3)
+        _label_ticks_plainly(each)
     axes[-1].set(xlabel="step")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
-def draw_stacked(layers: Sequence[Tensor], file: Path) -> None:
-    """Rows of the first layer [N, C, H, W], each with its rows of the others, such as reconstructions, below.
+def _label_ticks_plainly(axes: Axes) -> None:
+    """Numbers as people write them, not powers of ten; between these too where the axis has no two of them."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    Layers may differ in channels; narrower images stand at the left of their columns.
+    plain = FuncFormatter(lambda value, _: plain_number(value))
+    axes.xaxis.set_major_formatter(plain)
+    axes.yaxis.set_major_formatter(plain)
+    if axes.get_yscale() == "log":
+        low, high = axes.get_ylim()
+        axes.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
 
-    Raises:
-        ValueError: a picture too large to be drawn.
+
+def plain_number(value: float) -> str:
+    """Without an exponent where digits will do.
+
+    Example:
+        >>> plain_number(0.05), plain_number(25600.0), plain_number(300000.0)
+        ('0.05', '25600', '300000')
     """
-    split = [torch.split(layer, COLUMNS) for layer in layers]
-    _draw_rows([row for rows in zip(*split, strict=True) for row in rows], file)
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def _draw_by_name(axes: Axes, steps: Sequence[float], values: Mapping[str, Sequence[float]]) -> None:
     for name, series in values.items():
         axes.plot(steps, series, linewidth=1, label=name.split("/", 1)[-1])
     axes.legend()
-
-
-def _draw_rows(rows: Sequence[Tensor], file: Path) -> None:
-    from matplotlib.figure import Figure
-
-    enlarge = max(1, math.ceil(SMALLEST_TILE / rows[0].shape[-1]))
-    tiles = [_tile_shape(row, enlarge) for row in rows]
-    column = max(width for _, width in tiles)
-    height, width = sum(height for height, _ in tiles), column * max(len(row) for row in rows)
-    if max(height, width) > LARGEST_SIDE:
-        raise ValueError(f"the picture would have {width}x{height} pixels, at most {LARGEST_SIDE} a side can be drawn")
-    drawn = [torch.cat([_widened(_framed(image, enlarge), column) for image in row], dim=1) for row in rows]
-    picture = torch.cat([_widened(row, width) for row in drawn])
-    figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH)
-    figure.figimage(picture.numpy())
-    _save(figure, file)
-
-
-def _tile_shape(images: Tensor, enlarge: int) -> tuple[int, int]:
-    """Height and width in pixels of a framed one of images [N, C, H, W]."""
-    channels, height, width = images.shape[1:]
-    return enlarge * height + 2, enlarge * width * (1 if channels == 3 else channels) + 2
-
-
-def _framed(image: Tensor, enlarge: int) -> Tensor:
-    """[C, H, W] as RGB [H', W', 3] with a white frame; channels that are no colours stand side by side."""
-    channels = image.detach().float().cpu().clamp(0, 1).nan_to_num(0)
-    if len(channels) != 3:
-        channels = torch.cat(list(channels), dim=1).expand(3, -1, -1)
-    enlarged = channels.repeat_interleave(enlarge, dim=1).repeat_interleave(enlarge, dim=2)
-    return torch.nn.functional.pad(enlarged, (1, 1, 1, 1), value=1.0).permute(1, 2, 0)
-
-
-def _widened(tile: Tensor, width: int) -> Tensor:
-    """[H, W, 3] with white at its right up to a width."""
-    return torch.nn.functional.pad(tile, (0, 0, 0, width - tile.shape[1]), value=1.0)
-
-
-def _save(figure: Figure, file: Path) -> None:
-    with replaced_when_written(file) as temporary:
-        figure.savefig(temporary, format="png", dpi=PIXELS_PER_INCH)
 
 
 def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> None:
@@ -136,10 +116,15 @@ def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> Non
     """
     if not hasattr(run.model, "sample"):
         raise ValueError(f"the run's model {type(run.model).__name__} has no method sample(n, context=None)")
-    context = [_examples(run, n, split)["context"]] if _is_conditional(run) else []
+    context = [_examples(run, n, split)[0]["context"]] if run.takes_context else []
     with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
         samples = cast(Callable[..., Tensor], run.model.sample)(n, *context)
-    draw_stacked([*context, samples], file)
+    draw_samples(samples, context, title_of(run.path, run.config), file)
+
+
+def draw_samples(samples: Tensor, context: Sequence[Tensor], title: str, file: Path) -> None:
+    """Samples, below their contexts where there are any."""
+    draw_stacked([*context, samples], file, title, [*[CONTEXT] * len(context), SAMPLE])
 
 
 def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path) -> None:
@@ -151,29 +136,36 @@ def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path
     Raises:
         ValueError: fewer examples in the data set; a picture too large to be drawn.
     """
-    examples = _examples(run, n, split)
-    context = [examples["context"]] if _is_conditional(run) else []
+    examples, classes = _examples(run, n, split)
+    context = [examples["context"]] if run.takes_context else []
     grows = hasattr(run.model, "progress")
     method = cast(Callable[..., Tensor], run.model.progress if grows else run.model)
     with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
         drawn = method(examples["x"], *context)
-    rows = _evenly_chosen(drawn) if grows else [as_output(drawn).x_hat]
-    draw_stacked([*context, examples["x"], *rows], file)
+    rows = _evenly_chosen(drawn) if grows else {RECONSTRUCTION: as_output(drawn).x_hat}
+    title = f"{title_of(run.path, run.config)}, {split}"
+    names = [*[CONTEXT] * len(context), DATA, *rows]
+    draw_stacked([*context, examples["x"], *rows.values()], file, title, names, classes)
 
 
-def _is_conditional(run: Run) -> bool:
-    """Whether the run's model takes a context: on data without one the same kind of model does not."""
-    return getattr(run.model, "context_shape", None) is not None
-
-
-def _examples(run: Run, n: int, split: str) -> dict[str, Tensor]:
+def _examples(run: Run, n: int, split: str) -> tuple[dict[str, Tensor], list[str] | None]:
+    """The first examples, and the names of their classes."""
     config = run.config
     dataset = geco_ext.data.load(config.data, split, config.root, config.size, config.seed, strict=config.strict)
     if n > len(dataset):
         raise ValueError(f"n must be at most the {len(dataset)} examples of {config.data!r} ({split}), got {n}")
-    return dataset[:n]
+    return dataset[:n], classes_of(dataset, n)
 
 
-def _evenly_chosen(steps: Tensor) -> list[Tensor]:
+def classes_of(dataset: ImageDataset, n: int) -> list[str] | None:
+    """The classes of the first n examples, in words; None where all have the same, as those without labels do."""
+    is_labelled = bool((dataset.labels != dataset.labels[:1]).any())
+    return [dataset.class_name(label) for label in dataset.labels[:n].tolist()] if is_labelled else None
+
+
+def _evenly_chosen(steps: Tensor) -> dict[str, Tensor]:
     count = min(len(steps), GROWTH_ROWS)
-    return [steps[round((index + 1) * len(steps) / count) - 1] for index in range(count)]
+    chosen = [round((index + 1) * len(steps) / count) for index in range(count)]
+    return {
+        RECONSTRUCTION if step == len(steps) else f"step {step} of {len(steps)}": steps[step - 1] for step in chosen
+    }

@@ -25,9 +25,10 @@ from geco_ext.training.evaluation import (
 )
 from geco_ext.training.met import MET_WITHIN
 from geco_ext.training.objectives import GaussianObjective
-from geco_ext.training.pictures import draw_stacked, draw_trajectory
+from geco_ext.training.pictures import DATA, RECONSTRUCTION, classes_of, draw_samples, draw_trajectory, title_of
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.tiles import draw_stacked
 from geco_ext.training.training_step import ConstrainedTraining
 
 PICTURED = 64
@@ -226,13 +227,16 @@ def write_report(
         stopped_early=steps < settings.steps,
     )
     report.write(folder)
+    title = title_of(folder.path, settings)
     if history:  # gone where a finished run is resumed without its metrics file
-        draw_trajectory(history, tolerances, folder.path / "trajectory.png")
+        draw_trajectory(history, tolerances, folder.path / "trajectory.png", title)
     examples = on_device(dataset[:PICTURED], module.device)
+    classes = classes_of(dataset, PICTURED)
     context = (examples["context"],) if module.takes_context else ()
     with torch.no_grad(), fixed_seed(settings.seed, module.device):
-        draw_stacked([examples["x"], module.reconstructed(examples).x_hat], folder.path / "reconstructions.png")
+        layers = [examples["x"], module.reconstructed(examples).x_hat]
+        draw_stacked(layers, folder.path / "reconstructions.png", title, (DATA, RECONSTRUCTION), classes)
         if hasattr(module.model, "sample"):  # a model of a user's own may have none
             sample = cast(Callable[..., Tensor], module.model.sample)
-            draw_stacked([*context, sample(len(examples["x"]), *context)], folder.path / "samples.png")
+            draw_samples(sample(len(examples["x"]), *context), context, title, folder.path / "samples.png")
     return report

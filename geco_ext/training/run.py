@@ -73,12 +73,16 @@ class Run:
             where it or all its constraints were left out (:func:`load_run`).
         config: the settings the run was trained with.
         step: optimiser steps done.
+        takes_context: whether the model is given the context of the data.
+        path: the run folder; None for a run that was put together by hand.
     """
 
     model: nn.Module
     criterion: Criterion | None
     config: TrainingSettings
     step: int
+    takes_context: bool = False
+    path: Path | None = None
 
 
 def load_run(path: str | Path, trust: bool = False) -> Run:
@@ -123,7 +127,14 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
         criterion = None
     else:
         criterion = _without(settings, state, left_out) if left_out else _with_state(build_criterion(settings), state)
-    return Run(model.eval(), criterion and criterion.eval(), settings, checkpoint["global_step"])
+    return Run(
+        model.eval(),
+        criterion and criterion.eval(),
+        settings,
+        checkpoint["global_step"],
+        takes_context=configuration.context_shape is not None,
+        path=folder.path,
+    )
 
 
 def _with_state(criterion: Criterion, state: Mapping[str, Any]) -> Criterion:

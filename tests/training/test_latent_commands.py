@@ -12,8 +12,8 @@ from geco_ext.cli import main
 from geco_ext.models import NVPVAE
 from geco_ext.training import latents
 from geco_ext.training.latents import data_for
-from geco_ext.training.pictures import SMALLEST_TILE
 from geco_ext.training.session import start
+from geco_ext.training.tiles import NAME_WIDTH, SMALLEST_TILE, TITLE_HEIGHT
 
 TILE = SMALLEST_TILE + 2
 RUNS = {
@@ -116,12 +116,12 @@ def test_an_interrupted_run_leaves_what_was_there(runs, tmp_path, monkeypatch, c
 def test_the_way_between_two_examples(run, tmp_path):
     file = tmp_path / "way.png"
     assert main(["interpolate", str(run), "5", "7", "--steps", "4", "--out", str(file)]) == 0
-    pixels = torch.tensor(matplotlib.image.imread(file))[..., :3]
+    pixels = torch.tensor(matplotlib.image.imread(file))[TITLE_HEIGHT:, NAME_WIDTH:, :3]
     model, (x, *context), _ = inputs_of(run, "train", torch.tensor([5, 7]))
     pairs = [each[index : index + 1] for each in context for index in (0, 1)]
     images = [x[:1], *model.interpolate(x[:1], x[1:], 4, *pairs), x[1:]]
-    height, width = pixels.shape[0] // TILE, pixels.shape[1] // len(images)
-    assert height == 1 + len(context)
+    assert len(pixels) == (1 + len(context)) * TILE
+    width = max(1, *(each.shape[1] for each in context), 1) * SMALLEST_TILE + 2
     for index, image in enumerate(images):
         tile = pixels[-TILE:, index * width : index * width + TILE]
         expected = image[0, 0].repeat_interleave(6, 0).repeat_interleave(6, 1)

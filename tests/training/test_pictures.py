@@ -3,18 +3,35 @@ import shutil
 import matplotlib.image
 import pytest
 import torch
+from matplotlib.figure import Figure
 from tiny_runs import one_line, tiny_settings
 from torch import nn
 
 import geco_ext
 from geco_ext.cli import main
 from geco_ext.data import ImageDataset
+from geco_ext.data.images import ImageSubset
 from geco_ext.models import VariationalOutput
 from geco_ext.training import pictures
 from geco_ext.training.models import MODELS, ModelEntry
-from geco_ext.training.pictures import COLUMNS, SMALLEST_TILE, draw_run_reconstructions, draw_run_samples, draw_stacked
+from geco_ext.training.pictures import (
+    classes_of,
+    draw_run_reconstructions,
+    draw_run_samples,
+    draw_trajectory,
+    plain_number,
+    title_of,
+)
 from geco_ext.training.run import Run
 from geco_ext.training.session import start
+from geco_ext.training.tiles import (
+    CAPTION_HEIGHT,
+    COLUMNS,
+    NAME_WIDTH,
+    SMALLEST_TILE,
+    TITLE_HEIGHT,
+    draw_stacked,
+)
 
 TILE = SMALLEST_TILE + 2  # an image of 8 pixels is enlarged to the smallest tile and has a frame of one pixel
 
@@ -26,10 +43,21 @@ def run(tmp_path_factory):
     return path
 
 
-def grid(file):
-    """The tiles of a picture, [rows, columns, tile, tile, 3]."""
-    pixels = torch.tensor(matplotlib.image.imread(file))[..., :3]
+def grid(file, rows_of_a_group=None):
+    """The tiles of a run's picture, [rows, columns, tile, tile, 3]; of one with captions for each group of rows."""
+    pixels = torch.tensor(matplotlib.image.imread(file))[TITLE_HEIGHT:, NAME_WIDTH:, :3]
+    if rows_of_a_group is not None:
+        groups = pixels.split(CAPTION_HEIGHT + rows_of_a_group * TILE)
+        pixels = torch.cat([group[CAPTION_HEIGHT:] for group in groups])
     return pixels.unfold(0, TILE, TILE).unfold(1, TILE, TILE).permute(0, 1, 3, 4, 2)
+
+
+def texts(monkeypatch, draw):
+    """What is written on the pictures that are drawn, with the places."""
+    written = []
+    monkeypatch.setattr(Figure, "text", lambda figure, x, y, text, **named: written.append((x, y, text)))
+    draw()
+    return written
 
 
 def assert_shows(tile, image):
@@ -54,7 +82,7 @@ def test_samples_of_a_seed(run, tmp_path, capsys):
 def test_reconstructions_stand_below_the_data(run, tmp_path):
     file = tmp_path / "reconstructions.png"
     assert main(["reconstruct", str(run), "-n", "18", "--split", "test", "--seed", "1", "--out", str(file)]) == 0
-    tiles = grid(file)
+    tiles = grid(file, rows_of_a_group=2)
     assert tiles.shape[:2] == (4, COLUMNS)
     x = geco_ext.data.load("digits", "test", size=8).images[:18]
     torch.manual_seed(1)
@@ -116,7 +144,8 @@ def growing(monkeypatch):
     monkeypatch.setitem(MODELS, "growing", ModelEntry(Growing, takes_context=True))
     monkeypatch.setattr(pictures.geco_ext.data, "load", lambda *arguments: data)
     config = tiny_settings(model="growing", model_options={})
-    return Run(Growing(), geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1)]), config, 1), data
+    criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1)])
+    return Run(Growing(), criterion, config, 1, takes_context=True), data
 
 
 def test_samples_of_a_conditional_model_stand_below_their_contexts(growing, tmp_path):
@@ -159,6 +188,57 @@ def test_channels_that_are_no_colours_stand_side_by_side(tmp_path):
 def test_three_channels_are_colours(tmp_path):
     image = torch.rand(1, 3, 8, 8)
     draw_stacked([image], tmp_path / "picture.png")
-    tile = grid(tmp_path / "picture.png")[0, 0]
+    tile = torch.tensor(matplotlib.image.imread(tmp_path / "picture.png"))[..., :3]
     expected = image[0].repeat_interleave(6, 1).repeat_interleave(6, 2).permute(1, 2, 0)
     torch.testing.assert_close(tile[1:-1, 1:-1], expected, rtol=0, atol=1 / 255)
+
+
+def test_a_picture_says_what_it_shows(run, tmp_path, monkeypatch):
+    arguments = ["reconstruct", str(run), "-n", "18", "--out", str(tmp_path / "picture.png")]
+    written = texts(monkeypatch, lambda: main(arguments))
+    assert written[0][2] == "run: nvp on digits, train"
+    rows = [text for _, _, text in written if not text.isdigit()][1:]
+    assert rows == ["data", "reconstruction", "data", "reconstruction"]
+    labels = geco_ext.data.load("digits").labels[:18].tolist()
+    assert [int(text) for _, _, text in written if text.isdigit()] == labels
+    written = texts(monkeypatch, lambda: main(["sample", str(run), "-n", "3", "--out", str(tmp_path / "picture.png")]))
+    assert [text for _, _, text in written] == ["run: nvp on digits", "sample"]
+
+
+def test_rows_of_a_growing_reconstruction_are_named(growing, tmp_path, monkeypatch):
+    run, _ = growing
+    written = texts(monkeypatch, lambda: draw_run_reconstructions(run, 4, 0, "train", tmp_path / "picture.png"))
+    names = [text for _, _, text in written]
+    assert names[:4] == ["growing on digits, train", "context", "data", "step 1 of 10"]
+    assert names[-1] == "reconstruction"
+
+
+def test_classes_have_the_names_of_the_data():
+    images = torch.rand(4, 1, 8, 8)
+    named = ImageDataset(images, torch.tensor([1, 0, 1, 2]), class_names=("cat", "dog"))
+    assert classes_of(named, 4) == ["dog", "cat", "dog", "2"]
+    assert ImageSubset(named, torch.tensor([1])).class_name(0) == "cat"
+    assert classes_of(ImageDataset(images, torch.zeros(4, dtype=torch.int64)), 4) is None
+    assert classes_of(ImageDataset(images, torch.arange(12).view(4, 3)), 1) == ["0, 1, 2"]
+
+
+def test_a_title_says_run_model_and_data(tmp_path):
+    settings = tiny_settings(model="/code/mine.py:Mine(latent=3)", data="npy:/data/images.npy")
+    assert title_of(tmp_path / "x", settings) == "x: Mine on npy:images.npy"
+    assert title_of(None, tiny_settings()) == "nvp on digits"
+
+
+def test_ticks_are_plain_numbers(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, file: saved.append(figure))
+    history = {"step": [1.0, 2000.0], "rmse": [0.3, 0.09], "kl": [0.0, 20.0]}
+    history |= {"multiplier/re": [3364.0, 25600.0], "moving_average/re": [0.1, 0.0]}
+    draw_trajectory(history, {"re": 0.1}, tmp_path / "trajectory.png", "demo: nvp on digits")
+    (figure,) = saved
+    figure.canvas.draw()
+    assert figure.get_suptitle() == "demo: nvp on digits"
+    labels = [tick.get_text() for axes in figure.axes for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    labels += [tick.get_text() for axes in figure.axes for tick in axes.get_yticklabels(minor=True)]
+    assert {"0.1", "0.2", "10000"} <= set(labels)
+    assert not any("$" in label or "e" in label for label in labels)
+    assert [plain_number(value) for value in (0.05, 25600.0, 3e5, 1e-6)] == ["0.05", "25600", "300000", "1e-06"]
