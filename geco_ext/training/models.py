@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -102,7 +102,7 @@ def model_entry(name: str) -> ModelEntry:
         cls = own_class(call, (nn.Module,))
     except ValueError as error:
         raise ValueError(f"model {name!r}: {error}") from error
-    return ModelEntry(partial(_build_own, name, cls, call), takes_argument(cls.forward, "context"))
+    return ModelEntry(partial(_build_own, name, cls, call), takes_argument(cast(type[nn.Module], cls).forward, "context"))
 
 
 def _build_own(

@@ -142,7 +142,9 @@ def _with_data_at(settings: TrainingSettings, root: int | str | None) -> Trainin
         return settings
     kind, colon, _ = settings.data.partition(":")
     place = absolute(str(root))
-    return dataclasses.replace(settings, **({"data": f"{kind}:{place}"} if colon else {"root": place}))
+    if colon:
+        return dataclasses.replace(settings, data=f"{kind}:{place}")
+    return dataclasses.replace(settings, root=place)
 
 
 def _is_first_process() -> bool:
