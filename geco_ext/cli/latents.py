@@ -9,6 +9,7 @@ import typer
 
 from geco_ext.cli.failure import CommandFailure, CommandInterrupted
 from geco_ext.cli.output import AsJson, Quiet, print_json
+from geco_ext.cli.own_modules import find_modules_here
 from geco_ext.cli.pictures import RunPath, Seed, Split, Trust, make_folder
 
 OptionalPath = Optional[Path]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
@@ -46,6 +47,7 @@ def encode(
     file = out or RunFolder.holding(run)[0].path / f"latents-{split}.npz"
     try:
         _check_file(file, ".npz")
+        find_modules_here()
         trained = load_run(run, trust)
         dataset = data_for(trained, split, data, root)
         make_folder(file)
@@ -83,6 +85,7 @@ def interpolate(
     file = out or RunFolder.holding(run)[0].path / f"interpolation-{split}-{a}-{b}.png"
     try:
         _check_file(file, ".png")
+        find_modules_here()
         trained = load_run(run, trust)
         make_folder(file)
         draw_interpolation(trained, a, b, steps, split, file)

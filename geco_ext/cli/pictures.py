@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from geco_ext.cli.failure import CommandFailure
+from geco_ext.cli.own_modules import find_modules_here
 from geco_ext.training.settings import MAX_SEED
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _draw(
         if file.suffix.lower() != ".png":
             raise ValueError(f"out must be a file name ending in .png, got {file}")
         Request(split)  # type: ignore[arg-type]  # refuses what is no split, also where no data are needed
+        find_modules_here()
         trained = load_run(path, trust)
         make_folder(file)
         draw(trained, n, seed, split, file)

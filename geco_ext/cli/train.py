@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -13,6 +12,7 @@ import typer
 from geco_ext.cli.failure import FAILURE_EXIT_CODE, CommandFailure, CommandInterrupted
 from geco_ext.cli.options import Given, options_of
 from geco_ext.cli.output import AsJson, Quiet, print_json
+from geco_ext.cli.own_modules import find_modules_here
 from geco_ext.training.config import OUT, read_config
 from geco_ext.training.own_code import own_call
 from geco_ext.training.settings import TrainingSettings, check_model_name, in_words, torchrun_processes
@@ -80,8 +80,7 @@ def _session(given: Given, out: Path | None, resume: Path | None, quiet: bool) -
 
     from geco_ext.training import session  # Lightning takes seconds to import; a wrong option should not
 
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # `--constraint module:Class` finds modules in the current folder, as `python -m` does
+    find_modules_here()
     if settings is None:
         assert resume is not None
         return session.resume(resume, quiet, **given)

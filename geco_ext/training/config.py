@@ -12,7 +12,8 @@ from geco_ext.files import replaced_when_written
 OUT = "out"
 """The one key that is no setting: the run folder."""
 
-WORDS = {int: "an integer", float: "a number"}
+TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+WORDS = {int: "an integer", float: "a number", bool: "true or false"}
 
 
 def option_name(of: Field[Any]) -> str:
@@ -68,9 +69,15 @@ def _scalar(what: str, kind: type, value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{what} must be one value, got {value!r}")
     try:
-        return kind(value)
+        return _switch(value) if kind is bool else kind(value)
     except ValueError:
         raise ValueError(f"{what} must be {WORDS[kind]}, got {value!r}") from None
+
+
+def _switch(word: str) -> bool:
+    if word.lower() not in (*TRUE, *FALSE):
+        raise ValueError(word)
+    return word.lower() in TRUE
 
 
 def write_config(file: Path, settings: Any) -> None:

@@ -102,7 +102,9 @@ def model_entry(name: str) -> ModelEntry:
         cls = own_class(call, (nn.Module,))
     except ValueError as error:
         raise ValueError(f"model {name!r}: {error}") from error
-    return ModelEntry(partial(_build_own, name, cls, call), takes_argument(cast(type[nn.Module], cls).forward, "context"))
+    return ModelEntry(
+        partial(_build_own, name, cls, call), takes_argument(cast(type[nn.Module], cls).forward, "context")
+    )
 
 
 def _build_own(

@@ -87,7 +87,9 @@ class ConstrainedTraining(L.LightningModule):
                 weight = batch.get("weight")
                 squared_error = counted_squares(output.x_hat - x, weight).mean()
                 counts = torch.ones_like(loss) if weight is None else weight.to(loss.dtype).mean()
-                loss_, squared_error, counts, kl = self._over_ranks(loss, squared_error, counts, output.kl.mean())
+                loss_, squared_error, counts, kl = self._over_ranks(
+                    loss, squared_error, counts, output.kl.to(loss.dtype).mean()
+                )
                 self.observed = {"loss": loss_, "rmse": (squared_error / counts).sqrt(), "kl": kl}
         return loss
 

@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from tiny_runs import TINY_OPTIONS, assert_same_end, one_line
@@ -83,6 +83,21 @@ def test_a_resumed_run_takes_no_settings_from_a_file(trained, capsys):
     assert "a resumed run keeps its settings" in one_line(capsys.readouterr())
     assert main(["train", "--config", "nowhere.yaml"]) == 2
     assert "config: no file nowhere.yaml" in one_line(capsys.readouterr())
+
+
+def test_a_switch_is_true_or_false(tmp_path):
+    @dataclass(frozen=True)
+    class Switched:
+        on: bool = False
+        off: bool | None = None
+
+    (tmp_path / "config.yaml").write_text("on: true\noff: No\n")
+    assert read_config(tmp_path / "config.yaml", Switched) == {"on": True, "off": False}
+    write_config(tmp_path / "again.yaml", Switched(True, False))
+    assert read_config(tmp_path / "again.yaml", Switched) == {"on": True, "off": False}
+    (tmp_path / "config.yaml").write_text("on: maybe\n")
+    with pytest.raises(ValueError, match="on must be true or false, got 'maybe'"):
+        read_config(tmp_path / "config.yaml", Switched)
 
 
 def test_every_setting_has_a_key_of_its_own():

@@ -1,3 +1,4 @@
+import sys
 import textwrap
 
 import pytest
@@ -105,6 +106,18 @@ def test_its_run_is_loaded_where_it_is_trusted(trained, code, tmp_path, capsys):
     capsys.readouterr()
     assert main(["sample", str(trained), "--trust"]) == 2
     assert "has no method sample" in one_line(capsys.readouterr())
+
+
+def test_a_module_of_the_current_folder(code, tmp_path, monkeypatch):
+    (tmp_path / "vae_of_mine.py").write_text(code.read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    assert main(["train", *OPTIONS, "--steps", "1", "--model", "vae_of_mine:Plain", "--quiet"]) == 0
+    run = tmp_path / "runs" / "Plain-digits"
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    monkeypatch.delitem(sys.modules, "vae_of_mine")
+    assert main(["reconstruct", str(run), "-n", "1", "--trust"]) == 0
+    assert (run / "config.yaml").is_file()
 
 
 def test_it_resumes_from_any_folder(trained, tmp_path, monkeypatch):
