@@ -15,6 +15,7 @@ if not torch.cuda.is_available():
 import interpreter
 
 import geco_ext
+import geco_ext.ops.dispatch
 
 interpreter.round_as_devices_do()
 pytest.register_assert_rewrite("windows", "comparison")  # with the oracle, which many tests share

@@ -40,7 +40,8 @@ class Source:
 def _about(variant: Callable[[DigitSource, Request], ImageDataset]) -> str:
     """The first line of its docstring, without its name and without markup."""
     first = (variant.__doc__ or "").partition("\n")[0].replace("``", "")
-    return first.partition(": ")[2].strip()
+    text = first.partition(": ")[2].strip()
+    return text[:1].upper() + text[1:]
 
 
 SOURCES: dict[str, Source] = {

@@ -27,7 +27,7 @@ def digits_with_context(monkeypatch):
     """Digits whose context is their mirror image."""
     images = geco_ext.data.load("digits", size=8)[:600]["x"]
     dataset = ImageDataset(images, torch.zeros(600, dtype=torch.int64), images.flip(-1))
-    monkeypatch.setattr(geco_ext.data, "load", lambda *_arguments: dataset)
+    monkeypatch.setattr(geco_ext.data, "load", lambda *_, **__: dataset)
 
 
 def test_without_context_the_model_is_not_conditional(tmp_path):

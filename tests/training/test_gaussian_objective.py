@@ -103,7 +103,7 @@ def test_objectives_are_read_as_written(text, sigma, beta):
             "Nope()",
             r"unknown objective 'Nope\(\)'; known are geco, .*, and calls of GECOLoss, GECOLoss.paper",
         ),
-        ("mine:GaussianObjective()", "unknown objective 'mine:GaussianObjective"),
+        ("no.module:Mine()", r"objective 'no.module:Mine\(\)': cannot import 'no.module' .*; known are"),
         ("GaussianObjective(sigma=s)", "sigma must be a literal, .*, got s; known are"),
         ("GaussianObjective(sigma=-1)", "sigma: got -1"),
         ("GaussianObjective(annealing_steps=0.5)", "annealing_steps: got 0.5"),

@@ -75,7 +75,7 @@ def test_a_share_of_nothing_is_refused():
 def test_data_without_a_test_split_are_trained_on_all_the_same(tmp_path, monkeypatch):
     dataset = geco_ext.data.load("digits", size=8)
 
-    def missing(*arguments):
+    def missing(*_, **__):
         raise FileNotFoundError
 
     monkeypatch.setattr(geco_ext.data, "load", missing)

@@ -142,7 +142,7 @@ class Growing(nn.Module):
 def growing(monkeypatch):
     data = ImageDataset(torch.rand(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64), torch.rand(5, 1, 8, 8))
     monkeypatch.setitem(MODELS, "growing", ModelEntry(Growing, takes_context=True))
-    monkeypatch.setattr(pictures.geco_ext.data, "load", lambda *arguments: data)
+    monkeypatch.setattr(pictures.geco_ext.data, "load", lambda *_, **__: data)
     config = tiny_settings(model="growing", model_options={})
     criterion = geco_ext.GECOLoss([geco_ext.ReconstructionError(0.1)])
     return Run(Growing(), criterion, config, 1, takes_context=True), data
