@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from geco_ext import extras
@@ -30,22 +33,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         geco 0.1.0
         0
     """
+    with _noting_interrupts() as interrupts:
+        try:
+            return _run(arguments)
+        except CommandFailure as error:
+            return _fail(str(error))
+        except CommandInterrupted as ended:
+            return _interrupted(ended.args[0])
+        except KeyboardInterrupt:
+            return _interrupted()
+        except Exception as error:
+            if interrupts:  # a library has caught it in the middle of its import, and stumbled over what was left
+                return _interrupted()
+            if isinstance(error, ModuleNotFoundError) and extras.is_missing(error):
+                return _missing(error)
+            return _fail(str(error)) if isinstance(error, OSError) else _own_error(error)
+
+
+@contextmanager
+def _noting_interrupts() -> Iterator[list[int]]:
+    """The list gets an entry for each Ctrl-C, which raises KeyboardInterrupt as usual."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
     try:
-        return _run(arguments)
-    except CommandFailure as error:
-        return _fail(str(error))
-    except CommandInterrupted as ended:
-        return _interrupted(ended.args[0])
-    except KeyboardInterrupt:
-        return _interrupted()
-    except ModuleNotFoundError as error:
-        if extras.is_missing(error):
-            return _missing(error)
-        return _own_error(error)
-    except OSError as error:
-        return _fail(str(error))
-    except Exception as error:
-        return _own_error(error)
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -1,5 +1,6 @@
 """How all commands behave: help, what they print and for whom, errors, Ctrl-C."""
 
+import contextlib
 import json
 import os
 import signal
@@ -132,6 +133,19 @@ def test_an_error_of_gecos_own_is_one_line_and_its_traceback_is_to_be_had(traine
     monkeypatch.setenv("GECO_EXT_TRACEBACK", "1")
     with pytest.raises(RuntimeError, match="no kind"):
         main(["sample", str(trained)])
+
+
+def test_control_c_that_a_library_has_caught_is_no_error_of_gecos(trained, monkeypatch, capsys):
+    def stumbling(*_):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise ImportError("cannot load module more than once per process")
+
+    monkeypatch.setattr(pictures, "draw_run_samples", stumbling)
+    capsys.readouterr()
+    assert main(["sample", str(trained)]) == 130
+    assert capsys.readouterr() == ("", "geco: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
