@@ -144,8 +144,8 @@ class StateModule(nn.Module):
             super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in STATE_NAMES:
             row = getattr(self, name).detach()
-            is_counter = row.dtype == torch.int64
-            destination[prefix + name] = _with_storage_of_its_own(row) if is_counter and self._addresses else row
+            shares = row.dtype == torch.int64 and _addresses((row,)) is not None  # FakeTensorMode hides the memory
+            destination[prefix + name] = _with_storage_of_its_own(row) if shares else row
 
     def _load_from_state_dict(
         self,

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -289,3 +289,9 @@ class TestMemory:
         with pytest.raises(RuntimeError):
             torch.func.jvp(lambda x_hat: criterion(x_hat, *images()[1:]), (images()[0],), (images()[1],))
         assert_same_state(state_of(criterion), before)
+
+
+def test_under_fake_tensors_a_state_dict_is_fake_as_a_whole():
+    criterion = GECOLoss([ReconstructionError(0.1)])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert {type(row) for row in criterion.state_dict().values()} == {FakeTensor}
