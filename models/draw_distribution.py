@@ -65,7 +65,9 @@ class DrawDistribution(LatentDistribution):
             log_probs.append(_log_density((z - gaussian.mean) * (-gaussian.log_std).exp(), gaussian))
             return z
 
-        self.walk(math.prod(shape[: len(shape) - 1 - len(self.batch_shape)]), given)
+        # One example has a batch of 1, which broadcasts against the value's.
+        before = shape[:-1] if self.batch_shape == (1,) else shape[: len(shape) - 1 - len(self.batch_shape)]
+        self.walk(math.prod(before), given)
         return _summed(log_probs).reshape(shape[:-1])
 
 

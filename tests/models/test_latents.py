@@ -58,6 +58,13 @@ def test_densities_of_many_samples_are_those_of_each(form):
     torch.testing.assert_close(posterior.log_prob(z[1, 1, 0])[0], log_prob[1, 1, 0])
 
 
+def test_the_posterior_of_one_example_broadcasts_against_many_values(form):
+    model, inputs = made(form)
+    posterior = model.encode(*[tensor[:1] for tensor in inputs])
+    z = posterior.sample((5,))
+    torch.testing.assert_close(posterior.log_prob(z[:, 0]), posterior.log_prob(z)[:, 0])
+
+
 def test_kl_is_the_mean_log_ratio_of_posterior_and_prior(form):
     model, (x, *context) = made(form)
     with torch.no_grad():
