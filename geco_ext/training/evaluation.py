@@ -43,8 +43,8 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int, most: int | None = None) -> Evaluation:
-    """RMSE, KL and constraints over a data set, or its first ``most`` examples, on the device the module is on.
+def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> Evaluation:
+    """RMSE, KL and constraints over a data set, on the device the module is on.
 
     The posterior samples are drawn from ``seed``; the global random state is left as it was.
     """
@@ -53,10 +53,10 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int, most
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
     examples: Tensor = torch.zeros_like(total)
     elements = torch.zeros_like(total)
-    size = len(dataset) if most is None else min(most, len(dataset))
+    size = len(dataset)
     with fixed_seed(seed, module.device):
         for first in range(0, size, EVALUATION_BATCH):
-            batch = on_device(dataset[first : min(first + EVALUATION_BATCH, size)], module.device)
+            batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
             output = module.reconstructed(batch)
             x, weight = batch["x"].double(), batch.get("weight")
             squared_error += counted_squares(output.x_hat.double() - x, weight).sum()

@@ -63,12 +63,23 @@ class EvaluateHeldOut(L.Callback):
 
     def __init__(self, folder: RunFolder, dataset: ImageDataset, settings: TrainingSettings) -> None:
         self.folder = folder
-        self.dataset = dataset
+        # Spread over all of them: data sets may be sorted by class, as folders are.
+        count = min(MOST_DURING, len(dataset))
+        self.dataset = ImageSubset(dataset, torch.arange(count) * len(dataset) // count)
         self.settings = settings
         self.latest: dict[str, float] = {}
         self._history: MetricsHistory | None = None
         self._best: tuple[float, float] | None = None
         self._waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: a resumed training has the same best state to beat, and has waited as long."""
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back, unless the file of the best state is gone or never was: patience may be new to this run."""
+        if self.folder.best_checkpoint.is_file():
+            self._best, self._waited = state_dict["best"], state_dict["waited"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the history at the step training starts from."""
@@ -96,7 +107,7 @@ class EvaluateHeldOut(L.Callback):
     def _measure(self, trainer: L.Trainer, module: ConstrainedTraining) -> bool:
         """Whether it is the best so far."""
         module.eval()
-        evaluation = evaluate(module, self.dataset, self.settings.seed, MOST_DURING)
+        evaluation = evaluate(module, self.dataset, self.settings.seed)
         module.train()
         values = {"rmse": evaluation.rmse, "kl": evaluation.kl}
         if not isinstance(module.criterion, GaussianObjective):

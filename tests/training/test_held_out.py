@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_runs import TINY_OPTIONS, assert_same_end, tiny_settings
+from tiny_runs import TINY_OPTIONS, assert_same_end, tiny_settings, train_until
 
 import geco_ext
 from geco_ext.cli import main
 from geco_ext.training import held_out, session
-from geco_ext.training.evaluation import Evaluation, evaluate
+from geco_ext.training.evaluation import Evaluation
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.session import resume, start
 
@@ -85,18 +85,17 @@ def test_data_without_a_test_split_are_trained_on_all_the_same(tmp_path, monkeyp
         start(tiny_settings(patience=2), tmp_path / "run")
 
 
-def test_of_many_examples_the_first_are_looked_at(tmp_path):
-    begun = start(tiny_settings(), tmp_path / "run")
-    begun.module.eval()
-    part = begun.dataset[:300]
-    few = geco_ext.data.ImageDataset(part["x"], part["label"])
-    assert evaluate(begun.module, begun.dataset, 0, most=300) == evaluate(begun.module, few, 0)
+def test_of_many_examples_some_of_all_classes_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(held_out, "MOST_DURING", 20)
+    by_class = geco_ext.data.ImageDataset(torch.zeros(90, 1, 8, 8), torch.arange(90) // 9)
+    looked_at = held_out.EvaluateHeldOut(RunFolder(tmp_path), by_class, tiny_settings()).dataset
+    assert looked_at.labels.bincount().tolist() == [2] * 10
 
 
 def test_training_stops_where_patience_ends_and_keeps_the_best(tmp_path, monkeypatch, capsys):
     excesses = iter([0.5, 0.2, 0.3, 0.2, 0.1])
 
-    def measured(module, dataset, seed, most=None):
+    def measured(module, dataset, seed):
         excess = next(excesses, 0.0)
         return Evaluation(rmse=0.3, kl=1.0, constraints=torch.tensor([0.09 * excess], dtype=torch.float64), elements=64)
 
@@ -110,6 +109,25 @@ def test_training_stops_where_patience_ends_and_keeps_the_best(tmp_path, monkeyp
     assert geco_ext.load_run(folder.best_checkpoint).step == 6
     assert "Stopped early, after 12 steps" in capsys.readouterr().out
     assert json.loads((path / "results.json").read_text())["steps"] == 12
+
+
+def test_a_resumed_run_has_the_same_best_state_to_beat(tmp_path, monkeypatch):
+    """Best at step 6 of a score that then rises: wherever it was interrupted, it ends at 12 and keeps step 6."""
+    steps = []
+    measure = held_out.EvaluateHeldOut._measure
+
+    def measured(self, trainer, module):
+        steps.append(trainer.global_step)
+        return measure(self, trainer, module)
+
+    monkeypatch.setattr(held_out.EvaluateHeldOut, "_measure", measured)
+    monkeypatch.setattr(held_out, "score", lambda criterion, evaluation: (abs(steps[-1] - 6.0), 0.0))
+    path = tmp_path / "run"
+    train_until(start(tiny_settings(steps=40, checkpoint_every=3, patience=2), path), 10)
+    resume(path).train()
+    folder = RunFolder(path)
+    assert folder.read_checkpoint(folder.last_checkpoint)["global_step"] == 12
+    assert folder.read_checkpoint(folder.best_checkpoint)["global_step"] == 6
 
 
 def test_a_met_constraint_leaves_the_kl_to_decide():
