@@ -55,7 +55,9 @@ def check_kl(kl: Tensor, batch: int, device: torch.device) -> Tensor:
     if not kl.dtype.is_floating_point:
         raise TypeError(f"kl: got dtype {kl.dtype}, expected a floating-point tensor")
     if kl.shape not in ((), (batch,), (batch, 1)):
-        raise ValueError(f"kl: got shape {tuple(kl.shape)}, expected 0-d or [{batch}], one number per example")
+        raise ValueError(
+            f"kl: got shape {tuple(kl.shape)}, expected 0-d, [{batch}] or [{batch}, 1], one number per example"
+        )
     if kl.device != device:
         raise ValueError(f"kl: got device {kl.device}, expected {device}, the device of x_hat")
     return kl.reshape(batch) if kl.dim() == 2 else kl

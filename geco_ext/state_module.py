@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.dlpack import from_dlpack
 
 from geco_ext import state as state_block
 from geco_ext.backends.native import extension
@@ -62,13 +61,24 @@ class StateModule(nn.Module):
         """Whether the block says what the buffers say. It does not after ``functional_call``, ``buffer.data = ...``."""
         if self._addresses is None:
             return all(map(operator.is_, _rows_of(self._buffers), self._views))
+        return self._lie_at(self._addresses) or (self._block_has_moved() and self._lie_at(self._addresses))
+
+    def _lie_at(self, addresses: tuple[int, ...]) -> bool:
         compiled, _ = extension()
         if compiled is not None:  # the same in a tenth of the time
-            return compiled.lie_at(self._buffers, STATE_NAMES, self._addresses)  # type: ignore[no-any-return]
+            return compiled.lie_at(self._buffers, STATE_NAMES, addresses)  # type: ignore[no-any-return]
         try:
-            return tuple(map(Tensor.data_ptr, _rows_of(self._buffers))) == self._addresses
+            return tuple(map(Tensor.data_ptr, _rows_of(self._buffers))) == addresses
         except (RuntimeError, TypeError):  # a tensor without storage, None
             return False
+
+    def _block_has_moved(self) -> bool:
+        """Whether the memory is another than before: sharing it with another process moves it under its tensors."""
+        addresses = _addresses(_rows_of(state_block.views(self._block)._asdict()))
+        if addresses is None or addresses == self._addresses:
+            return False
+        self._addresses, self._known = addresses, {}
+        return True
 
     @contextmanager
     def _block_of_buffers(self) -> Iterator[Tensor]:
@@ -144,8 +154,9 @@ class StateModule(nn.Module):
             super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in STATE_NAMES:
             row = getattr(self, name).detach()
-            shares = row.dtype == torch.int64 and _addresses((row,)) is not None  # FakeTensorMode hides the memory
-            destination[prefix + name] = _with_storage_of_its_own(row) if shares else row
+            # Counters lie behind the rows in one memory, which torch.save does not take under two types. An alias with
+            # a storage of its own (DLPack) would outlive that memory where share_memory() moves it.
+            destination[prefix + name] = row.clone() if row.dtype == torch.int64 else row
 
     def _load_from_state_dict(
         self,
@@ -184,12 +195,6 @@ class StateModule(nn.Module):
         with torch.no_grad():
             for name, value in found.items():
                 getattr(self, name).copy_(value)
-
-
-def _with_storage_of_its_own(row: Tensor) -> Tensor:
-    """The same memory as another storage: ``torch.save`` takes no storage under two types, as rows and counters are."""
-    alias: Tensor = from_dlpack(row)
-    return alias
 
 
 def _addresses(views: tuple[Tensor, ...]) -> tuple[int, ...] | None:

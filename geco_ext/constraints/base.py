@@ -110,6 +110,14 @@ class Constraint(nn.Module):
         if self._slot is not None:
             self._kappa_version = _version(self._slot)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A criterion that holds the constraint has taken its scale and natural multiplier."""
+        if name in ("scale", "natural_multiplier") and self.__dict__.get("_slots"):
+            raise AttributeError(
+                f"{name}: it is fixed for constraint {self.name!r}, which a criterion holds; only kappa can be set"
+            )
+        super().__setattr__(name, value)
+
     def _kappa_has_moved(self) -> bool:
         """Whether it was changed since construction."""
         return self.kappa != getattr(self, "_given_kappa", self.kappa)  # none in an old pickle
@@ -151,7 +159,7 @@ class Constraint(nn.Module):
         if value == self._zero_tolerance:
             raise ValueError(
                 f"kappa: got {kappa}, expected one that leaves {type(self).__name__} a tolerance: violations and the "
-                "multiplier are measured by a scale, which is 0 here, and no reconstruction that is not exact would do"
+                "multiplier are measured by a scale, which is 0 here: only what is perfect would satisfy it"
             )
         return value
 

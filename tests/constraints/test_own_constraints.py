@@ -74,3 +74,13 @@ def test_it_is_met_within_five_percent_without_setting_anything(constraint, kapp
         optimizer.step()
     assert abs(float(criterion.moving_average)) <= 0.05 * kappa
     assert float(criterion.multiplier) == pytest.approx(64 / kappa, rel=0.1)
+
+
+def test_scale_and_multiplier_are_fixed_once_a_criterion_has_taken_them():
+    constraint = Deviation(0.1)
+    constraint.scale = 0.5
+    criterion = GECOLoss([constraint])
+    for name in ("scale", "natural_multiplier"):
+        with pytest.raises(AttributeError, match=f"^{name}: .*'deviation'.*only kappa"):
+            setattr(constraint, name, 2.0)
+    assert constraint.scale == criterion.constraints[0].scale == 0.5
