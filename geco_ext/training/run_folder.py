@@ -32,11 +32,13 @@ class RunConfiguration:
         settings: the run's settings.
         image_shape: (C, H, W) of its images.
         context_shape: (C', H, W) of its contexts, None for an unconditional model.
+        examples: how many it is trained on; None in runs of earlier versions.
     """
 
     settings: TrainingSettings
     image_shape: tuple[int, ...]
     context_shape: tuple[int, ...] | None
+    examples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class RunFolder:
             "folder": str(self.path.resolve()),
             "image_shape": list(configuration.image_shape),
             "context_shape": None if configuration.context_shape is None else list(configuration.context_shape),
+            "examples": configuration.examples,
             "settings": configuration.settings.as_dict(),
         }
         with replaced_when_written(self.configuration_file) as temporary:
@@ -145,6 +148,7 @@ class RunFolder:
                 settings=found_again(settings, Path(content.get("folder", now)), now),
                 image_shape=_shape(content["image_shape"]),
                 context_shape=None if content["context_shape"] is None else _shape(content["context_shape"]),
+                examples=content.get("examples"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.configuration_file} is damaged: {error}") from error

@@ -94,7 +94,7 @@ def start(settings: TrainingSettings, path: Path, quiet: bool = False) -> Sessio
     dataset, held_out = split_off(_training_set(settings), settings)
     settings = _with_threads(settings, dataset)
     configuration = RunConfiguration(
-        settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None
+        settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None, len(dataset)
     )
     session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=None)
     if _is_first_process():
@@ -127,6 +127,11 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
     if settings.steps < checkpoint["global_step"]:
         raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
     dataset, held_out = split_off(_training_set(settings), settings)
+    if configuration.examples not in (None, len(dataset)) or configuration.image_shape != dataset.image_shape:
+        raise ValueError(
+            f"data {settings.data!r} have changed: a resumed run keeps its {configuration.examples or len(dataset)} "
+            f"training examples of shape {configuration.image_shape}, found {len(dataset)} of {dataset.image_shape}"
+        )
     configuration = dataclasses.replace(configuration, settings=_with_threads(settings, dataset))
     session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=file)
     load_part(session.module.model, checkpoint["state_dict"], "model")

@@ -77,3 +77,16 @@ def test_paths_that_are_nowhere_stay_for_the_error_to_name(tmp_path):
     settings = TrainingSettings(constraints=(f"cla=0.9:{tmp_path}/before/conv.pt",))
     found = found_again(settings, tmp_path / "before" / "run", tmp_path / "now" / "run")
     assert found.constraints == (f"cla=0.9:{tmp_path}/now/conv.pt",)
+
+
+@pytest.mark.parametrize("shape", [(25, 8, 8), (24, 3, 8, 8)])
+def test_data_that_have_changed_are_not_trained_on_any_further(project, tmp_path, capsys, shape):
+    """Held-out examples might be among those that were trained on."""
+    shutil.copytree(project, tmp_path / "elsewhere")
+    np.save(tmp_path / "other.npy", np.random.default_rng(0).random(shape))
+    run = tmp_path / "elsewhere" / "runs" / "x"
+    before = RunFolder(run).configuration_file.read_text()
+    assert main(["train", "--resume", str(run), "--root", str(tmp_path / "other.npy"), "--steps", "3"]) == 2
+    message = one_line(capsys.readouterr())
+    assert "have changed: a resumed run keeps its 22 training examples of shape (1, 8, 8), found" in message
+    assert RunFolder(run).configuration_file.read_text() == before
