@@ -288,7 +288,7 @@ class GECOLoss(StateModule):
             for group, values in groups.items()
             for name, value in zip(self.names, values.unbind(), strict=True)
         }
-        return {**values, "skipped": self.skipped.clone()}
+        return {**values, "skipped": self.skipped.to(torch.float64)}
 
     def extra_repr(self) -> str:
         """How averages and multipliers move."""

@@ -27,7 +27,9 @@ def data(
     root: Annotated[Folder, typer.Option(help="Folder with the files of data sets that are not embedded.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
-    out: Annotated[Folder, typer.Option(metavar="FILE.png", help="The picture.", show_default="NAME.png")] = None,
+    out: Annotated[
+        Folder, typer.Option(metavar="FILE.png", help="The picture.", show_default="NAME.png, NAME-SPLIT.png")
+    ] = None,
 ) -> int:
     """Draw a contact sheet of a data set: examples with their labels and contexts.
 
@@ -37,7 +39,8 @@ def data(
     from geco_ext.data.contact_sheet import contact_sheet
     from geco_ext.files import replaced_when_written
 
-    file = Path((re.sub(r"[^\w.-]+", "-", name) or "data") + ".png") if out is None else out
+    usual = (re.sub(r"[^\w.-]+", "-", name) or "data") + ("" if split == "train" else f"-{split}") + ".png"
+    file = Path(usual) if out is None else out
     if file.suffix.lower() != ".png":
         raise CommandFailure(f"out must end in .png, got {file}")
     if not file.parent.is_dir():

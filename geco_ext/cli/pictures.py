@@ -20,11 +20,12 @@ Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of what is drawn a
 Trust = Annotated[bool, typer.Option("--trust", help="Import the code the run names: a model of one's own.")]
 Split = Annotated[str, typer.Option(help="Part of the data set: train, test.")]
 OptionalFile = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
+OptionalNumber = Optional[int]  # noqa: UP045
 
 
 def sample(
     run: RunPath,
-    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 64,
+    n: Annotated[OptionalNumber, typer.Option("-n", min=1, help="Number of samples.", show_default="64")] = None,
     seed: Seed = 0,
     split: Annotated[str, typer.Option(help="Where the contexts of a conditional model are from: train, test.")] = (
         "train"
@@ -43,7 +44,9 @@ def sample(
 
 def reconstruct(
     run: RunPath,
-    n: Annotated[int, typer.Option("-n", min=1, help="Number of examples.")] = 64,
+    n: Annotated[
+        OptionalNumber, typer.Option("-n", min=1, help="Number of examples.", show_default="64, or all")
+    ] = None,
     seed: Seed = 0,
     split: Split = "train",
     out: Annotated[
@@ -61,9 +64,9 @@ def reconstruct(
 
 
 def _draw(
-    draw: Callable[[Run, int, int, str, Path], None],
+    draw: Callable[[Run, int | None, int, str, Path], None],
     path: Path,
-    n: int,
+    n: int | None,
     seed: int,
     split: str,
     out: Path | None,

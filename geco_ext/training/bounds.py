@@ -21,7 +21,10 @@ FALLING = 0.5
 """A violation that has fallen below this share of what it was that long ago is on its way: most multipliers rest on
 their bound while a model learns its first things."""
 
-WHAT_TO_DO = "a higher bound may help (--multiplier-bounds LOW:HIGH)"
+WHAT_TO_DO = (
+    "more steps may be what it needs, or, where its value no longer falls, a higher bound "
+    "(--multiplier-bounds LOW:HIGH)"
+)
 
 
 class WarnAtBound(L.Callback):
@@ -55,6 +58,6 @@ class WarnAtBound(L.Callback):
                 trainer.print(
                     f"geco: warning: the multiplier of {name} has rested on its upper bound "
                     f"({latest[f'multiplier/{name}']:.4g}) for {UPDATES} updates, and the constraint is not met "
-                    f"({violation:+.0%} of its tolerance): it cannot weigh more, {WHAT_TO_DO}",
+                    f"({violation:+.0%} of its tolerance): it cannot weigh more; {WHAT_TO_DO}",
                     file=sys.stderr,
                 )

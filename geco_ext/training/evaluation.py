@@ -127,7 +127,7 @@ class ConstraintResult:
         kappa: the tolerance.
         asked: what was asked of ``reached``.
         reached: the quantity that kappa bounds (root mean square error, correlation, probability); for a class of
-            one's own the constraint's value itself.
+            one's own that gives a scale the constraint's value itself.
         deviation_percent: how far ``reached`` lies above kappa in percent of it; None where that says nothing.
         violation: the constraint over its scale, C/s; satisfied at 0 or below.
         multiplier: lambda.
@@ -209,14 +209,16 @@ def scale_of(constraint: Constraint, kappa: float) -> float:
 def _result(
     name: str, constraint: Constraint, value: float, kappa: float, multiplier: float, at_bound: bool
 ) -> ConstraintResult:
+    # A class of one's own that gives no scale subtracts kappa from an error, as its documentation says.
+    is_error = constraint.scale is None and kappa > 0
     asked, reached = {
         "kappa^2": (f"<= {kappa:g}", math.sqrt(abs(value + kappa**2))),  # rounding may leave -1e-18
         "kappa": (f"<= {kappa:g}", value + kappa),
         "1-kappa": (f">= {kappa:g}", kappa - value),
-        "own": (f"value <= 0 ({kappa:g})", value),
+        "own": (f"<= {kappa:g}", value + kappa) if is_error else ("C <= 0", value),
     }[constraint.scale_rule]
     violation = value / scale_of(constraint, kappa)
-    says_something = kappa != 0 and constraint.scale_rule != "own"
+    says_something = kappa != 0 and (constraint.scale_rule != "own" or is_error)
     return ConstraintResult(
         name=name,
         kappa=kappa,

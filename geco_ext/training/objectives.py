@@ -125,7 +125,12 @@ class GaussianObjective(nn.Module):
 
         Does not wait for the device.
         """
-        return {"nll": self._nll, "sigma": self.sigma.detach(), "beta": self.beta, "skipped": self.skipped.clone()}
+        return {
+            "nll": self._nll,
+            "sigma": self.sigma.detach(),
+            "beta": self.beta,
+            "skipped": self.skipped.to(torch.float64),
+        }
 
     def extra_repr(self) -> str:
         """What is fixed and what is not."""

@@ -30,7 +30,9 @@ def own_class(call: Call, bases: tuple[type, ...]) -> type:
         expected = " or ".join(
             f"{'torch.nn' if base.__module__.startswith('torch') else 'geco_ext'}.{base.__name__}" for base in bases
         )
-        raise ValueError(f"{call.place} has no {expected} subclass {call.name!r}")
+        if cls is None:
+            raise ValueError(f"{call.place} has no {expected} subclass {call.name!r}")
+        raise ValueError(f"{call.name!r} in {call.place} is no subclass of {expected}")
     return cls
 
 

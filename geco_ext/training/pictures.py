@@ -22,6 +22,7 @@ from geco_ext.training.tiles import draw_stacked, save_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+USUAL = 64  # samples or examples, where no number is given
 GROWTH_ROWS = 8
 """Steps of a growing reconstruction that are shown, at most: evenly chosen, the last among them."""
 
@@ -107,7 +108,7 @@ def _draw_by_name(axes: Axes, steps: Sequence[float], values: Mapping[str, Seque
     axes.legend()
 
 
-def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> None:
+def draw_run_samples(run: Run, n: int | None, seed: int, split: str, file: Path) -> None:
     """Samples in rows; of a conditional model, below the contexts of the data set's first examples they were drawn for.
 
     Raises:
@@ -118,7 +119,7 @@ def draw_run_samples(run: Run, n: int, seed: int, split: str, file: Path) -> Non
         raise ValueError(f"the run's model {type(run.model).__name__} has no method sample(n, context=None)")
     context = [_examples(run, n, split)[0]["context"]] if run.takes_context else []
     with torch.no_grad(), fixed_seed(seed, torch.device("cpu")):
-        samples = cast(Callable[..., Tensor], run.model.sample)(n, *context)
+        samples = cast(Callable[..., Tensor], run.model.sample)(len(context[0]) if context else n or USUAL, *context)
     draw_samples(samples, context, title_of(run.path, run.config), file)
 
 
@@ -127,7 +128,7 @@ def draw_samples(samples: Tensor, context: Sequence[Tensor], title: str, file: P
     draw_stacked([*context, samples], file, title, [*[CONTEXT] * len(context), SAMPLE])
 
 
-def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path) -> None:
+def draw_run_reconstructions(run: Run, n: int | None, seed: int, split: str, file: Path) -> None:
     """The data set's first examples in rows, below each what the model makes of it at one posterior sample.
 
     A model with a method ``progress(x, context=None)`` [T, B, C, H, W] has several rows below: how the reconstruction
@@ -148,10 +149,11 @@ def draw_run_reconstructions(run: Run, n: int, seed: int, split: str, file: Path
     draw_stacked([*context, examples["x"], *rows.values()], file, title, names, classes)
 
 
-def _examples(run: Run, n: int, split: str) -> tuple[dict[str, Tensor], list[str] | None]:
-    """The first examples, and the names of their classes."""
+def _examples(run: Run, n: int | None, split: str) -> tuple[dict[str, Tensor], list[str] | None]:
+    """The first examples (None: as many as are usual and there are), and the names of their classes."""
     config = run.config
     dataset = geco_ext.data.load(config.data, split, config.root, config.size, config.seed, strict=config.strict)
+    n = min(USUAL, len(dataset)) if n is None else n
     if n > len(dataset):
         raise ValueError(f"n must be at most the {len(dataset)} examples of {config.data!r} ({split}), got {n}")
     return dataset[:n], classes_of(dataset, n)

@@ -137,8 +137,8 @@ class Report:
             )
         remarks += [
             f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
-            f"constraint is not met: it cannot weigh more, {WHAT_TO_DO}. Where that does not, the model has had too "
-            f"few steps, or kappa = {result.kappa:g} asks for more than it can give."
+            f"constraint is not met: it cannot weigh more; {WHAT_TO_DO}. Where neither helps, kappa = {result.kappa:g} "
+            "asks for more than the model can give."
             for result in self.constraints
             if result.at_bound and not result.met
         ]

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,10 @@ from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.trainer import fit, quiet_trainer, use_threads
 from geco_ext.training.training_step import ConstrainedTraining
+
+
+class RunWarning(UserWarning):
+    """Something was chosen for a run; its message is a line that commands show as it is."""
 
 
 @dataclass
@@ -92,7 +97,7 @@ def start(settings: TrainingSettings, path: Path, quiet: bool = False) -> Sessio
     )
     settings = with_changed_paths(settings, absolute)  # so that it can be resumed from any folder
     dataset, held_out = split_off(_training_set(settings), settings)
-    settings = _with_threads(settings, dataset)
+    settings = _with_threads(_with_fitting_batches(settings, len(dataset)), dataset)
     configuration = RunConfiguration(
         settings, dataset.image_shape, dataset.context_shape if entry.takes_context else None, len(dataset)
     )
@@ -139,6 +144,18 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
     if _is_first_process():
         folder.write_configuration(configuration)
     return session
+
+
+def _with_fitting_batches(settings: TrainingSettings, examples: int) -> TrainingSettings:
+    """Batches of the usual size become as large as fewer examples allow; those of another size are refused later."""
+    largest = examples // settings.devices * settings.devices
+    if settings.batch_size != TrainingSettings.batch_size or not 0 < largest < settings.batch_size:
+        return settings
+    if _is_first_process():
+        warnings.warn(
+            f"there are {examples} training examples: a batch has {largest} of them", RunWarning, stacklevel=2
+        )
+    return dataclasses.replace(settings, batch_size=largest)
 
 
 def _with_data_at(settings: TrainingSettings, root: int | str | None) -> TrainingSettings:

@@ -45,10 +45,14 @@ def test_an_unconditional_model_is_trained_without_the_context(tmp_path, data, i
     assert configuration(tmp_path / "run")["context_shape"] is None
 
 
-def test_a_batch_larger_than_the_data_is_refused(tmp_path, capsys):
-    assert train(tmp_path / "run", "--data", "micro-digits") == 2
-    assert "batch size must be at most the 7 training examples, got 128" in capsys.readouterr().err
-    assert train(tmp_path / "run", "--data", "micro-digits", "--batch-size", "7") == 0
+def test_a_batch_larger_than_the_data_is_refused_where_it_was_asked_for(tmp_path, capsys):
+    assert train(tmp_path / "run", "--data", "micro-digits", "--batch-size", "8") == 2
+    assert "batch size must be at most the 7 training examples, got 8" in capsys.readouterr().err
+    assert train(tmp_path / "run", "--data", "micro-digits") == 0
+    assert "geco: warning: there are 7 training examples: a batch has 7 of them\n" in capsys.readouterr().err
+    assert configuration(tmp_path / "run")["settings"]["batch_size"] == 7
+    for options in ([], ["--split", "test"]):  # of which there are fewer than pictures usually show
+        assert main(["reconstruct", str(tmp_path / "run"), *options]) == 0
 
 
 @pytest.mark.parametrize("options", [["--constraint", "re=0.3"], ["--objective", "elbo"]])

@@ -97,6 +97,11 @@ class Own(geco_ext.Constraint):
         return x_hat.mean((1, 2, 3)) - self.kappa
 
 
+class Deviation(geco_ext.Constraint):
+    def forward(self, x_hat, x, labels=None):
+        return (x_hat - x).abs().mean((1, 2, 3)) - self.kappa
+
+
 def results(values, constraints, history=None):
     criterion = geco_ext.GECOLoss(constraints, multiplier_init=2.0, multiplier_bounds=(1.0, 4.0))
     return constraint_results(
@@ -120,6 +125,14 @@ def test_each_kind_of_constraint_is_reported_in_the_quantity_its_kappa_bounds():
     assert [row.deviation_percent for row in rows][:3] == pytest.approx([20, -20, 100 * (0.95 / 0.9 - 1)])
     assert rows[3].deviation_percent is None
     assert [row.multiplier for row in rows] == pytest.approx([2.0] * 4)
+
+
+def test_an_error_of_ones_own_is_told_as_an_error():
+    """With no scale given, a class subtracts kappa from an error."""
+    (row,) = results([0.05], [Deviation(kappa=0.1)])
+    assert (row.asked, row.reached) == ("<= 0.1", pytest.approx(0.15))
+    assert row.deviation_percent == pytest.approx(50)
+    assert row.violation == pytest.approx(0.5)
 
 
 def test_channels_have_rows_of_their_own():
@@ -149,5 +162,5 @@ def test_the_table_is_markdown_with_aligned_columns():
     report = Report(steps=1, seconds=1, skipped_steps=3, rmse=0.2, kl=5.0, constraints=rows)
     lines = report.table().splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert "| reconstruction_error | <= 0.1           | 0.2000  | +100.0%" in lines[2]
+    assert "| reconstruction_error | <= 0.1      | 0.2000  | +100.0%" in lines[2]
     assert "3 steps were left out because something was not finite." in report.remarks()
