@@ -1,6 +1,6 @@
 // The words of CUDA that these kernels use. Compiled by another compiler they come from "shim.h", which runs a kernel
-// as plain C++ (tests/hardware/cuda): so kernels name shared memory and launches through the macros here, use no cooperative
-// groups, and have inline PTX only where __CUDA_ARCH__ is defined, beside C++ for all others.
+// as plain C++ (tests/hardware/cuda): so kernels name shared memory and launches through the macros here, use no
+// cooperative groups, and have inline PTX only where __CUDA_ARCH__ is defined, beside C++ for all others.
 #pragma once
 
 #include <cstddef>
