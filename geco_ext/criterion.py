@@ -26,7 +26,7 @@ from geco_ext.contract import IMAGE, UpdateSettings, format_terms
 from geco_ext.criterion_arguments import Bounds, Multipliers, check_constraints, initial_multipliers
 from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
-from geco_ext.ops.loss import ImageCalls, lagrangian
+from geco_ext.ops.loss import ImageCalls, lagrangian, measured
 from geco_ext.state_module import StateModule
 from geco_ext.weights import Division, check_weight, divided
 
@@ -176,18 +176,63 @@ class GECOLoss(StateModule):
         """The path of all calls."""
         update = self._settings if self.training else None
         group = self._group() if self.training else None
-        check_prediction(x_hat, x)
+        _check_images(x_hat, x, block)
         kl = check_kl(kl, x_hat.shape[0], x_hat.device)
-        if block.device != x_hat.device:
-            raise ValueError(
-                f"x_hat: got device {x_hat.device}, the criterion is on {block.device}; move it with criterion.to(...)"
-            )
         predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, group)
         batch = x_hat.shape[0]
         elements = x_hat.numel() // batch
         loss = lagrangian(predictions, targets, owners, kl, block, terms, batch, elements, update, group, weights)
-        # What a constraint returns may have another type than the images; the loss has theirs.
-        return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
+        return _of_the_images(loss, x_hat)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        x_hat: Tensor,
+        x: Tensor,
+        kl: Tensor | None = None,
+        labels: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What these inputs come to, for validation: nothing moves, whatever the mode, or waits for the device.
+
+        Takes what a call takes; several processes get the values of their own inputs each. Constraints of one's own,
+        and modules in them, are in eval mode meanwhile.
+
+        Returns:
+            ``constraint/NAME`` of every constraint, the average over these examples (met at 0 and below), float64; with
+            a kl also ``kl``, its mean, and ``loss``, that of eval mode, at the present multipliers. All are 0-d.
+
+        Example:
+            >>> criterion = GECOLoss([geco_ext.ReconstructionError(kappa=0.1)])
+            >>> x = torch.zeros(8, 1, 16, 16)
+            >>> {name: round(float(value), 6) for name, value in criterion.evaluate(x + 0.2, x).items()}
+            {'constraint/reconstruction_error': 0.03}
+        """
+        if torch.compiler.is_compiling() or self._buffers_are_views():
+            return self._evaluated(x_hat, x, kl, labels, weight, self._block)
+        with self._block_of_buffers() as block:
+            return self._evaluated(x_hat, x, kl, labels, weight, block)
+
+    def _evaluated(
+        self, x_hat: Tensor, x: Tensor, kl: Tensor | None, labels: Tensor | None, weight: Tensor | None, block: Tensor
+    ) -> dict[str, Tensor]:
+        _check_images(x_hat, x, block)
+        batch, elements = x_hat.shape[0], x_hat[0].numel()
+        if kl is not None:
+            kl = check_kl(kl, batch, x_hat.device)
+        in_training = [module for module in self.constraints.modules() if module.training]
+        for module in in_training:  # dropout, running means
+            module.training = False
+        try:
+            predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, None)
+        finally:
+            for module in in_training:
+                module.training = True
+        averages, loss = measured(predictions, targets, owners, kl, block, terms, batch, elements, weights)
+        values = {f"constraint/{name}": value for name, value in zip(self.names, averages.unbind(), strict=True)}
+        if kl is not None and loss is not None:
+            values |= {"kl": kl.mean(), "loss": _of_the_images(loss, x_hat)}
+        return values
 
     def _image_calls(self) -> ImageCalls:
         """Those of the present mode."""
@@ -265,23 +310,30 @@ class GECOLoss(StateModule):
 
     @property
     def last_constraint(self) -> Tensor:
-        """C_hat of the last finite training call, [L] float64, a copy; NaN before it."""
+        """C_hat of the last finite training call since construction or loading, [L] float64, a copy; NaN before it."""
         return state_block.views(self._block).last_constraint.clone()
 
     def metrics(self) -> dict[str, Tensor]:
         """``multiplier/``, ``constraint/``, ``moving_average/`` and ``at_bound/`` of every constraint, 0-d copies.
 
-        ``at_bound`` is 1 where a multiplier rests on its upper bound: the constraint then asks for more than the
-        bound lets it have. ``skipped`` counts the training calls so far in which a constraint or kl was not finite: a
-        loop that skips the optimiser step there, as ``torch.amp.GradScaler`` does, looks at it now and then. Does not
-        wait for the device.
+        They tell of training calls, also in eval mode: ``constraint`` is that of the last training batch; what other
+        inputs come to is told by :meth:`evaluate`. ``skipped`` counts the training calls so far in which a constraint
+        or kl was not finite: a loop that skips the optimiser step there, as ``torch.amp.GradScaler`` does, looks at it
+        now and then. ``at_bound`` is 1 where a multiplier rests on its upper bound: the constraint then asks for more
+        than the bound lets it have. Does not wait for the device.
+
+        A ``state_dict`` has neither the last batch nor the bounds: after loading one, ``constraint`` is NaN until the
+        next training call, and ``at_bound``, where the bounds are automatic, until the next update.
         """
         state = state_block.views(self._block)
+        at_bound = (state.log_multiplier >= state.upper_bound).to(torch.float64)
+        # An automatic bound follows the size of the images, which is known at the first update here.
+        is_unknown = state.log_high.isnan() & state.upper_bound.isinf() & (state.steps > 0)
         groups = {
             "multiplier": self.multiplier,
             "constraint": self.last_constraint,
             "moving_average": self.moving_average.clone(),
-            "at_bound": (state.log_multiplier >= state.upper_bound).to(torch.float64),
+            "at_bound": at_bound.masked_fill_(is_unknown, math.nan),
         }
         values = {
             f"{group}/{name}": value
@@ -330,6 +382,19 @@ class GECOLoss(StateModule):
         for member in cast(Iterable[Constraint], self.constraints):
             yield member, slice(row, row + member._rows)
             row += member._rows
+
+
+def _check_images(x_hat: Tensor, x: Tensor, block: Tensor) -> None:
+    check_prediction(x_hat, x)
+    if block.device != x_hat.device:
+        raise ValueError(
+            f"x_hat: got device {x_hat.device}, the criterion is on {block.device}; move it with criterion.to(...)"
+        )
+
+
+def _of_the_images(loss: Tensor, x_hat: Tensor) -> Tensor:
+    """What a constraint returns may have another type than the images; the loss has theirs."""
+    return loss.to(torch.float64 if x_hat.dtype == torch.float64 else torch.float32)
 
 
 def _alias(tensor: Tensor) -> Tensor:

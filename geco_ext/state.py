@@ -79,3 +79,11 @@ def new_block(constraints: int, device: torch.device | str | None = None) -> Ten
     state.scale.fill_(1.0)
     state.natural_multiplier.fill_(1.0)
     return block
+
+
+def forget_unsaved(block: Tensor) -> None:
+    """Bring the rows that no ``state_dict`` has, and a call writes, to what they are before the first one."""
+    state = views(block)
+    with torch.no_grad():
+        state.last_constraint.fill_(torch.nan)
+        state.upper_bound.copy_(torch.where(state.log_high.isnan(), torch.inf, state.log_high))

@@ -195,6 +195,8 @@ class StateModule(nn.Module):
         with torch.no_grad():
             for name, value in found.items():
                 getattr(self, name).copy_(value)
+        if found:
+            state_block.forget_unsaved(self._block)
 
 
 def _addresses(views: tuple[Tensor, ...]) -> tuple[int, ...] | None:

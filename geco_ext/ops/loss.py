@@ -88,6 +88,24 @@ def lagrangian(
     return _GlobalLagrangian.apply(group, constants, block, kl, *inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def measured(
+    predictions: Sequence[Tensor],
+    targets: Sequence[Tensor | None],
+    owners: tuple[int, ...],
+    kl: Tensor | None,
+    block: Tensor,
+    terms: str,
+    batch: int,
+    image_elements: int,
+    weights: Sequence[Tensor | None],
+) -> tuple[Tensor, Tensor | None]:
+    """The constraint vector, float64 [L], and with a kl the loss: as :func:`lagrangian`, moving and keeping nothing."""
+    constants = _Constants(terms, owners, (False,) * (len(predictions) + 1), False, batch, image_elements, None)
+    call = _call(constants, block, None, [*predictions, *targets, *weights])
+    averages = _constraint_sums(call)[:-1] / batch
+    return averages, None if kl is None else loss_and_gradients(call._replace(kl=kl))
+
+
 class ImageCalls:
     """The calls of a criterion that looks at images alone, as one call into C++ each, where they are usual.
 
