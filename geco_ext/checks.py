@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 
+class NoToleranceError(ValueError):
+    """A kappa at which the scale of a constraint is zero; earlier versions took it."""
+
+
 def check_prediction(x_hat: Tensor, x: Tensor, names: tuple[str, str] = ("x_hat", "x"), minimum_rank: int = 1) -> None:
     """Two float tensors of one non-empty shape on one device."""
     for name, tensor in zip(names, (x_hat, x), strict=True):

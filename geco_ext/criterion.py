@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
@@ -28,6 +27,7 @@ from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.ops.loss import ImageCalls, lagrangian, measured
 from geco_ext.state_module import StateModule
+from geco_ext.warn import warn_user
 from geco_ext.weights import Division, check_weight, divided
 
 
@@ -178,11 +178,21 @@ class GECOLoss(StateModule):
         group = self._group() if self.training else None
         _check_images(x_hat, x, block)
         kl = check_kl(kl, x_hat.shape[0], x_hat.device)
+        if update is not None and x.requires_grad and not x_hat.requires_grad and torch.is_grad_enabled():
+            self._say_swapped()
         predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, group)
         batch = x_hat.shape[0]
         elements = x_hat.numel() // batch
         loss = lagrangian(predictions, targets, owners, kl, block, terms, batch, elements, update, group, weights)
         return _of_the_images(loss, x_hat)
+
+    def _say_swapped(self) -> None:
+        if not torch.compiler.is_compiling() and "_has_said_swapped" not in self.__dict__:
+            self.__dict__["_has_said_swapped"] = True
+            warn_user(
+                "x_hat does not require a gradient and x does: are they swapped? The reconstruction comes first, "
+                "criterion(x_hat, x, kl)"
+            )
 
     @torch.no_grad()
     def evaluate(
@@ -370,10 +380,9 @@ class GECOLoss(StateModule):
             if not math.isclose(value, member.kappa, rel_tol=1e-6) and (is_fresh or not member._kappa_has_moved())
         ]
         if differing:
-            warnings.warn(
+            warn_user(
                 f"load_state_dict: {', '.join(differing)}; the state's holds from now on, unless constraint.kappa is "
-                "set after loading",
-                stacklevel=5,
+                "set after loading"
             )
 
     def _members(self) -> Iterator[tuple[Constraint, slice]]:

@@ -41,7 +41,10 @@ class StateModule(nn.Module):
 
     def _attach(self) -> None:
         """Make the buffers views of the current block."""
-        state = state_block.views(self._block)
+        with torch.inference_mode(False):  # where training could not write what is made inside
+            if self._block.is_inference():
+                self._block = self._block.clone()
+            state = state_block.views(self._block)
         self._views = tuple(getattr(state, name) for name in STATE_NAMES)
         self._addresses = _addresses(self._views)
         self._buffers.update(zip(STATE_NAMES, self._views, strict=True))

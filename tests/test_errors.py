@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 
 import elementwise
 import pytest
@@ -254,3 +255,41 @@ def test_a_backend_that_cannot_serve_a_call_says_so(monkeypatch):
         gf.reconstruction_error(image, image, kappa=0.1)
     monkeypatch.setenv("GECO_EXT_BACKEND", "reference")
     gf.reconstruction_error(image, image, kappa=0.1)
+
+
+def test_a_backend_that_the_environment_names_and_that_cannot_run_here(monkeypatch, tmp_path, capsys):
+    """It is known: the command says why it is not available, as one line that tells of no error of its own."""
+    pytest.importorskip("lightning")
+    from geco_ext.cli import main
+
+    reasons = {"cuda": "no abacus"}
+    monkeypatch.setattr(geco_ext.ops.dispatch, "unavailable", reasons.get)
+    monkeypatch.setenv("GECO_EXT_BACKEND", "cuda")
+    said = "environment variable GECO_EXT_BACKEND: backend 'cuda' cannot run here: no abacus"
+    with pytest.raises(RuntimeError, match=said):
+        gf.reconstruction_error(x(*IMAGE), x(*IMAGE), kappa=0.1)
+    assert main(["train", "--size", "8", "--accelerator", "cpu", "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"geco: error: {said}\n"
+    assert main(["info"]) == 0
+    assert "no call: GECO_EXT_BACKEND asks for cuda, which is not available" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("constraint", [lambda: ReconstructionError(0.1), lambda: PatchNCC(0.9, 3)])
+def test_images_in_the_wrong_order_are_said_once(constraint):
+    """A model's output where the data belong; in eval mode, and where both require a gradient, nothing is wrong."""
+    x, x_hat, kl = torch.rand(2, 1, 6, 6), torch.rand(2, 1, 6, 6, requires_grad=True), torch.ones(2)
+    criterion = GECOLoss(constraint())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion(x_hat, x, kl)
+        criterion(x_hat, x_hat * 0.5, kl)
+        criterion.eval()(x, x_hat, kl)
+        with torch.no_grad():
+            criterion.train()(x, x_hat, kl)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            criterion(x, x_hat, kl).backward()
+    (warning,) = caught
+    assert "are they swapped" in str(warning.message)
+    assert warning.filename == __file__

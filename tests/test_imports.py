@@ -30,7 +30,10 @@ LAYERS = (
     ("geco_ext.weights",),
     ("geco_ext.ops",),
     ("geco_ext.backends",),
-    ("geco_ext.contract", "geco_ext.state", "geco_ext.checks", "geco_ext.multiplier", "geco_ext.files"),
+    (
+        *("geco_ext.contract", "geco_ext.state", "geco_ext.checks", "geco_ext.multiplier"),
+        *("geco_ext.files", "geco_ext.warn"),
+    ),
 )
 """From the top; a module belongs to the entry with the longest name that it lies in."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 import warnings
 from multiprocessing.reduction import ForkingPickler
 
@@ -100,6 +101,41 @@ class TestKappaOfAStateDict:
             criterion = GECOLoss([ReconstructionError(0.2)])
         (message,) = self.said(criterion.to("meta"), self.saved(0.1), assign=True)
         assert "kappa=0.2 here and 0.1 in the state" in message
+
+
+    def test_it_points_at_the_line_that_loads(self):
+        """However deep in a model the criterion is."""
+        model, other = (
+            torch.nn.Sequential(torch.nn.ModuleDict({"loss": GECOLoss([ReconstructionError(kappa)])}))
+            for kappa in (0.1, 0.2)
+        )
+        with pytest.warns(UserWarning, match="kappa=0.1 here and 0.2 in the state") as caught:
+            model.load_state_dict(other.state_dict())
+        assert caught[0].filename == __file__
+
+
+class TestInferenceMode:
+    """What is made inside it, by whatever way, trains outside it."""
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            lambda criterion: criterion,
+            copy.deepcopy,
+            lambda criterion: pickle.loads(pickle.dumps(criterion)),
+            lambda criterion: criterion.to("meta").to_empty(device="cpu"),
+        ],
+    )
+    def test_it_trains(self, made):
+        with torch.inference_mode():
+            criterion = made(GECOLoss([ReconstructionError(0.1), Mine(0.1)]))
+        expected = trained(2, [ReconstructionError(0.1), Mine(0.1)])
+        for step in range(2):
+            criterion(*images(step)).backward()
+        assert_same_state(state_of(criterion), state_of(expected))
+        criterion.constraints[1].kappa = 0.3
+        criterion.load_state_dict(expected.state_dict())
+        assert criterion.constraints[1].kappa == 0.1
 
 
 class TestBuffers:

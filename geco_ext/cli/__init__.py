@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _interrupted()
             if isinstance(error, ModuleNotFoundError) and extras.is_missing(error):
                 return _missing(error)
-            return _fail(str(error)) if isinstance(error, OSError) else _own_error(error)
+            is_known = isinstance(error, OSError) or _is_unavailable_backend(error)
+            return _fail(str(error)) if is_known else _own_error(error)
 
 
 @contextmanager
@@ -91,6 +92,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _missing(error: ModuleNotFoundError) -> int:
     return _fail(extras.missing(error.name, "the commands"))
+
+
+def _is_unavailable_backend(error: Exception) -> bool:
+    """Whether the environment names a backend that cannot run here; the class is there where one was asked for."""
+    dispatch = sys.modules.get("geco_ext.ops.dispatch")
+    return dispatch is not None and isinstance(error, dispatch.BackendUnavailable)
 
 
 @contextmanager

@@ -107,10 +107,14 @@ def _serving() -> Iterator[str]:
     """For each device: which backend serves which types and constraints, and why no better one does."""
     import torch
 
+    from geco_ext import backends
     from geco_ext.backends.base import ENVIRONMENT_VARIABLE
+    from geco_ext.ops.dispatch import unavailable
 
     asked = os.environ.get(ENVIRONMENT_VARIABLE)
-    if asked:
+    if asked and (asked not in backends.NAMES or unavailable(asked)):
+        yield f"no call: {ENVIRONMENT_VARIABLE} asks for {asked}, which is not available (without it the following)"
+    elif asked:
         yield f"every call: {asked}, as {ENVIRONMENT_VARIABLE} asks (without it the following)"
     for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
         cases: dict[Choice, list[tuple[str, str]]] = {}

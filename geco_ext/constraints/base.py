@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from geco_ext.checks import check_kappa_non_negative
+from geco_ext.checks import NoToleranceError, check_kappa_non_negative
 from geco_ext.contract import IMAGE, Term
 from geco_ext.ops.loss import lagrangian
 from geco_ext.state import new_block, views
@@ -157,7 +157,7 @@ class Constraint(nn.Module):
     def _checked(self, kappa: float) -> float:
         value = self._check_kappa(kappa)
         if value == self._zero_tolerance:
-            raise ValueError(
+            raise NoToleranceError(
                 f"kappa: got {kappa}, expected one that leaves {type(self).__name__} a tolerance: violations and the "
                 "multiplier are measured by a scale, which is 0 here: only what is perfect would satisfy it"
             )

@@ -82,10 +82,14 @@ def describe() -> list[tuple[str, bool, str]]:
     ]
 
 
-def _require(name: str) -> str:
+class BackendUnavailable(RuntimeError):  # noqa: N818 - named for what is told
+    """A backend that is known was asked for and cannot run on this machine."""
+
+
+def _require(name: str, asker: str = "") -> str:
     reason = unavailable(name)
     if reason is not None:
-        raise RuntimeError(f"backend {name!r} cannot run here: {reason}")
+        raise BackendUnavailable(f"{asker}backend {name!r} cannot run here: {reason}")
     return name
 
 
@@ -117,6 +121,12 @@ def _asked_for() -> str | None:
     return _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
 
 
+def _backend_asked_for() -> Backend | None:
+    name = _asked_for()
+    asker = "" if _forced[0] else f"environment variable {ENVIRONMENT_VARIABLE}: "
+    return backends.load(_require(name, asker)) if name else None
+
+
 # Who serves a call ----------------------------------------------------------------------------------------------------
 
 
@@ -144,11 +154,10 @@ def select(call: LossCall) -> Backend:
     Raises:
         RuntimeError: the backend asked for cannot.
     """
-    forced = _asked_for()
-    if forced:
-        backend = backends.load(_require(forced))
-        _raise_if_refused(forced, backend.refuses(call))
-        return backend
+    forced = _backend_asked_for()
+    if forced is not None:
+        _raise_if_refused(forced.name, forced.refuses(call))
+        return forced
     choice = choose(call)
     if choice.passed_over and choice not in _warned:
         _warn(choice)
@@ -161,11 +170,10 @@ def select_for_models(leader: Tensor) -> Backend:
     Raises:
         RuntimeError: the backend asked for cannot.
     """
-    forced = _asked_for()
-    if forced:
-        backend = backends.load(_require(forced))
-        _raise_if_refused(forced, backend.refuses_device(leader.device) or backend.refuses_dtype(leader.dtype))
-        return backend
+    forced = _backend_asked_for()
+    if forced is not None:
+        _raise_if_refused(forced.name, forced.refuses_device(leader.device) or forced.refuses_dtype(leader.dtype))
+        return forced
     best = best_for(leader.device)
     return backends.load("reference") if best.refuses_dtype(leader.dtype) else best
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geco_ext import ClassificationAccuracy, Constraint, LocalStatistics, PatchNCC, constraints
+from geco_ext.checks import NoToleranceError
 from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.data import ImageDataset
 from geco_ext.training.calls import Call, UnreadableText, parse_call
@@ -88,6 +89,8 @@ def build_constraint(text: str) -> Constraint:
     call = _read(text)
     try:
         return _called(own_class(call, (Constraint,)) if call.place else CLASSES[call.name], call)
+    except NoToleranceError as error:
+        raise NoToleranceError(f"constraint {text!r}: {error}") from error
     except (TypeError, ValueError, FileNotFoundError) as error:
         raise ValueError(f"constraint {text!r}: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from geco_ext import GECOLoss
+from geco_ext.checks import NoToleranceError
 from geco_ext.state import PERSISTENT_ROWS
 from geco_ext.training.constraints import build_constraints, is_own
 from geco_ext.training.models import build_model
@@ -19,6 +19,7 @@ from geco_ext.training.objectives import Criterion, build_objective
 from geco_ext.training.own_code import own_call
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
+from geco_ext.warn import warn_user
 
 
 def build(configuration: RunConfiguration) -> tuple[nn.Module, Criterion]:
@@ -63,6 +64,10 @@ def load_part(module: nn.Module, state: Mapping[str, Any], part: str) -> None:
         raise ValueError(f"the checkpoint's {part} is not that of the run's configuration: {first}") from error
 
 
+class LeftOut(UserWarning):
+    """A part of a run was not loaded; the message is a line that commands show as it is."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained run.
@@ -96,6 +101,8 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
             out of the criterion, with a warning; the multipliers of the others are the run's. Where they cannot be told
             apart, and where the objective is one's own, the criterion is None. A model of one's own is refused.
 
+    A run of an earlier version with a tolerance of zero, which is refused now, has no criterion either, with a warning.
+
     Raises:
         FileNotFoundError: no run, or no checkpoint yet.
         ValueError: a damaged configuration or checkpoint; a model of one's own without trust.
@@ -116,17 +123,7 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
     settings, state = configuration.settings, checkpoint["state_dict"]
     model = _build_model(configuration)
     load_part(model, state, "model")
-    left_out = [] if trust else [index for index, text in enumerate(settings.constraints) if is_own(text)]
-    criterion: Criterion | None
-    if settings.has_own_objective and not trust:
-        warnings.warn(
-            f"load_run: the criterion is left out, it is code of the run's own, {settings.objective}: "
-            "trust=True imports it",
-            stacklevel=2,
-        )
-        criterion = None
-    else:
-        criterion = _without(settings, state, left_out) if left_out else _with_state(build_criterion(settings), state)
+    criterion = _criterion(settings, state, trust)
     return Run(
         model.eval(),
         criterion and criterion.eval(),
@@ -135,6 +132,26 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
         takes_context=configuration.context_shape is not None,
         path=folder.path,
     )
+
+
+def _criterion(settings: TrainingSettings, state: Mapping[str, Any], trust: bool) -> Criterion | None:
+    if settings.has_own_objective and not trust:
+        warn_user(
+            f"load_run: the criterion is left out, it is code of the run's own, {settings.objective}: "
+            "trust=True imports it",
+            LeftOut,
+        )
+        return None
+    left_out = [] if trust else [index for index, text in enumerate(settings.constraints) if is_own(text)]
+    try:
+        return _without(settings, state, left_out) if left_out else _with_state(build_criterion(settings), state)
+    except NoToleranceError as error:
+        warn_user(
+            f"load_run: the criterion is left out, it is one that this version refuses ({error}); a new run with a "
+            "tolerance has one again",
+            LeftOut,
+        )
+        return None
 
 
 def _with_state(criterion: Criterion, state: Mapping[str, Any]) -> Criterion:
@@ -159,10 +176,10 @@ def _without(settings: TrainingSettings, state: Mapping[str, Any], left_out: Seq
         else:
             criterion, why = None, f", and with it the criterion (whose its {rows} rows are is not told)"
     named = ", ".join(settings.constraints[index] for index in left_out)
-    warnings.warn(
+    warn_user(
         f"load_run: {named} is left out of the criterion{why}: "
         "trust=True imports the code of a constraint of one's own",
-        stacklevel=3,
+        LeftOut,
     )
     return criterion and _with_state(criterion, state)
 

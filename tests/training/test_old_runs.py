@@ -88,6 +88,22 @@ def test_it_is_drawn(run):
     assert {"samples-0.png", "reconstructions-train-0.png"} <= {file.name for file in run.iterdir()}
 
 
+@pytest.mark.parametrize("run", ["geco"], indirect=True)
+def test_one_with_a_tolerance_of_zero_has_a_model_and_no_criterion(run, capsys):
+    """Earlier versions took it; what goes on with it is one line."""
+    file = run / "config.json"
+    file.write_text(file.read_text().replace('"re=0.3"', '"re=0"'))
+    with pytest.warns(UserWarning, match="criterion is left out, .*'re=0': kappa: got 0.0.* a new run") as caught:
+        loaded = geco_ext.load_run(run)
+    assert loaded.criterion is None
+    assert loaded.model.sample(2).shape == (2, 1, 8, 8)
+    assert caught[0].filename == __file__
+    assert command("sample", run, "-n", 4) == 0
+    assert capsys.readouterr().err.startswith("geco: warning: load_run: the criterion is left out")
+    assert command("train", "--resume", run) == 2
+    assert capsys.readouterr().err.startswith("geco: error: constraint 're=0': kappa: got 0.0, expected one that")
+
+
 def test_a_classifier_serves_new_runs(tmp_path):
     pytest.importorskip("lightning")
     file = FIXTURES / "classifier.pt"
