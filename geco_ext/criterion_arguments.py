@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from geco_ext.constraints import Constraint
+from geco_ext.constraints.base import check_initialised
 
 Multipliers = float | Sequence[float] | Literal["auto"]
 Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
@@ -23,6 +24,7 @@ def check_constraints(constraints: Constraint | Iterable[Constraint]) -> list[Co
     for member in members:
         if not isinstance(member, Constraint):
             raise _not_constraints(member)
+        check_initialised(member)
     names = [name for member in members for name in member._row_names()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -102,7 +102,6 @@ class TestKappaOfAStateDict:
         (message,) = self.said(criterion.to("meta"), self.saved(0.1), assign=True)
         assert "kappa=0.2 here and 0.1 in the state" in message
 
-
     def test_it_points_at_the_line_that_loads(self):
         """However deep in a model the criterion is."""
         model, other = (

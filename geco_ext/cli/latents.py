@@ -40,7 +40,7 @@ def encode(
     """
     import torch
 
-    from geco_ext.training.latents import autoencoder_of, data_for, embedded, write_latents
+    from geco_ext.training.latents import data_for, embedded, method_for, write_latents
     from geco_ext.training.run import load_run
     from geco_ext.training.run_folder import RunFolder
 
@@ -49,10 +49,11 @@ def encode(
         _check_file(file, ".npz")
         find_modules_here()
         trained = load_run(run, trust)
+        method_for("encode", trained)  # refused before data are looked for
         dataset = data_for(trained, split, data, root)
         make_folder(file)
-        model = autoencoder_of(trained).to("cuda" if torch.cuda.is_available() else "cpu")
-        latents = embedded(model, dataset, samples, seed, quiet)
+        trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        latents = embedded(trained, dataset, samples, seed, quiet)
         write_latents(latents, dataset.labels, file)
     except (ValueError, OSError) as error:
         raise CommandFailure(str(error)) from error

@@ -33,6 +33,7 @@ class Constraint(nn.Module):
     value of the form ``error - self.kappa``; where something else is subtracted (``self.kappa**2``), say so in
     ``scale``. A ``forward`` with a parameter
     ``weight=None`` gets the weights of a call that has any, as they were passed; without it, such a call is refused.
+    ``labels`` may be left out. An ``__init__`` of one's own calls ``super().__init__(kappa)`` first.
 
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
@@ -62,6 +63,7 @@ class Constraint(nn.Module):
     _checks_images: bool = False  # whether there are images that _check refuses
     _term_tells: bool = True  # whether the term shows for all of them that they do not fit
     _weighs: bool = False  # whether forward takes weights
+    _labels_at: str = "third"  # how forward takes labels: third, by name, or not at all
     _default_kappa: float = 0.0
     _zero_tolerance: float | None = None  # the kappa at which the scale is zero, which is refused
     _slots: WeakKeyDictionary[nn.Module, Tensor]
@@ -71,8 +73,10 @@ class Constraint(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take ``kappa = 0.1`` in a class body for its default, and keep the property."""
         super().__init_subclass__(**kwargs)
-        weight = inspect.signature(cls.forward).parameters.get("weight")
+        parameters = inspect.signature(cls.forward).parameters
+        weight = parameters.get("weight")
         cls._weighs = weight is not None and weight.kind is not inspect.Parameter.POSITIONAL_ONLY
+        cls._labels_at = _place_of_labels(list(parameters.values())[1:])
         given = cls.__dict__.get("kappa")
         if given is not None and not isinstance(given, property):
             cls._default_kappa = given
@@ -170,7 +174,10 @@ class Constraint(nn.Module):
         self, x_hat: Tensor, x: Tensor, labels: Tensor | None, weight: Tensor | None = None
     ) -> list[ComparedPair]:
         """What a constraint that does not read the images themselves compares."""
-        value = self(x_hat, x, labels) if weight is None else self(x_hat, x, labels, weight=weight)
+        third = [labels] if self._labels_at == "third" else []
+        named = {"labels": labels} if self._labels_at == "named" else {}
+        weights = {} if weight is None else {"weight": weight}
+        value = self(x_hat, x, *third, **named, **weights)
         batch = x_hat.shape[0]
         if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
             got = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -207,6 +214,28 @@ class Constraint(nn.Module):
         """Restore, bound to no criterion."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._unbind()
+
+
+def check_initialised(constraint: Constraint) -> Constraint:
+    """Refuse one whose class has left out what this one does."""
+    if "_kappa" not in vars(constraint):
+        name = type(constraint).__name__
+        raise ValueError(
+            f"constraint {name}: its __init__ does not call that of Constraint; write super().__init__(kappa) as the "
+            f"first line of {name}.__init__"
+        )
+    return constraint
+
+
+def _place_of_labels(parameters: Sequence[inspect.Parameter]) -> str:
+    """From the parameters of a forward, without self."""
+    by_position = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters) or (
+        len(by_position) > 2 and by_position[2].name != "weight"
+    ):
+        return "third"
+    takes = any(each.name == "labels" or each.kind is each.VAR_KEYWORD for each in parameters)
+    return "named" if takes else "none"
 
 
 def _version(slot: Tensor) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from geco_ext import ClassificationAccuracy, Constraint, LocalStatistics, PatchNCC, constraints
 from geco_ext.checks import NoToleranceError
+from geco_ext.constraints.base import check_initialised
 from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.data import ImageDataset
 from geco_ext.training.calls import Call, UnreadableText, parse_call
@@ -207,15 +208,31 @@ def _read(text: str) -> Call:
 def _called(cls: type[Constraint], call: Call) -> Constraint:
     signature = inspect.signature(cls)
     try:
-        if call.place or not signature.parameters.keys() & NETWORKS:
+        if call.place:
+            return check_initialised(cls(*call.arguments, **call.named))
+        if not signature.parameters.keys() & NETWORKS:
             return cls(*call.arguments, **call.named)
         arguments = signature.bind(*call.arguments, **call.named).arguments
     except TypeError as error:
         raise TypeError(f"{error}; the arguments of {call.name} are {', '.join(signature.parameters)}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a class of a user's own raises
+        raise ValueError(f"it cannot be made ({type(error).__name__}: {error})") from error
     for name in arguments.keys() & NETWORKS:
         if isinstance(arguments[name], str):
             arguments[name] = NETWORKS[name](ClassifierCheckpoint.read(Path(arguments[name]).expanduser()))
     return cls(**arguments)
+
+
+def without_tolerance(text: str, constraint: Constraint) -> bool:
+    """Whether a constraint of a user's own has a kappa of zero that nobody has asked for, and no scale either.
+
+    Then ``error - self.kappa`` demands an error of zero, and violations are measured in units of 1.
+    """
+    call = _read(text)
+    is_asked_for = bool(call.arguments) or "kappa" in call.named
+    return bool(call.place) and not is_asked_for and constraint.kappa == 0 and constraint.scale is None
 
 
 def check_networks(texts: Sequence[str], constraints: Sequence[Constraint], dataset: ImageDataset, data: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,8 +13,8 @@ from torch import Tensor
 import geco_ext.data
 from geco_ext.data import ImageDataset
 from geco_ext.files import replaced_when_written
-from geco_ext.models import VariationalAutoencoder
 from geco_ext.training.evaluation import EVALUATION_BATCH, fixed_seed
+from geco_ext.training.models import METHODS, described, takes_argument, unavailable_commands
 from geco_ext.training.pictures import CONTEXT, title_of
 from geco_ext.training.run import Run
 from geco_ext.training.tiles import draw_stacked
@@ -34,63 +36,74 @@ def data_for(run: Run, split: str, data: str | None = None, root: Path | None = 
         ValueError: data that cannot be used, or of other shapes than the model's.
         FileNotFoundError: data that are not there.
     """
-    config, model = run.config, autoencoder_of(run)
+    config = run.config
     own = data is None or data == config.data
-    _, height, width = model.image_shape
+    _, height, width = run.image_shape
     size = config.size if own else height if height == width else None
     name = config.data if data is None else data
     dataset = geco_ext.data.load(
         name, split, root or (config.root if own else None), size, config.seed, strict=config.strict
     )
-    if dataset.image_shape != model.image_shape:
+    if dataset.image_shape != run.image_shape:
         raise ValueError(
-            f"data {name!r}: images of shape {dataset.image_shape}, the run's model takes {model.image_shape}"
+            f"data {name!r}: images of shape {dataset.image_shape}, the run's model takes {run.image_shape}"
         )
-    if model.context_shape is not None and dataset.context_shape != model.context_shape:
+    if run.context_shape is not None and dataset.context_shape != run.context_shape:
         raise ValueError(
-            f"data {name!r}: contexts of shape {dataset.context_shape}, the run's model takes {model.context_shape}"
+            f"data {name!r}: contexts of shape {dataset.context_shape}, the run's model takes {run.context_shape}"
         )
     return dataset
 
 
-def autoencoder_of(run: Run) -> VariationalAutoencoder:
-    """The run's model.
+def method_for(command: str, run: Run) -> Callable[..., Tensor]:
+    """What a command calls of the run's model (:data:`geco_ext.training.models.METHODS`).
 
     Raises:
-        ValueError: it has no latents that this package knows of.
+        ValueError: a model of a user's own that has no such method.
     """
-    if not isinstance(run.model, VariationalAutoencoder):
-        raise ValueError(
-            f"the run's model {type(run.model).__name__} has no known latents, expected a subclass of "
-            "geco_ext.models.VariationalAutoencoder"
-        )
-    return run.model
+    if command in unavailable_commands(run.model):
+        raise ValueError(f"the run's model {type(run.model).__name__} has no method {METHODS[command]}")
+    return cast(Callable[..., Tensor], getattr(run.model, METHODS[command].partition("(")[0]))
 
 
-def embedded(
-    model: VariationalAutoencoder, dataset: ImageDataset, samples: int, seed: int, quiet: bool = False
-) -> Tensor:
+@torch.no_grad()
+def embedded(run: Run, dataset: ImageDataset, samples: int, seed: int, quiet: bool = False) -> Tensor:
     """Latents [N, D] of a whole data set, computed on the model's device, on the CPU; progress is shown on stderr.
 
     Args:
-        model: the model.
+        run: the run.
         dataset: N examples.
         samples: as :meth:`~geco_ext.models.VariationalAutoencoder.embed` takes them.
         seed: of what is drawn at random, where there are samples.
         quiet: show no progress.
+
+    Raises:
+        ValueError: a model of a user's own without ``embed``, or whose ``embed`` takes no ``samples`` where some are
+            asked for, or gives something else than [B, D].
     """
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-    weight = next(model.parameters())
-    latents = torch.empty(len(dataset), model.latent_size, dtype=weight.dtype)
+    embed, device = method_for("encode", run), next(run.model.parameters()).device
+    takes_samples = takes_argument(embed, "samples")
+    if samples and not takes_samples:
+        raise ValueError(f"samples: got {samples}, and embed of the run's model {type(run.model).__name__} takes none")
+    options = {"samples": samples} if takes_samples else {}
+    latents = torch.empty(0)
     with (
-        fixed_seed(seed, weight.device),
+        fixed_seed(seed, device),
         tqdm(total=len(dataset), desc="encoding", unit="images", disable=quiet or None) as bar,
     ):
         for first in range(0, len(dataset), EVALUATION_BATCH):
             batch = dataset[first : first + EVALUATION_BATCH]
-            context = None if model.context_shape is None else batch["context"].to(weight.device)
-            codes = model.embed(batch["x"].to(weight.device), context, samples)
+            context = [batch["context"].to(device)] if run.takes_context else []
+            codes = embed(batch["x"].to(device), *context, **options)
+            if not isinstance(codes, Tensor) or codes.dim() != 2 or len(codes) != len(batch["x"]):
+                raise ValueError(
+                    f"embed of the run's model {type(run.model).__name__} gave {described(codes)} for "
+                    f"{len(batch['x'])} images, expected latents [B, D]"
+                )
+            if first == 0:
+                latents = torch.empty(len(dataset), codes.shape[1], dtype=codes.dtype)
             latents[first : first + len(codes)] = codes.cpu()
             bar.update(len(codes))
     return latents
@@ -102,15 +115,17 @@ def write_latents(latents: Tensor, labels: Tensor, file: Path) -> None:
         np.savez(stream, latents=latents.numpy(), labels=labels.numpy(), index=np.arange(len(latents)))
 
 
+@torch.no_grad()
 def draw_interpolation(run: Run, a: int, b: int, steps: int, split: str, file: Path) -> None:
     """Example a of the run's data, images on the way from its code to that of example b, and b, in a row.
 
     Those of a conditional model stand below the contexts they were decoded with.
 
     Raises:
-        ValueError: an index that the data set has not; a picture too large to be drawn.
+        ValueError: an index that the data set has not; a picture too large to be drawn; a model of a user's own
+            without ``interpolate``.
     """
-    model, dataset = autoencoder_of(run), data_for(run, split)
+    interpolate, dataset = method_for("interpolate", run), data_for(run, split)
     for name, index in (("A", a), ("B", b)):
         if index >= len(dataset):
             raise ValueError(
@@ -119,12 +134,12 @@ def draw_interpolation(run: Run, a: int, b: int, steps: int, split: str, file: P
     title = f"{title_of(run.path, run.config)}, {split}: from example {a} to {b}"
     ends = dataset[torch.tensor([a, b])]
     first, last = ends["x"][:1], ends["x"][1:]
-    if model.context_shape is None:
-        images = model.interpolate(first, last, steps)[:, 0]
+    if not run.takes_context:
+        images = interpolate(first, last, steps)[:, 0]
         draw_stacked([torch.cat([first, images, last])], file, title, [WAY])
         return
     of_first, of_last = ends["context"][:1], ends["context"][1:]
-    images = model.interpolate(first, last, steps, of_first, of_last)[:, 0]
+    images = interpolate(first, last, steps, of_first, of_last)[:, 0]
     contexts = [of_first.lerp(of_last, index / (steps - 1)) for index in range(steps)]
     layers = [torch.cat([of_first, *contexts, of_last]), torch.cat([first, images, last])]
     draw_stacked(layers, file, title, [CONTEXT, WAY])

@@ -51,6 +51,10 @@ PROTOCOL = (
 """What a model of a user's own has to be."""
 
 
+METHODS = {"sample": "sample(n)", "encode": "embed(x)", "interpolate": "interpolate(a, b, steps)"}
+"""The method of a model that a command calls, beside ``forward``."""
+
+
 class VariationalOutput(Protocol):
     """What a model returns for a batch x [B, C, H, W]."""
 
@@ -136,6 +140,11 @@ def takes_argument(function: Callable[..., Any], name: str) -> bool:
     return name in inspect.signature(function).parameters
 
 
+def unavailable_commands(model: nn.Module) -> dict[str, str]:
+    """The commands that a model does not serve, and the method each would need."""
+    return {command: method for command, method in METHODS.items() if not hasattr(model, method.partition("(")[0])}
+
+
 def as_output(returned: Any) -> VariationalOutput:
     """What a model has returned, with its two parts by their names.
 
@@ -152,7 +161,7 @@ def as_output(returned: Any) -> VariationalOutput:
         return Output(returned["x_hat"], returned["kl"], returned.get("z"))  # type: ignore[arg-type]  # z may be missing
     if isinstance(returned, tuple | list) and len(returned) >= 2:
         return Output(returned[0], returned[1], None)  # type: ignore[arg-type]
-    raise ValueError(f"forward gave {_described(returned)}; {PROTOCOL}")
+    raise ValueError(f"forward gave {described(returned)}; {PROTOCOL}")
 
 
 def check_output(output: VariationalOutput, x: Tensor) -> None:
@@ -163,12 +172,13 @@ def check_output(output: VariationalOutput, x: Tensor) -> None:
     """
     x_hat, kl = output.x_hat, output.kl
     if not isinstance(x_hat, Tensor) or x_hat.shape != x.shape:
-        raise ValueError(f"x_hat is {_described(x_hat)} for x of shape {tuple(x.shape)}; {PROTOCOL}")
+        raise ValueError(f"x_hat is {described(x_hat)} for x of shape {tuple(x.shape)}; {PROTOCOL}")
     if not isinstance(kl, Tensor) or tuple(kl.shape) not in ((), (len(x),), (len(x), 1)):
-        raise ValueError(f"kl is {_described(kl)} for {len(x)} images; {PROTOCOL}")
+        raise ValueError(f"kl is {described(kl)} for {len(x)} images; {PROTOCOL}")
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """What somebody's code has returned, in words."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):

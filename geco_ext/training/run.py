@@ -80,6 +80,8 @@ class Run:
         step: optimiser steps done.
         takes_context: whether the model is given the context of the data.
         path: the run folder; None for a run that was put together by hand.
+        image_shape: (C, H, W) of its images.
+        context_shape: (C', H, W) of the contexts that the model is given; None where it is given none.
     """
 
     model: nn.Module
@@ -88,6 +90,8 @@ class Run:
     step: int
     takes_context: bool = False
     path: Path | None = None
+    image_shape: tuple[int, ...] = ()
+    context_shape: tuple[int, ...] | None = None
 
 
 def load_run(path: str | Path, trust: bool = False) -> Run:
@@ -131,6 +135,8 @@ def load_run(path: str | Path, trust: bool = False) -> Run:
         checkpoint["global_step"],
         takes_context=configuration.context_shape is not None,
         path=folder.path,
+        image_shape=configuration.image_shape,
+        context_shape=configuration.context_shape,
     )
 
 

@@ -26,11 +26,11 @@ from geco_ext.training.callbacks import (
     StopOnInterrupt,
     bar_numbers,
 )
-from geco_ext.training.constraints import check_networks
+from geco_ext.training.constraints import check_networks, is_own, without_tolerance
 from geco_ext.training.evaluation import constraints_of
 from geco_ext.training.held_out import EvaluateHeldOut, split_off
 from geco_ext.training.loggers import build_logger, log_hyperparameters
-from geco_ext.training.models import check_output, model_entry
+from geco_ext.training.models import check_output, model_entry, unavailable_commands
 from geco_ext.training.moved import with_changed_paths
 from geco_ext.training.non_finite import StopOnNonFinite
 from geco_ext.training.objectives import with_constraints_of_own
@@ -104,7 +104,25 @@ def start(settings: TrainingSettings, path: Path, quiet: bool = False) -> Sessio
     session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=None)
     if _is_first_process():
         folder.create(configuration)
+        _say_what_is_missing(session)
     return session
+
+
+def _say_what_is_missing(session: Session) -> None:
+    """What code of a user's own leaves out, which would otherwise show when training is over."""
+    settings, module = session.configuration.settings, session.module
+    for text, constraint in zip(settings.constraints, constraints_of(module.criterion), strict=True):
+        if without_tolerance(text, constraint):
+            warnings.warn(
+                f"constraint {text} has kappa 0, its class's default: where it has a tolerance, give it one, "
+                f"{type(constraint).__name__}=0.1 or (kappa=0.1); a kappa=0 that is given says that it is meant",
+                RunWarning,
+                stacklevel=2,
+            )
+    commands = unavailable_commands(module.model)
+    if commands:
+        what = ", ".join(f"geco {command} (it would call {method})" for command, method in commands.items())
+        warnings.warn(f"{type(module.model).__name__} will not serve {what}", RunWarning, stacklevel=2)
 
 
 def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Session:
@@ -234,10 +252,12 @@ def _check_fit(module: ConstrainedTraining, dataset: ImageDataset, settings: Tra
         probe = copy.deepcopy(module.criterion).train()  # the first training call resolves multipliers: not ours to do
         try:
             probe(output.x_hat, examples["x"], output.kl, labels=examples["label"], weight=examples.get("weight"))
-        except Exception as error:
-            if not settings.has_own_objective:
+        except Exception as error:  # whatever code of a user's own raises
+            own = [f"constraint {text!r}" for text in settings.constraints if is_own(text)]
+            own += [f"objective {settings.objective!r}"] * settings.has_own_objective
+            if not own:
                 raise
-            raise ValueError(f"objective {settings.objective!r} fails ({type(error).__name__}: {error})") from error
+            raise ValueError(f"{' or '.join(own)} fails ({type(error).__name__}: {error})") from error
     module.train()
 
 

@@ -84,3 +84,69 @@ def test_scale_and_multiplier_are_fixed_once_a_criterion_has_taken_them():
         with pytest.raises(AttributeError, match=f"^{name}: .*'deviation'.*only kappa"):
             setattr(constraint, name, 2.0)
     assert constraint.scale == criterion.constraints[0].scale == 0.5
+
+
+LABELS = torch.tensor([0, 1])
+
+
+class WithoutLabels(geco_ext.Constraint):
+    def forward(self, x_hat, x):
+        return (x_hat - x).abs().mean((1, 2, 3)) - self.kappa
+
+
+class WeighingWithoutLabels(geco_ext.Constraint):
+    def forward(self, x_hat, x, weight=None):
+        error = (x_hat - x).abs()
+        return (error if weight is None else error * weight).mean((1, 2, 3)) - self.kappa
+
+
+class Labelled(geco_ext.Constraint):
+    def forward(self, x_hat, x, labels=None):
+        assert labels is LABELS
+        return (x_hat - x).abs().mean((1, 2, 3)) - self.kappa
+
+
+class LabelsByAnotherName(Labelled):
+    def forward(self, x_hat, x, y):
+        return super().forward(x_hat, x, y)
+
+
+class LabelsByName(Labelled):
+    def forward(self, x_hat, x, *, labels):
+        return super().forward(x_hat, x, labels)
+
+
+class LabelsLast(Labelled):
+    def forward(self, x_hat, x, weight=None, labels=None):
+        assert weight is None or weight.shape == x.shape
+        return super().forward(x_hat, x, labels)
+
+
+class Anything(Labelled):
+    def forward(self, *images, **named):
+        return super().forward(*images, **named)
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [WithoutLabels, WeighingWithoutLabels, Labelled, LabelsByAnotherName, LabelsByName, LabelsLast, Anything],
+)
+def test_a_forward_is_given_the_labels_it_takes(constraint):
+    criterion = GECOLoss(constraint(0.1), multiplier_init=2.0)
+    x = torch.zeros(2, 1, 4, 4)
+    assert float(criterion(x + 0.2, x, x.new_ones(2), LABELS)) == pytest.approx(1 + 2 * 0.1)
+    assert float(criterion.evaluate(x + 0.2, x, labels=LABELS).popitem()[1]) == pytest.approx(0.1)
+    if constraint._weighs:
+        weighed = criterion.evaluate(x + 0.2, x, labels=LABELS, weight=torch.ones_like(x))
+        assert float(weighed.popitem()[1]) == pytest.approx(0.1)
+
+
+def test_an_init_that_leaves_out_that_of_the_base_class():
+    class Forgetful(Deviation):
+        def __init__(self, kappa):
+            self.tolerance = kappa
+
+    with pytest.raises(
+        ValueError, match=r"^constraint Forgetful: .* write super\(\).__init__\(kappa\) as the first line"
+    ):
+        GECOLoss([Deviation(0.1), Forgetful(0.1)])

@@ -1,9 +1,12 @@
 import math
 import textwrap
+import warnings
 
 import pytest
+from tiny_runs import one_line, tiny_settings
 
 import geco_ext
+from geco_ext.cli import main
 from geco_ext.training.constraints import build_constraint, build_constraints, with_changed_files
 
 OWN_CONSTRAINT = """
@@ -16,6 +19,24 @@ OWN_CONSTRAINT = """
     class Fussy(geco_ext.Constraint):
         def __init__(self):
             super().__init__()
+
+    class Forgetful(geco_ext.Constraint):
+        def __init__(self, kappa=0.1):
+            pass
+
+    class Impossible(geco_ext.Constraint):
+        def __init__(self):
+            raise RuntimeError("no way")
+
+    class Fails(Brightness):
+        def forward(self, x_hat, x):
+            raise RuntimeError("no way")
+
+    class Margin(Brightness):
+        scale = 0.5
+
+    class Usual(Brightness):
+        kappa = 0.2
 
     class NoConstraint:
         pass
@@ -132,3 +153,46 @@ def test_unusable_classes_are_named(own_file):
     own_file.write_text("1 / 0")
     with pytest.raises(ValueError, match="fails \\(ZeroDivisionError"):
         build_constraint(f"{own_file}:Brightness")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "Forgetful",
+            "constraint Forgetful: its __init__ does not call that of Constraint; write super().__init__(kappa)",
+        ),
+        ("Impossible", "it cannot be made (RuntimeError: no way)"),
+        ("Fails=0.1", "fails (RuntimeError: no way)"),
+    ],
+)
+def test_what_fails_in_code_of_ones_own_is_one_line(own_file, tmp_path, capsys, name, message):
+    pytest.importorskip("lightning")
+    run = tmp_path / "run"
+    options = ["--size", "8", "--steps", "1", "--accelerator", "cpu", "--out", str(run)]
+    assert main(["train", *options, "--constraint", f"{own_file}:{name}"]) == 2
+    error = one_line(capsys.readouterr())
+    assert message in error
+    assert f"constraint '{own_file}:{name}'" in error
+    assert "unexpected" not in error
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_said"),
+    [
+        *[(f"Brightness{text}", True) for text in ("", "()", "(name='light')")],
+        *[(f"Brightness{text}", False) for text in ("=0", "(kappa=0)", "=0.1")],
+        *[("Margin", False), ("Usual", False)],
+    ],
+)
+def test_a_tolerance_that_nobody_has_given_is_said(own_file, tmp_path, capsys, name, is_said):
+    pytest.importorskip("lightning")
+    from geco_ext.training.session import start
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        start(tiny_settings(constraints=(f"{own_file}:{name}",)), tmp_path / "run")
+    messages = [str(warning.message) for warning in caught if "has kappa 0" in str(warning.message)]
+    assert len(messages) == is_said
+    assert all("Brightness=0.1 or (kappa=0.1)" in message for message in messages)

@@ -1,17 +1,13 @@
-import dataclasses
-
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
 from tiny_runs import one_line, tiny_settings
-from torch import nn
 
 import geco_ext
 from geco_ext.cli import main
 from geco_ext.models import NVPVAE
 from geco_ext.training import latents
-from geco_ext.training.latents import data_for
 from geco_ext.training.session import start
 from geco_ext.training.tiles import NAME_WIDTH, SMALLEST_TILE, TITLE_HEIGHT
 
@@ -154,9 +150,3 @@ def test_wrong_input_is_one_line(runs, tmp_path, capsys, arguments, message):
     assert main([argument.format(**names) for argument in arguments]) == 2
     assert message in one_line(capsys.readouterr())
     assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_model_without_known_latents_is_named(runs):
-    run = dataclasses.replace(geco_ext.load_run(runs / "nvp"), model=nn.Identity())
-    with pytest.raises(ValueError, match=r"the run's model Identity has no known latents, expected a subclass of"):
-        data_for(run, "train")

@@ -1,6 +1,7 @@
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY_OPTIONS, one_line, tiny_settings
@@ -38,6 +39,24 @@ CODE = """
         def sample(self, n, context):
             z = torch.randn(n, self.decoder.in_features)
             return self.decoder(z).sigmoid().view(n, *self.shape)
+
+    class Embedding(Plain):
+        def sample(self, n):
+            return self.decode(torch.randn(n, self.decoder.in_features))
+
+        def embed(self, x):
+            return self.encoder(x.flatten(1)).chunk(2, 1)[0]
+
+        def decode(self, z):
+            return self.decoder(z).sigmoid().view(len(z), *self.shape)
+
+        def interpolate(self, a, b, steps):
+            codes = self.embed(a), self.embed(b)
+            return torch.stack([self.decode(torch.lerp(*codes, index / (steps - 1))) for index in range(steps)])
+
+    class WrongCodes(Embedding):
+        def embed(self, x):
+            return super().embed(x)[..., None]
 
     class NoShape(nn.Module):
         def __init__(self):
@@ -106,6 +125,54 @@ def test_its_run_is_loaded_where_it_is_trusted(trained, code, tmp_path, capsys):
     capsys.readouterr()
     assert main(["sample", str(trained), "--trust"]) == 2
     assert "has no method sample" in one_line(capsys.readouterr())
+
+
+def test_what_it_will_not_serve_is_said_before_it_trains(code, tmp_path, capsys):
+    start_of = ["train", *OPTIONS, "--steps", "1", "--quiet"]
+    assert main([*start_of, "--out", str(tmp_path / "a"), "--model", f"{code}:Plain"]) == 0
+    assert capsys.readouterr().err == (
+        "geco: warning: Plain will not serve geco sample (it would call sample(n)), geco encode (it would call "
+        "embed(x)), geco interpolate (it would call interpolate(a, b, steps))\n"
+    )
+    assert main([*start_of, "--out", str(tmp_path / "b"), "--model", f"{code}:Embedding"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["train", *TINY_OPTIONS, "--steps", "1", "--quiet", "--out", str(tmp_path / "c")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_latents_and_ways_by_its_own_methods(code, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "latents.npz"
+    start(tiny_settings(model=f"{code}:Embedding", model_options={}, steps=1), run).train()
+    encode = ["encode", str(run), "--split", "test", "--out", str(file), "--trust"]
+    assert main(encode) == 0
+    x = geco_ext.data.load("digits", "test", size=8)[:]["x"]
+    with np.load(file) as saved:
+        expected = geco_ext.load_run(run, trust=True).model.embed(x).detach()
+        torch.testing.assert_close(torch.from_numpy(saved["latents"]), expected)
+    assert main(["interpolate", str(run), "0", "1", "--trust", "--out", str(tmp_path / "way.png")]) == 0
+    capsys.readouterr()
+    assert main([*encode, "--samples", "3"]) == 2
+    assert "samples: got 3, and embed of the run's model Embedding takes none" in one_line(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("model", "command", "message"),
+    [
+        ("Plain", ["encode"], "the run's model Plain has no method embed(x)"),
+        ("Plain", ["interpolate", "0", "1"], "the run's model Plain has no method interpolate(a, b, steps)"),
+        (
+            "WrongCodes",
+            ["encode"],
+            "embed of the run's model WrongCodes gave a tensor of shape (250, 3, 1) for 250 images",
+        ),
+    ],
+)
+def test_latents_that_a_model_does_not_have(code, tmp_path, capsys, model, command, message):
+    run = tmp_path / "run"
+    start(tiny_settings(model=f"{code}:{model}", model_options={}, steps=1), run).train()
+    capsys.readouterr()
+    assert main([command[0], str(run), *command[1:], "--trust"]) == 2
+    assert message in one_line(capsys.readouterr())
 
 
 def test_a_module_of_the_current_folder(code, tmp_path, monkeypatch):
