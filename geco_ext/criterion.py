@@ -18,11 +18,17 @@ from geco_ext.checks import (
     check_non_negative,
     check_positive,
     check_positive_integer,
-    check_prediction,
 )
 from geco_ext.constraints import Constraint
 from geco_ext.contract import IMAGE, UpdateSettings, format_terms
-from geco_ext.criterion_arguments import Bounds, Multipliers, check_constraints, initial_multipliers
+from geco_ext.criterion_arguments import (
+    Bounds,
+    Multipliers,
+    check_constraints,
+    check_images_of_call,
+    initial_multipliers,
+    warn_if_swapped,
+)
 from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.ops.loss import ImageCalls, lagrangian, measured
@@ -77,8 +83,9 @@ class GECOLoss(StateModule):
             processes (DistributedDataParallel) is the gradient of the global mean.
 
     Shape:
-        x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints); kl: 0-d, [B] or [B, 1], nats;
-        labels: integers [B]. The loss is 0-d, float32 (float64 for float64).
+        x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints), in any units, which are those of
+        kappa: 0.1 of images in [0, 1] is 25.5 of images in [0, 255], and nothing tells the two apart; kl: 0-d, [B] or
+        [B, 1], nats; labels: integers [B]. The loss is 0-d, float32 (float64 for float64).
         weight: bool or float >= 0, [B, 1, ...] or the shape of x_hat. C of an example is then the weighted mean
         sum(w e) / sum(w) of its errors e (or their weighted sum, with ``reduction="sum"``; each channel by itself, with
         ``channels``) minus the tolerance, and C_hat the average over the examples with sum(w) > 0 (of all processes,
@@ -176,23 +183,15 @@ class GECOLoss(StateModule):
         """The path of all calls."""
         update = self._settings if self.training else None
         group = self._group() if self.training else None
-        _check_images(x_hat, x, block)
+        check_images_of_call(x_hat, x, block.device)
         kl = check_kl(kl, x_hat.shape[0], x_hat.device)
-        if update is not None and x.requires_grad and not x_hat.requires_grad and torch.is_grad_enabled():
-            self._say_swapped()
+        if self.training:
+            warn_if_swapped(self, x_hat, x)
         predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, group)
         batch = x_hat.shape[0]
         elements = x_hat.numel() // batch
         loss = lagrangian(predictions, targets, owners, kl, block, terms, batch, elements, update, group, weights)
         return _of_the_images(loss, x_hat)
-
-    def _say_swapped(self) -> None:
-        if not torch.compiler.is_compiling() and "_has_said_swapped" not in self.__dict__:
-            self.__dict__["_has_said_swapped"] = True
-            warn_user(
-                "x_hat does not require a gradient and x does: are they swapped? The reconstruction comes first, "
-                "criterion(x_hat, x, kl)"
-            )
 
     @torch.no_grad()
     def evaluate(
@@ -210,7 +209,8 @@ class GECOLoss(StateModule):
 
         Returns:
             ``constraint/NAME`` of every constraint, the average over these examples (met at 0 and below), float64; with
-            a kl also ``kl``, its mean, and ``loss``, that of eval mode, at the present multipliers. All are 0-d.
+            a kl also ``kl``, its mean, and ``loss``, that of eval mode, at the present multipliers (without what the
+            ``forward`` of a subclass adds). All are 0-d.
 
         Example:
             >>> criterion = GECOLoss([geco_ext.ReconstructionError(kappa=0.1)])
@@ -226,7 +226,7 @@ class GECOLoss(StateModule):
     def _evaluated(
         self, x_hat: Tensor, x: Tensor, kl: Tensor | None, labels: Tensor | None, weight: Tensor | None, block: Tensor
     ) -> dict[str, Tensor]:
-        _check_images(x_hat, x, block)
+        check_images_of_call(x_hat, x, block.device)
         batch, elements = x_hat.shape[0], x_hat[0].numel()
         if kl is not None:
             kl = check_kl(kl, batch, x_hat.device)
@@ -391,14 +391,6 @@ class GECOLoss(StateModule):
         for member in cast(Iterable[Constraint], self.constraints):
             yield member, slice(row, row + member._rows)
             row += member._rows
-
-
-def _check_images(x_hat: Tensor, x: Tensor, block: Tensor) -> None:
-    check_prediction(x_hat, x)
-    if block.device != x_hat.device:
-        raise ValueError(
-            f"x_hat: got device {x_hat.device}, the criterion is on {block.device}; move it with criterion.to(...)"
-        )
 
 
 def _of_the_images(loss: Tensor, x_hat: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The settings of a criterion, checked: one for all constraints, or one for each."""
+"""What a criterion is given: its settings, one for all constraints or one for each, and images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+import torch
+from torch import Tensor, nn
+
+from geco_ext.checks import check_prediction
 from geco_ext.constraints import Constraint
 from geco_ext.constraints.base import check_initialised
+from geco_ext.warn import warn_user
 
 Multipliers = float | Sequence[float] | Literal["auto"]
 Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
@@ -40,6 +45,27 @@ def _not_constraints(value: object) -> ValueError:
         f"constraints: got {got}, expected geco_ext.Constraint instances; for a root mean squared error of {kappa} an "
         f"element write GECOLoss(geco_ext.ReconstructionError(kappa={kappa}))"
     )
+
+
+def check_images_of_call(x_hat: Tensor, x: Tensor, device: torch.device) -> None:
+    """Two float tensors of one shape, where the criterion is."""
+    check_prediction(x_hat, x)
+    if device != x_hat.device:
+        raise ValueError(
+            f"x_hat: got device {x_hat.device}, the criterion is on {device}; move it with criterion.to(...)"
+        )
+
+
+def warn_if_swapped(criterion: nn.Module, x_hat: Tensor, x: Tensor) -> None:
+    """Once for a criterion: constraints are mostly symmetric in the two, so that the numbers would not show it."""
+    if not x.requires_grad or x_hat.requires_grad or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return
+    if "_has_warned_of_swapped" not in vars(criterion):
+        vars(criterion)["_has_warned_of_swapped"] = True
+        warn_user(
+            "x_hat does not require a gradient and x does: are they swapped? The reconstruction comes first, "
+            "criterion(x_hat, x, kl)"
+        )
 
 
 def initial_multipliers(value: Multipliers, count: int) -> list[float | None]:

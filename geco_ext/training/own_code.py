@@ -27,13 +27,16 @@ def own_class(call: Call, bases: tuple[type, ...]) -> type:
     module = _module_in_file(file) if call.place.endswith(".py") else _module_named(call.place)
     cls = getattr(module, call.name, None)
     if not (inspect.isclass(cls) and issubclass(cls, bases)):
-        expected = " or ".join(
-            f"{'torch.nn' if base.__module__.startswith('torch') else 'geco_ext'}.{base.__name__}" for base in bases
-        )
+        expected = " or ".join(map(_public_name, bases))
         if cls is None:
             raise ValueError(f"{call.place} has no {expected} subclass {call.name!r}")
         raise ValueError(f"{call.name!r} in {call.place} is no subclass of {expected}")
     return cls
+
+
+def _public_name(base: type) -> str:
+    places = ("torch.nn", "geco_ext.training", "geco_ext")
+    return f"{next(place for place in places if base.__module__.startswith(place))}.{base.__name__}"
 
 
 def _module_named(name: str) -> ModuleType:
