@@ -20,11 +20,9 @@ from geco_ext.training.batches import BatchOrder, TrainingData
 from geco_ext.training.bounds import WarnAtBound
 from geco_ext.training.callbacks import (
     AtomicCheckpointIO,
-    Progress,
     RecordMetrics,
     SaveCheckpoints,
     StopOnInterrupt,
-    bar_numbers,
 )
 from geco_ext.training.constraints import check_networks
 from geco_ext.training.evaluation import constraints_of
@@ -35,6 +33,7 @@ from geco_ext.training.moved import with_changed_paths
 from geco_ext.training.non_finite import StopOnNonFinite
 from geco_ext.training.objectives import with_constraints_of_own
 from geco_ext.training.own_code import absolute, own_call
+from geco_ext.training.progress import Progress, bar_numbers
 from geco_ext.training.run import build, load_part
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
@@ -250,7 +249,7 @@ def _trainer(
 ) -> L.Trainer:
     metrics = RecordMetrics(folder)
     elsewhere = [] if held_out is None else [EvaluateHeldOut(folder, held_out, settings)]
-    progress = Progress(settings.steps, lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere)))
+    progress = Progress(lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere)))
     return quiet_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
