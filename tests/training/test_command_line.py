@@ -113,7 +113,7 @@ def test_load_run_says_what_is_missing(tmp_path, trained):
         (["--size", "5"], "image_shape"),
         (["--accelerator", "nope"], "accelerator 'nope'"),
         (["--model-option", "latent=many"], "model option must be NAME=INTEGER"),
-        (["--model-option", "nope=1"], "model 'nvp' refuses its options"),
+        (["--model-option", "nope=1"], "model 'nvp' has no option 'nope'; it takes latent=24, flows=4"),
         (["--nope"], "No such option"),
     ],
 )
@@ -266,7 +266,7 @@ def test_a_failing_command_prints_no_traceback():
     assert done.returncode == 2
     assert done.stderr == (
         "geco: error: unknown model 'nope'; known are nvp, convdraw, unconditional-convdraw, and a class of one's own, "
-        "module:Class, file.py:Class, with arguments as in Class(latent=64)\n"
+        "module:Class, file.py:Class, with arguments as in Class(latent=64); geco list models says what they are\n"
     )
 
 

@@ -149,6 +149,36 @@ def test_control_c_that_a_library_has_caught_is_no_error_of_gecos(trained, monke
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model", "NPV"], "unknown model 'NPV' (did you mean 'nvp'?)"),
+        (["train", "--data", "digit"], "unknown data set 'digit' (did you mean 'digits'?)"),
+        (["train", "--data", "foldr:{here}"], "(did you mean 'folder:{here}'?)"),
+        (["train", "--data", "{here}"], "(did you mean 'folder:{here}'?)"),
+        (["train", "--constraint", "pnc=0.9"], "unknown constraint 'pnc=0.9' (did you mean 'pncc'?)"),
+        (["train", "--constraint", "PachNCC(0.9)"], "unknown constraint 'PachNCC(0.9)' (did you mean 'PatchNCC'?)"),
+        (["train", "--objective", "elb:0.1"], "unknown objective 'elb:0.1' (did you mean 'elbo'?)"),
+        (["train", "--objective", "GECOLos()"], "unknown objective 'GECOLos()' (did you mean 'GECOLoss'?)"),
+        (["train", "--model-option", "latnt=3"], "no option 'latnt' (did you mean 'latent'?); it takes latent=24, fl"),
+        (["train", "--model", "{here}/own.py:Mine", "--model-option", "wdth=3"], "'width'?); it takes depth, width=8"),
+        (["train-classifier", "--model", "resnt"], "unknown classifier 'resnt' (did you mean 'resnet'?)"),
+        (["list", "model"], "unknown kind 'model' (did you mean 'models'?)"),
+        (["experiment", "matrx"], "unknown experiment 'matrx' (did you mean 'matrix'?)"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path, capsys, arguments, message):
+    (tmp_path / "own.py").write_text(
+        "import torch\nclass Mine(torch.nn.Module):\n    def __init__(self, image_shape, depth, width=8): ...\n"
+        "    def forward(self, x): ...\n"
+    )
+    assert main([each.format(here=tmp_path) for each in arguments]) == 2
+    error = one_line(capsys.readouterr())
+    assert message.format(here=tmp_path) in error
+    if "unknown" in error and arguments[0] == "train":
+        assert "geco list " in error
+
+
+@pytest.mark.parametrize(
     ("arguments", "place"),
     [
         (["sample", "{run}"], (pictures, "draw_run_samples")),
