@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], usage: Mapping[str, str] | None = None) -> str:
     """The known name that is nearest, whatever the case of its letters, as words that stand behind the unknown one.
+
+    ``usage`` has, for some of the names, how they are written.
 
     Example:
         >>> did_you_mean("convdrow", ["nvp", "convdraw"])
@@ -17,4 +19,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     spelled = {each.lower(): each for each in known}
     nearest = difflib.get_close_matches(name.lower(), spelled, n=1)
-    return f" (did you mean {spelled[nearest[0]]!r}?)" if nearest else ""
+    if not nearest:
+        return ""
+    meant = spelled[nearest[0]]
+    return f" (did you mean {(usage or {}).get(meant, meant)!r}?)"

@@ -203,7 +203,8 @@ def _read(text: str) -> Call:
 
 
 def _unknown(text: str, name: str) -> UnreadableText:
-    meant = did_you_mean(name, [*SHORT_NAMES, *CLASSES])
+    usage = {short: USAGE[long] for short, long in SHORT_NAMES.items()}
+    meant = did_you_mean(name.strip(), [*SHORT_NAMES, *CLASSES], usage)
     return UnreadableText(
         f"unknown constraint {text!r}{meant}; known are {KNOWN}; geco list constraints says what they are"
     )

@@ -126,6 +126,8 @@ def test_info_says_what_a_run_is(trained, tmp_path, capsys):
         assert expected in shown
     assert main(["info", str(tmp_path)]) == 2
     assert "no run in" in one_line(capsys.readouterr())
+    assert main(["info", str(trained.parent)]) == 2
+    assert one_line(capsys.readouterr()).endswith(f"; the runs in it are {trained}\n")
 
 
 def test_an_error_of_gecos_own_is_one_line_and_its_traceback_is_to_be_had(trained, monkeypatch, capsys):
@@ -214,7 +216,8 @@ def _stop(session):
         (["train", "--data", "digit"], "unknown data set 'digit' (did you mean 'digits'?)"),
         (["train", "--data", "foldr:{here}"], "(did you mean 'folder:{here}'?)"),
         (["train", "--data", "{here}"], "(did you mean 'folder:{here}'?)"),
-        (["train", "--constraint", "pnc=0.9"], "unknown constraint 'pnc=0.9' (did you mean 'pncc'?)"),
+        (["train", "--constraint", "pnc=0.9"], "unknown constraint 'pnc=0.9' (did you mean 'pncc=KAPPA[:PATCH]'?)"),
+        (["train", "--constraint", "RE = 0.1"], "unknown constraint 'RE = 0.1' (did you mean 're=KAPPA'?)"),
         (["train", "--constraint", "PachNCC(0.9)"], "unknown constraint 'PachNCC(0.9)' (did you mean 'PatchNCC'?)"),
         (["train", "--objective", "elb:0.1"], "unknown objective 'elb:0.1' (did you mean 'elbo'?)"),
         (["train", "--objective", "GECOLos()"], "unknown objective 'GECOLos()' (did you mean 'GECOLoss'?)"),
