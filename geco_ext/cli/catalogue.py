@@ -8,6 +8,7 @@ import typer
 
 from geco_ext.cli.failure import CommandFailure
 from geco_ext.cli.output import AsJson, print_json
+from geco_ext.nearest import did_you_mean
 
 Kind = Annotated[
     Optional[str],  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
@@ -19,7 +20,7 @@ def catalogue(kind: Kind = None, as_json: AsJson = False) -> int:
     """Show the data sets, models, constraints and objectives that geco train knows, a line each."""
     known = _known()
     if kind is not None and kind not in known:
-        raise CommandFailure(f"unknown kind {kind!r}; known are {', '.join(known)}")
+        raise CommandFailure(f"unknown kind {kind!r}{did_you_mean(kind, known)}; known are {', '.join(known)}")
     chosen = known if kind is None else {kind: known[kind]}
     if as_json:
         print_json(chosen)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure, CommandInterrupted
+from geco_ext.nearest import did_you_mean
 
 EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study", "matrix": "matrix"}
 
@@ -21,7 +22,8 @@ def experiment(
         print(context.get_help())
         return 0
     if name not in EXPERIMENTS:
-        raise CommandFailure(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+        meant = did_you_mean(name, EXPERIMENTS)
+        raise CommandFailure(f"unknown experiment {name!r}{meant}; known are {', '.join(EXPERIMENTS)}")
     code: int = import_module(f"geco_ext.experiments.{EXPERIMENTS[name]}").main(context.args)
     if code == INTERRUPTED_EXIT_CODE:
         raise CommandInterrupted(None)

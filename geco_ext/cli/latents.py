@@ -34,7 +34,7 @@ def encode(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> int:
-    """Write the latents of a data set, with its labels and indices, to a file that numpy.load reads.
+    """Write the latents of a data set to a file that numpy.load reads, with labels, indices and names of files.
 
     geco encode runs/demo --split test --out latents.npz
     """
@@ -54,7 +54,7 @@ def encode(
         make_folder(file)
         trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
         latents = embedded(trained, dataset, samples, seed, quiet)
-        write_latents(latents, dataset.labels, file)
+        write_latents(latents, dataset, file)
     except (ValueError, OSError) as error:
         raise CommandFailure(str(error)) from error
     except KeyboardInterrupt as stopped:

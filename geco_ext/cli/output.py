@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -11,6 +13,12 @@ import typer
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no table; warnings and errors stay.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, and nothing else there.")]
+
+
+def say(line: str) -> None:
+    """A line on stderr, which leaves stdout to the results; once where several processes run a command."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("geco:", line, file=sys.stderr)
 
 
 def print_json(values: Mapping[str, Any]) -> None:

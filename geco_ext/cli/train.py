@@ -11,7 +11,7 @@ import typer
 
 from geco_ext.cli.failure import FAILURE_EXIT_CODE, CommandFailure, CommandInterrupted
 from geco_ext.cli.options import Given, options_of
-from geco_ext.cli.output import AsJson, Quiet, print_json
+from geco_ext.cli.output import AsJson, Quiet, print_json, say
 from geco_ext.cli.own_modules import find_modules_here
 from geco_ext.training.config import OUT, read_config
 from geco_ext.training.own_code import own_call
@@ -24,10 +24,20 @@ if TYPE_CHECKING:
 CHANGEABLE = ("steps", "checkpoint_every", "patience", "accelerator", "devices", "threads", "logger", "root")
 """Settings that may be given with --resume: they do not change what the steps already done would have been."""
 
+GROUPS = {
+    "Data": ("data", "root", "size", "strict", "validation"),
+    "Model": ("model", "model_options"),
+    "Constraints": ("constraints", "objective", "multiplier_init", "multiplier_bounds"),
+    "Training": ("steps", "batch_size", "learning_rate", "seed", "patience", "checkpoint_every"),
+    "Machine": ("accelerator", "devices", "threads", "precision"),
+    "Run and output": ("out", "resume", "config", "logger", "quiet", "as_json"),
+}
+"""The options as the help shows them."""
+
 Folder = Optional[Path]  # noqa: UP045 - typer reads it at run time, on Python 3.10 too
 
 
-@options_of(TrainingSettings)
+@options_of(TrainingSettings, GROUPS)
 def train(
     given: Given,
     out: Annotated[Folder, typer.Option(help="Run folder, made new.", show_default="runs/MODEL-DATA")] = None,
@@ -47,7 +57,9 @@ def train(
 ) -> int:
     """Train a model under constraints; results and pictures go to the run folder.
 
-    geco train --model nvp --data digits --constraint re=0.1 --out runs/demo
+    geco train --data folder:PATH --constraint re=0.1 --out runs/mine
+
+    geco train --resume runs/mine
     """
     try:
         if config is not None:
@@ -55,6 +67,13 @@ def train(
         session = _session(given, out, resume, quiet)
     except (ValueError, FileNotFoundError) as error:
         raise CommandFailure(str(error)) from error
+    except KeyboardInterrupt as stopped:
+        unchanged = f"the run is as it was; continue with: geco train --resume {resume}"
+        raise CommandInterrupted("nothing was saved, no run was begun" if resume is None else unchanged) from stopped
+    if not quiet:
+        say(session.about_data())
+        if session.is_finished:
+            say(_is_finished(session))
     return _train(session, quiet, as_json)
 
 
@@ -133,4 +152,13 @@ def _train(session: Session, quiet: bool, as_json: bool) -> int:
 
 def _what_to_do(folder: RunFolder) -> str:
     has_checkpoint = folder.last_checkpoint.is_file()
-    return f"continue with: geco train --resume {folder.path}" if has_checkpoint else "nothing was saved yet"
+    resume = f"geco train --resume {folder.path}"
+    return f"continue with: {resume}" if has_checkpoint else f"no step was saved; begin again with: {resume}"
+
+
+def _is_finished(session: Session) -> str:
+    folder, steps = session.folder.path, session.configuration.settings.steps
+    return (
+        f"the run in {folder} is finished, its {steps} steps are done; to train on: "
+        f"geco train --resume {folder} --steps {2 * steps}"
+    )

@@ -37,6 +37,8 @@ def train_classifier(
         session = classifier.start(settings, out or usual)
     except (ValueError, FileNotFoundError) as error:
         raise CommandFailure(str(error)) from error
+    except KeyboardInterrupt as stopped:
+        raise CommandInterrupted("nothing was saved") from stopped
     return _train(session)
 
 

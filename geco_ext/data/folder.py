@@ -41,6 +41,8 @@ class UnreadableImageError(ValueError):
 def load_folder(path: Path, request: Request) -> ImageDataset:
     """Every image under ``path``, sorted by path; the label is the index of the sub-folder it lies in.
 
+    An example's name is its path below ``path``.
+
     With a ``size`` the centre square of each image is resized. Without one images that all have one size keep it, and
     others are brought to 64x64 pixels, with a warning. An image that cannot be read is left out, with a warning that
     counts them; the others stay in the split they are in. Images stay in grey when every one of them is grey, otherwise
@@ -62,6 +64,7 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     size = request.size or _common_size(path, files)
     images: list[Tensor] = []
     labels: list[int] = []
+    names: list[str] = []
     unreadable: list[UnreadableImageError] = []
     for file in _with_progress(chosen, "reading images"):
         try:
@@ -73,6 +76,7 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
             continue
         images.append(_stored(_fitted(image, size), request.storage))
         labels.append(classes.index(file.parent))
+        names.append(str(file.relative_to(path)))
     if not images:
         raise ValueError(f"data 'folder:{path}': none of the {len(chosen)} images can be read; {unreadable[0]}")
     if unreadable:
@@ -80,8 +84,8 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
         _warn(f"folder:{path}: {counted}: {unreadable[0]}{' (the first of them)' if len(unreadable) > 1 else ''}", 3)
     if len({len(image) for image in images}) > 1:
         images = [image.expand(3, -1, -1) for image in images]
-    names = [str(folder.relative_to(path)) for folder in classes]
-    return ImageDataset(torch.stack(images), torch.tensor(labels), class_names=names)
+    class_names = [str(folder.relative_to(path)) for folder in classes]
+    return ImageDataset(torch.stack(images), torch.tensor(labels), class_names=class_names, names=names)
 
 
 def command_size(path: Path) -> int | None:

@@ -24,6 +24,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         has_missing: NaN among the images marks pixels that are not known. They are 0 in ``x``, and an example has a
             ``weight`` besides, bool like ``x``, that is false for them.
         class_names: what label 0, 1, ... stands for, where that has a name.
+        names: of the examples, where they have any.
 
     Raises:
         ValueError: shapes or types that differ from the above.
@@ -44,9 +45,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
         contexts: Tensor | StoredImages | None = None,
         has_missing: bool = False,
         class_names: Sequence[str] = (),
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
+        self.names = tuple(names)
         self.has_missing = has_missing
         self._images = images if isinstance(images, StoredImages) else StoredImages(images)
         count = len(self._images)
@@ -55,6 +58,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
                 f"labels must be integers of shape [{count}] or [{count}, K], "
                 f"got {labels.dtype} of shape {list(labels.shape)}"
             )
+        if self.names and len(self.names) != count:
+            raise ValueError(f"names must be {count}, as many as images, got {len(self.names)}")
         self.labels = labels.to(torch.int64).contiguous()
         self._contexts = contexts if contexts is None or isinstance(contexts, StoredImages) else StoredImages(contexts)
         if self._contexts is not None and len(self._contexts) != count:
@@ -155,8 +160,9 @@ class ImageSubset(ImageDataset):
 
     def __init__(self, dataset: ImageDataset, indices: Tensor) -> None:
         labels = dataset.labels.index_select(0, indices)
+        names = [dataset.names[index] for index in indices.tolist()] if dataset.names else ()
         super().__init__(
-            _ChosenImages(dataset._images, indices), labels, None, dataset.has_missing, dataset.class_names
+            _ChosenImages(dataset._images, indices), labels, None, dataset.has_missing, dataset.class_names, names
         )
         if dataset._contexts is not None:
             self._contexts = _ChosenImages(dataset._contexts, indices)

@@ -20,6 +20,7 @@ from geco_ext.data.npy import load_npy
 from geco_ext.data.patches import load_patches
 from geco_ext.data.request import Request, Split, Storage
 from geco_ext.extras import needed_by
+from geco_ext.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,20 @@ def load(
     if name in SOURCES:
         with needed_by("downloads"):
             return SOURCES[name].load(request)
-    raise ValueError(f"unknown data set {name!r}; known are {', '.join(known_names())}")
+    known = ", ".join(known_names())
+    raise ValueError(f"unknown data set {name!r}{_meant(name)}; known are {known}; geco list data says what they are")
+
+
+def _meant(name: str) -> str:
+    """What an unknown name may have stood for: a path without the kind of data before it, or another spelling."""
+    _, separator, path = name.partition(":")
+    if separator:
+        return did_you_mean(name, [f"{each}:{path or 'PATH'}" for each in PATH_SOURCES])
+    place = Path(name).expanduser()
+    found = "folder" if place.is_dir() else "npy" if place.is_file() and place.suffix == ".npy" else None
+    if found is not None and name not in PATH_SOURCES:
+        return f" (did you mean '{found}:{name}'?)"
+    return did_you_mean(name, known_names())
 
 
 def command_size(name: str) -> int | None:

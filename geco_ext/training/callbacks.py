@@ -1,12 +1,10 @@
-"""What happens between the steps of a training: metrics, checkpoints, progress, Ctrl-C."""
+"""What happens between the steps of a training: metrics, checkpoints, Ctrl-C."""
 
 from __future__ import annotations
 
 import shutil
 import signal
-import sys
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -14,16 +12,10 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from geco_ext.files import replaced_when_written
-from geco_ext.training.report import format_number
 from geco_ext.training.run_folder import MetricsHistory, RunFolder
-from geco_ext.training.training_step import RECORD_EVERY, ConstrainedTraining, is_recorded
-
-SHOWN = {"RMSE": "rmse", "KL": "kl", "sigma": "sigma", "beta": "beta"}
-"""Numbers of the bar, and where a record has them."""
+from geco_ext.training.training_step import ConstrainedTraining, is_recorded
 
 KEPT = 2
 """Periodic checkpoints that stay beside ``last.ckpt``: something to fall back on without filling the disk."""
@@ -146,53 +138,3 @@ class StopOnInterrupt(L.Callback):
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-
-
-class Progress(TQDMProgressBar):
-    """Lightning's bar over all steps of a training, with the numbers of the last recorded step.
-
-    It must come after `RecordMetrics`, whose numbers it shows: reading them once more would wait for the device again.
-    In a log file, where all that is written stays, it is refreshed ten times in all.
-
-    Args:
-        steps: of the whole training.
-        numbers: what stands behind the bar.
-    """
-
-    def __init__(self, steps: int, numbers: Callable[[], dict[str, str]]) -> None:
-        super().__init__(refresh_rate=RECORD_EVERY if sys.stderr.isatty() else max(RECORD_EVERY, steps // 10))
-        self.numbers = numbers
-        self._bar: Tqdm | None = None
-
-    def init_train_tqdm(self) -> Tqdm:
-        """A bar on stderr, which leaves stdout to the results."""
-        done, steps = self.trainer.global_step, self.trainer.max_steps
-        bar = {"desc": "training", "initial": done, "total": steps, "unit": "step", "dynamic_ncols": True}
-        self._bar = Tqdm(disable=self.is_disabled, file=sys.stderr, **bar)
-        return self._bar
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Leave the bar as it is: to Lightning all steps are one epoch of unknown length."""
-
-    def on_exception(self, *_: Any) -> None:
-        """End the line, so that the error has one of its own."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def get_metrics(self, *_: Any) -> dict[str, Any]:
-        """The numbers."""
-        return dict(self.numbers())
-
-
-def bar_numbers(metrics: Mapping[str, float], held_out: Mapping[str, float] | None = None) -> dict[str, str]:
-    """What the bar shows of a record: RMSE, KL, averages and multipliers, sigma and beta, skipped steps."""
-    numbers = {name: f"{metrics[key]:.4g}" for name, key in SHOWN.items() if key in metrics}
-    if held_out:
-        numbers["held out"] = f"{held_out['rmse']:.4g}"
-    if metrics.get("skipped_steps"):
-        numbers["skipped"] = f"{metrics['skipped_steps']:.0f}"
-    for name, multiplier in metrics.items():
-        kind, _, constraint = name.partition("/")
-        if kind == "multiplier":
-            numbers[constraint] = f"{metrics[f'moving_average/{constraint}']:+.2g} x {format_number(multiplier)}"
-    return numbers

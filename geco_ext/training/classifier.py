@@ -19,9 +19,10 @@ from torch import Tensor, nn
 import geco_ext.data
 from geco_ext.data import ImageDataset
 from geco_ext.training.batches import BatchOrder, TrainingData
-from geco_ext.training.callbacks import Progress, StopOnInterrupt
+from geco_ext.training.callbacks import StopOnInterrupt
 from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, build_classifier, number_of_classes
 from geco_ext.training.evaluation import EVALUATION_BATCH
+from geco_ext.training.progress import Progress
 from geco_ext.training.settings import ClassifierSettings
 from geco_ext.training.trainer import fit, quiet_trainer, use_threads
 from geco_ext.training.training_step import is_recorded, with_falling_rate
@@ -106,7 +107,7 @@ def start(settings: ClassifierSettings, file: Path) -> ClassifierSession:
         accelerator=settings.accelerator,
         devices=1,
         max_steps=settings.steps,
-        callbacks=[interrupt, Progress(settings.steps, module.numbers)],
+        callbacks=[interrupt, Progress(module.numbers)],
         logger=False,
     )
     return ClassifierSession(settings, training_set, test_set, module, trainer, interrupt, file)
@@ -140,7 +141,7 @@ class ClassifierTraining(L.LightningModule):
         self.network = network
         self.learning_rate = learning_rate
         self.steps = steps
-        self.observed = torch.zeros(2)
+        self.observed: Tensor | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and the learning rate's fall."""
@@ -159,6 +160,8 @@ class ClassifierTraining(L.LightningModule):
 
     def numbers(self) -> dict[str, str]:
         """Loss and accuracy of the last recorded batch."""
+        if self.observed is None:
+            return {}
         loss, accuracy = self.observed.tolist()
         return {"cross-entropy": f"{loss:.4f}", "accuracy": f"{accuracy:.1%}"}
 

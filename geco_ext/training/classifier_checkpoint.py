@@ -14,6 +14,8 @@ import geco_ext
 from geco_ext.data import ImageDataset
 from geco_ext.files import replaced_when_written
 from geco_ext.models import ConvolutionalClassifier, ResNet
+from geco_ext.nearest import did_you_mean
+from geco_ext.training.model_options import check_options
 
 CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {"conv": ConvolutionalClassifier, "resnet": ResNet}
 """The classifiers that can be trained."""
@@ -157,10 +159,12 @@ def build_classifier(
         10
     """
     if name not in CLASSIFIERS:
-        raise ValueError(f"unknown classifier {name!r}; known are {', '.join(CLASSIFIERS)}")
+        meant = did_you_mean(name, CLASSIFIERS)
+        raise ValueError(f"unknown classifier {name!r}{meant}; known are {', '.join(CLASSIFIERS)}")
+    check_options(f"classifier {name!r}", CLASSIFIERS[name], options or {}, of_data=("image_shape", "classes"))
     try:
         return CLASSIFIERS[name](image_shape, classes, **(options or {}))
-    except TypeError as error:
+    except TypeError as error:  # values of another type, from a file that somebody has written
         raise ValueError(f"classifier {name!r} refuses its options: {error}") from error
 
 

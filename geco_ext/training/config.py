@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from geco_ext.files import replaced_when_written
+from geco_ext.nearest import did_you_mean
 
 OUT = "out"
 """The one key that is no setting: the run folder."""
@@ -24,6 +25,7 @@ def option_name(of: Field[Any]) -> str:
 def read_config(file: Path, settings: type) -> dict[str, Any]:
     """The settings that a file gives, by the names of their fields, and ``out``; nothing in it is run.
 
+    A key is the name of an option, or of the field: ``constraint`` or ``constraints``.
     A value is read as the option would read it, whatever YAML takes it for: ``1e-3`` is a number, ``1:30`` a text. What
     is empty or null is left out. An option that may be repeated has a list, ``model-option`` a mapping.
 
@@ -43,12 +45,16 @@ def read_config(file: Path, settings: type) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"config {file} must hold keys and values, such as 'steps: 3000', got {content!r:.50}")
     known = {option_name(each): each.name for each in fields(settings)} | {OUT: OUT}
+    understood = {each.name.replace("_", "-"): each.name for each in fields(settings)} | known
     hints = {**get_type_hints(settings), OUT: str}
-    given = {}
+    given: dict[str, Any] = {}
     for key, value in content.items():
-        name = known.get(str(key).replace("_", "-"))
+        name = understood.get(str(key).replace("_", "-"))
         if name is None:
-            raise ValueError(f"config {file}: unknown key {key!r}; known are {', '.join(known)}")
+            meant = did_you_mean(str(key).replace("_", "-"), known)
+            raise ValueError(f"config {file}: unknown key {key!r}{meant}; known are {', '.join(known)}")
+        if name in given:
+            raise ValueError(f"config {file}: {key} is there twice, in two spellings; give it once")
         if value not in ("", "null", "~"):
             given[name] = _value(f"config {file}: {key}", hints[name], value)
     return given

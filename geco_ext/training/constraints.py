@@ -13,6 +13,7 @@ from geco_ext.checks import NoToleranceError
 from geco_ext.constraints.base import check_initialised
 from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.data import ImageDataset
+from geco_ext.nearest import did_you_mean
 from geco_ext.training.calls import Call, UnreadableText, parse_call
 from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, number_of_classes
 from geco_ext.training.own_code import Change, absolute, own_class, with_changed_place
@@ -172,7 +173,7 @@ def _call_with_changed_files(text: str, change: Change) -> str:
 def _own_in_call_syntax(text: str) -> str:
     name, _, number = text.rpartition("=") if "=" in text else (text, "", "")
     if ":" not in name:
-        raise UnreadableText(f"unknown constraint {text!r}; known are {KNOWN}")
+        raise _unknown(text, name)
     return f"{name}({_number(text, number) if number else ''})"
 
 
@@ -201,8 +202,16 @@ def _read(text: str) -> Call:
     except ValueError as error:
         raise UnreadableText(f"constraint {text!r}: {error}; known are {KNOWN}") from error
     if not call.place and call.name not in CLASSES:
-        raise UnreadableText(f"unknown constraint {text!r}; known are {KNOWN}")
+        raise _unknown(text, call.name)
     return call
+
+
+def _unknown(text: str, name: str) -> UnreadableText:
+    usage = {short: USAGE[long] for short, long in SHORT_NAMES.items()}
+    meant = did_you_mean(name.strip(), [*SHORT_NAMES, *CLASSES], usage)
+    return UnreadableText(
+        f"unknown constraint {text!r}{meant}; known are {KNOWN}; geco list constraints says what they are"
+    )
 
 
 def _called(cls: type[Constraint], call: Call) -> Constraint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -109,10 +109,22 @@ def embedded(run: Run, dataset: ImageDataset, samples: int, seed: int, quiet: bo
     return latents
 
 
-def write_latents(latents: Tensor, labels: Tensor, file: Path) -> None:
-    """An .npz file with ``latents`` [N, D], ``labels`` [N] or [N, K] and ``index`` [N], places in the data set."""
+def write_latents(latents: Tensor, dataset: ImageDataset, file: Path) -> None:
+    """An .npz file with ``latents`` [N, D], ``labels`` [N] or [N, K] and ``index`` [N], places in the data set.
+
+    Where they are known also ``names`` [N] of the examples, such as files of a folder, and ``class_names``, one for
+    each label; both are texts.
+    """
+    arrays: dict[str, Any] = {
+        "latents": latents.numpy(),
+        "labels": dataset.labels.numpy(),
+        "index": np.arange(len(latents)),
+    }
+    for name, texts in (("names", dataset.names), ("class_names", dataset.class_names)):
+        if texts:
+            arrays[name] = np.array(texts, dtype=np.str_)
     with replaced_when_written(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, latents=latents.numpy(), labels=labels.numpy(), index=np.arange(len(latents)))
+        np.savez(stream, **arrays)
 
 
 @torch.no_grad()

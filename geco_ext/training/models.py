@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from geco_ext.models import NVPVAE, ConvDraw
 from geco_ext.models import VariationalOutput as Output
 from geco_ext.training.calls import Call
+from geco_ext.training.model_options import check_options
 from geco_ext.training.own_code import own_call, own_class
 from geco_ext.training.settings import unknown_model
 
@@ -25,12 +26,17 @@ class ModelEntry:
         model: its class, or what builds it: called with the image's shape, with the context's where it takes one.
         takes_context: whether it is conditional where the data have a context; other models are not given one.
         about: what it is, in a line.
+        options_of: what has its options as arguments; None: ``model``.
     """
 
     model: Callable[..., nn.Module]
     takes_context: bool
     about: str = ""
+    options_of: Callable[..., nn.Module] | None = None
 
+
+OF_DATA = ("image_shape", "context_shape")
+"""Arguments of a model that the data give."""
 
 MODELS = {
     "nvp": ModelEntry(NVPVAE, takes_context=False, about="VAE+NVP: convolutional, with a RealNVP posterior."),
@@ -85,9 +91,10 @@ def build_model(
     """
     entry = model_entry(name)
     arguments = {"context_shape": context_shape} if entry.takes_context else {}
+    check_options(f"model {name!r}", entry.options_of or entry.model, options or {}, OF_DATA)
     try:
         return entry.model(image_shape, **arguments, **(options or {}))
-    except TypeError as error:
+    except TypeError as error:  # values of another type, from a file that somebody has written
         raise ValueError(f"model {name!r} refuses its options: {error}") from error
 
 
@@ -106,9 +113,8 @@ def model_entry(name: str) -> ModelEntry:
         cls = own_class(call, (nn.Module,))
     except ValueError as error:
         raise ValueError(f"model {name!r}: {error}") from error
-    return ModelEntry(
-        partial(_build_own, name, cls, call), takes_argument(cast(type[nn.Module], cls).forward, "context")
-    )
+    takes_context = takes_argument(cast(type[nn.Module], cls).forward, "context")
+    return ModelEntry(partial(_build_own, name, cls, call), takes_context, options_of=cls)
 
 
 def _build_own(

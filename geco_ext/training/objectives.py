@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from geco_ext import Constraint, GECOLoss
 from geco_ext.checks import check_kl, check_positive, check_positive_integer, check_prediction
+from geco_ext.nearest import did_you_mean
 from geco_ext.training.calls import Call, UnreadableText, parse_call
 from geco_ext.training.own_code import own_call, own_class
 from geco_ext.training.settings import DEFAULT_CONSTRAINTS, TrainingSettings
@@ -224,7 +225,14 @@ def build_objective(
         raise
     except (TypeError, ValueError) as error:
         raise ValueError(f"objective {text!r}: {error}; known are {KNOWN}") from error
-    raise UnreadableText(f"unknown objective {text!r}; known are {KNOWN}")
+    raise _unknown(text, call.name)
+
+
+def _unknown(text: str, name: str) -> UnreadableText:
+    meant = did_you_mean(name, [*NUMBERS_EXPECTED, *CONSTRAINED, "GaussianObjective"])
+    return UnreadableText(
+        f"unknown objective {text!r}{meant}; known are {KNOWN}; geco list objectives says what they are"
+    )
 
 
 def _build_own(call: Call, constraints: Sequence[Constraint], given: Mapping[str, Any]) -> Criterion:
@@ -278,7 +286,7 @@ def in_call_syntax(text: str, steps: int) -> str:
     if expected is None and (own := own_call(text)) is not None:
         return str(own)
     if expected is None:
-        raise UnreadableText(f"unknown objective {text!r}; known are {KNOWN}")
+        raise _unknown(text, name)
     if name == "paper":
         return str(Call("GECOLoss.paper", (), {"lr": check_positive(float(":".join(words)), "LR")}))
     if len(words) not in expected:

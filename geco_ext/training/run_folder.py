@@ -140,7 +140,9 @@ class RunFolder:
             ValueError: the file is damaged.
         """
         if not self.configuration_file.is_file():
-            raise FileNotFoundError(f"no run in {self.path}: expected {self.configuration_file}")
+            below = sorted(map(str, (file.parent for file in self.path.glob(f"*/{self.configuration_file.name}"))))
+            runs = f"; the runs in it are {', '.join(below)}" if below else ""
+            raise FileNotFoundError(f"no run in {self.path}: expected {self.configuration_file}{runs}")
         try:
             content = json.loads(self.configuration_file.read_text())
             settings, now = TrainingSettings.from_dict(content["settings"]), self.path.resolve()

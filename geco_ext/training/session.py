@@ -20,11 +20,9 @@ from geco_ext.training.batches import BatchOrder, TrainingData
 from geco_ext.training.bounds import WarnAtBound
 from geco_ext.training.callbacks import (
     AtomicCheckpointIO,
-    Progress,
     RecordMetrics,
     SaveCheckpoints,
     StopOnInterrupt,
-    bar_numbers,
 )
 from geco_ext.training.constraints import check_networks, is_own, without_tolerance
 from geco_ext.training.evaluation import constraints_of
@@ -35,6 +33,7 @@ from geco_ext.training.moved import with_changed_paths
 from geco_ext.training.non_finite import StopOnNonFinite
 from geco_ext.training.objectives import with_constraints_of_own
 from geco_ext.training.own_code import absolute, own_call
+from geco_ext.training.progress import Progress, bar_numbers
 from geco_ext.training.run import build, load_part
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
 from geco_ext.training.settings import TrainingSettings
@@ -58,6 +57,24 @@ class Session:
     trainer: L.Trainer
     interrupt: StopOnInterrupt
     checkpoint: Path | None
+    steps_done: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run that is resumed has no step left."""
+        return self.steps_done == self.configuration.settings.steps
+
+    def about_data(self) -> str:
+        """How many examples are trained on and how many are held out, and which, in a line."""
+        settings, shape = self.configuration.settings, "x".join(map(str, self.dataset.image_shape))
+        if self.held_out is None:
+            held_out = "none held out: there is no test split (--validation 0.1 holds a tenth out)"
+        elif settings.validation is not None:
+            held_out = f"{len(self.held_out)} held out (--validation {settings.validation:g}; no test split is used)"
+        else:
+            every = ", every tenth" if ":" in settings.data else ""
+            held_out = f"{len(self.held_out)} held out (the test split{every})"
+        return f"data {settings.data}: {len(self.dataset)} examples of {shape} to train on, {held_out}"
 
     def train(self) -> float:
         """Train to the last step and return the seconds it took.
@@ -128,6 +145,8 @@ def _say_what_is_missing(session: Session) -> None:
 def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Session:
     """A run taken up from its last checkpoint, or from one of its checkpoint files.
 
+    A run that was interrupted before its first checkpoint begins anew.
+
     On the CPU, with the same number of threads and devices, it continues bit for bit as if it had never stopped; with
     another number of devices to rounding.
 
@@ -143,12 +162,14 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
     """
     folder, file = RunFolder.holding(path)
     configuration = folder.read_configuration()
-    checkpoint = folder.read_checkpoint(file)
+    has_begun = path == file or file.is_file() or folder.periodic_checkpoints()
+    checkpoint = folder.read_checkpoint(file) if has_begun else None
+    steps_done = 0 if checkpoint is None else checkpoint["global_step"]
     folder.check_writable()
     settings = _with_data_at(configuration.settings, changes.pop("root", None))
     settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
-    if settings.steps < checkpoint["global_step"]:
-        raise ValueError(f"steps must be at least the {checkpoint['global_step']} steps done, got {settings.steps}")
+    if settings.steps < steps_done:
+        raise ValueError(f"steps must be at least the {steps_done} steps done, got {settings.steps}")
     dataset, held_out = split_off(_training_set(settings), settings)
     if configuration.examples not in (None, len(dataset)) or configuration.image_shape != dataset.image_shape:
         raise ValueError(
@@ -156,9 +177,11 @@ def resume(path: Path, quiet: bool = False, **changes: int | str | None) -> Sess
             f"training examples of shape {configuration.image_shape}, found {len(dataset)} of {dataset.image_shape}"
         )
     configuration = dataclasses.replace(configuration, settings=_with_threads(settings, dataset))
-    session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=file)
-    load_part(session.module.model, checkpoint["state_dict"], "model")
-    load_part(session.module.criterion, checkpoint["state_dict"], "criterion")
+    session = _session(folder, configuration, dataset, held_out, quiet, checkpoint=file if checkpoint else None)
+    session.steps_done = steps_done
+    if checkpoint is not None:
+        load_part(session.module.model, checkpoint["state_dict"], "model")
+        load_part(session.module.criterion, checkpoint["state_dict"], "criterion")
     if _is_first_process():
         folder.write_configuration(configuration)
     return session
@@ -270,7 +293,7 @@ def _trainer(
 ) -> L.Trainer:
     metrics = RecordMetrics(folder)
     elsewhere = [] if held_out is None else [EvaluateHeldOut(folder, held_out, settings)]
-    progress = Progress(settings.steps, lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere)))
+    progress = Progress(lambda: bar_numbers(metrics.latest, *(each.latest for each in elsewhere)))
     return quiet_trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
+from geco_ext.nearest import did_you_mean
 from geco_ext.training.own_code import own_call
 
 GECO = "geco"
@@ -267,7 +268,11 @@ def check_model_name(name: str) -> None:
 def unknown_model(name: str, known: Iterable[str]) -> str:
     """The message for a name that is not known."""
     own = "a class of one's own, module:Class, file.py:Class, with arguments as in Class(latent=64)"
-    return f"unknown model {name!r}; known are {', '.join(known)}, and {own}"
+    known = list(known)
+    return (
+        f"unknown model {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}, and {own}; "
+        "geco list models says what they are"
+    )
 
 
 def in_words(name: str) -> str:

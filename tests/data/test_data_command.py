@@ -73,7 +73,7 @@ def test_the_picture_is_named_after_the_set(tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         (["nothing"], "unknown data set 'nothing'; known are digits, patches, mnist"),
-        (["color-cifar10"], "unknown data set 'color-cifar10'; known are"),
+        (["color-cifar10"], "unknown data set 'color-cifar10' (did you mean 'cifar10'?); known are"),
         (["digits", "--split", "validation"], "split must be 'train' or 'test'"),
         (["digits", "--size", "0"], "size must be a positive integer"),
         (["digits", "--seed", "-1"], "seed must be an integer >= 0"),

@@ -137,7 +137,7 @@ def test_arrays_of_bytes_and_of_floats_agree(tmp_path, shape, image_shape):
     [
         (
             {"name": "mnits"},
-            "unknown data set 'mnits'; known are digits, patches, mnist, cifar10, celeba, color-digits, .*, npy:PATH",
+            r"unknown data set 'mnits' \(did you mean 'mnist'\?\); known are digits, patches, .*, npy:PATH; geco list",
         ),
         ({"name": "folder:"}, "unknown data set 'folder:'"),
         ({"name": "digits", "split": "validation"}, "split must be 'train' or 'test', got 'validation'"),

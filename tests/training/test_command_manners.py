@@ -6,15 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
-from tiny_runs import TINY_OPTIONS, one_line
+from PIL import Image
+from tiny_runs import TINY_OPTIONS, assert_same_end, one_line
 
 import geco_ext
 from geco_ext.cli import main
+from geco_ext.cli.train import GROUPS
 from geco_ext.training import latents, pictures
 from geco_ext.training.constraints import CLASSES
 from geco_ext.training.models import MODELS
+from geco_ext.training.session import Session
+from geco_ext.training.settings import TrainingSettings
 
 HEAVY = ("torch", "lightning", "matplotlib", "numpy")
 
@@ -121,6 +126,8 @@ def test_info_says_what_a_run_is(trained, tmp_path, capsys):
         assert expected in shown
     assert main(["info", str(tmp_path)]) == 2
     assert "no run in" in one_line(capsys.readouterr())
+    assert main(["info", str(trained.parent)]) == 2
+    assert one_line(capsys.readouterr()).endswith(f"; the runs in it are {trained}\n")
 
 
 def test_an_error_of_gecos_own_is_one_line_and_its_traceback_is_to_be_had(trained, monkeypatch, capsys):
@@ -146,6 +153,104 @@ def test_control_c_that_a_library_has_caught_is_no_error_of_gecos(trained, monke
     assert main(["sample", str(trained)]) == 130
     assert capsys.readouterr() == ("", "geco: interrupted\n")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_control_c_before_the_first_step_says_what_there_is(trained, tmp_path, monkeypatch, capsys):
+    def pressed(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    path = tmp_path / "run"
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setattr(geco_ext.data, "load", pressed)
+        assert main(["train", *TINY_OPTIONS, "--out", str(path)]) == 130
+        assert capsys.readouterr().err == "geco: interrupted; nothing was saved, no run was begun\n"
+        assert not path.exists()
+        assert main(["train", "--resume", str(trained), "--steps", "3"]) == 130
+        assert f"the run is as it was; continue with: geco train --resume {trained}" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "train", pressed)
+        assert main(["train", *TINY_OPTIONS, "--steps", "2", "--out", str(path)]) == 130
+        last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"geco: interrupted; no step was saved; begin again with: geco train --resume {path}"
+    assert main(["train", "--resume", str(path), "--quiet"]) == 0
+    assert_same_end(path, trained)
+
+
+def test_resuming_a_finished_run_says_how_to_train_on(trained, capsys):
+    assert main(["train", "--resume", str(trained)]) == 0
+    output = capsys.readouterr()
+    assert f"is finished, its 2 steps are done; to train on: geco train --resume {trained} --steps 4\n" in output.err
+    assert "| reconstruction_error |" in output.out
+
+
+@pytest.mark.parametrize(
+    ("options", "held_out"),
+    [
+        (["folder:{images}"], "18 examples of 1x8x8 to train on, 2 held out (the test split, every tenth)"),
+        (["folder:{few}"], "9 examples of 1x8x8 to train on, none held out: there is no test split (--validation 0.1"),
+        (["folder:{images}", "--validation", "0.5"], "9 examples of 1x8x8 to train on, 9 held out (--validation 0.5;"),
+        (["digits"], "1500 examples of 1x8x8 to train on, 297 held out (the test split)"),
+    ],
+)
+def test_what_is_held_out_is_said_at_the_start(tmp_path, monkeypatch, capsys, options, held_out):
+    for name, count in (("images", 20), ("few", 9)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.new("L", (8, 8), index).save(tmp_path / name / f"{index:02d}.png")
+    monkeypatch.setattr(Session, "train", _stop)
+    data, *more = [each.format(images=tmp_path / "images", few=tmp_path / "few") for each in options]
+    model = [*TINY_OPTIONS, "--batch-size", "9"]
+    assert main(["train", *model, "--data", data, *more, "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err.startswith(f"geco: data {data}: {held_out}")
+
+
+def _stop(session):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model", "NPV"], "unknown model 'NPV' (did you mean 'nvp'?)"),
+        (["train", "--data", "digit"], "unknown data set 'digit' (did you mean 'digits'?)"),
+        (["train", "--data", "foldr:{here}"], "(did you mean 'folder:{here}'?)"),
+        (["train", "--data", "{here}"], "(did you mean 'folder:{here}'?)"),
+        (["train", "--constraint", "pnc=0.9"], "unknown constraint 'pnc=0.9' (did you mean 'pncc=KAPPA[:PATCH]'?)"),
+        (["train", "--constraint", "RE = 0.1"], "unknown constraint 'RE = 0.1' (did you mean 're=KAPPA'?)"),
+        (["train", "--constraint", "PachNCC(0.9)"], "unknown constraint 'PachNCC(0.9)' (did you mean 'PatchNCC'?)"),
+        (["train", "--objective", "elb:0.1"], "unknown objective 'elb:0.1' (did you mean 'elbo'?)"),
+        (["train", "--objective", "GECOLos()"], "unknown objective 'GECOLos()' (did you mean 'GECOLoss'?)"),
+        (["train", "--model-option", "latnt=3"], "no option 'latnt' (did you mean 'latent'?); it takes latent=24, fl"),
+        (["train", "--model", "{here}/own.py:Mine", "--model-option", "wdth=3"], "'width'?); it takes depth, width=8"),
+        (["train-classifier", "--model", "resnt"], "unknown classifier 'resnt' (did you mean 'resnet'?)"),
+        (["list", "model"], "unknown kind 'model' (did you mean 'models'?)"),
+        (["experiment", "matrx"], "unknown experiment 'matrx' (did you mean 'matrix'?)"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(tmp_path, capsys, arguments, message):
+    (tmp_path / "own.py").write_text(
+        "import torch\nclass Mine(torch.nn.Module):\n    def __init__(self, image_shape, depth, width=8): ...\n"
+        "    def forward(self, x): ...\n"
+    )
+    assert main([each.format(here=tmp_path) for each in arguments]) == 2
+    error = one_line(capsys.readouterr())
+    assert message.format(here=tmp_path) in error
+    if "unknown" in error and arguments[0] == "train":
+        assert "geco list " in error
+
+
+def test_the_help_of_train_has_every_option_under_a_heading(capsys):
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(
+        [*(each.name for each in fields(TrainingSettings)), "out", "resume", "config", "quiet", "as_json"]
+    )
+    assert main(["train", "-h"]) == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(f" {heading} ") for heading in ("Options", *GROUPS)]
+    assert places == sorted(places)
+    options = ("--root", "--model", "--constraint", "--steps", "--devices", "--resume")
+    starts = [shown.index(f"\u2502 {option} ") for option in options]
+    assert starts == sorted(starts)
 
 
 @pytest.mark.parametrize(

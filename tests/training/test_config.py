@@ -52,7 +52,9 @@ def test_settings_survive_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stepz: 3", "unknown key 'stepz'; known are model, model-option, data"),
+        ("stepz: 3", "unknown key 'stepz' (did you mean 'steps'?); known are model, model-option, data"),
+        ("constrain: re=0.2", "unknown key 'constrain' (did you mean 'constraint'?)"),
+        ("constraint: re=0.2\nconstraints: re=0.3", "constraints is there twice, in two spellings"),
         ("resume: runs/x", "unknown key 'resume'"),
         ("steps: many", "steps must be an integer, got 'many'"),
         ("steps: [1, 2]", "steps must be one value, got ['1', '2']"),
@@ -76,6 +78,16 @@ def test_a_wrong_file_is_one_line_and_leaves_no_folder(tmp_path, capsys, text, m
 def test_what_is_empty_or_null_is_left_out(tmp_path):
     (tmp_path / "config.yaml").write_text("size:\npatience: null\nroot: ~\nconstraint: re=0.2\n")
     assert read_config(tmp_path / "config.yaml", TrainingSettings) == {"constraints": ("re=0.2",)}
+
+
+def test_a_key_may_be_the_name_of_the_option_or_of_the_setting(tmp_path):
+    for text in (
+        "constraint: [re=0.2]\nmodel-option: {latent: 4}",
+        "constraints: [re=0.2]\nmodel_options: {latent: 4}",
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        given = read_config(tmp_path / "config.yaml", TrainingSettings)
+        assert given == {"constraints": ("re=0.2",), "model_options": {"latent": 4}}
 
 
 def test_a_resumed_run_takes_no_settings_from_a_file(trained, capsys):

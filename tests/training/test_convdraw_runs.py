@@ -58,7 +58,7 @@ def assert_drawn(folder):
 def test_options_the_model_refuses_are_refused_before_training(tmp_path):
     for options, message in (
         ({"downsampling": 3}, "downsampling: got 3, expected 2 or 4"),
-        ({"depth": 3}, "model 'convdraw' refuses its options"),
+        ({"depth": 3}, "model 'convdraw' has no option 'depth'"),
     ):
         with pytest.raises(ValueError, match=message):
             start(tiny_settings(model="convdraw", model_options=options), tmp_path / "run")

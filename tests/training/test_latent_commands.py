@@ -2,6 +2,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_runs import one_line, tiny_settings
 
 import geco_ext
@@ -58,6 +59,24 @@ def test_latents_of_a_split_with_labels_and_indices(run, tmp_path, capsys):
         assert np.array_equal(saved["labels"], labels)
         assert np.array_equal(saved["index"], np.arange(len(labels)))
     assert [path.name for path in file.parent.iterdir()] == ["latents.npz"]
+
+
+def test_latents_of_a_folder_have_the_names_of_its_files(runs, tmp_path):
+    for index in range(11):
+        folder = tmp_path / "images" / ("ants" if index % 2 else "bees")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * index).save(folder / f"{index}.png")
+    (tmp_path / "images" / "ants" / "3.png").write_bytes(b"")  # left out
+    arguments = ["--data", f"folder:{tmp_path}/images", "--out", str(tmp_path / "a.npz")]
+    assert main(["encode", str(runs / "nvp"), *arguments]) == 0
+    with np.load(tmp_path / "a.npz") as saved:  # which refuses pickled objects
+        names, labels, classes, codes = (saved[name] for name in ("names", "labels", "class_names", "latents"))
+    assert [*classes[labels]] == [name.partition("/")[0] for name in names]
+    assert len(names) == len(set(names)) == 9  # of eleven one cannot be read, and one is for testing
+    model = geco_ext.load_run(runs / "nvp").model
+    for name, code in zip(names, codes, strict=True):
+        x = torch.full((1, 1, 8, 8), 20 * int(name.partition("/")[2].removesuffix(".png")) / 255)
+        torch.testing.assert_close(torch.from_numpy(code), model.embed(x)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_samples_follow_the_seed(runs, tmp_path):

@@ -107,7 +107,7 @@ def test_augmented_images_are_shifted_by_at_most_a_pixel(monkeypatch):
         (["--batch-size", "5000"], "batch size must be at most the 1500 training examples"),
         (["--size", "5"], "image_shape: got (1, 5, 5), expected height and width of at least 8"),
         (["--accelerator", "nope"], "accelerator 'nope'"),
-        (["--model-option", "nope=1"], "classifier 'conv' refuses its options"),
+        (["--model-option", "nope=1"], "classifier 'conv' has no option 'nope'; it takes channels=32, hidden=128"),
         (["--model-option", "channels=many"], "model option must be NAME=INTEGER"),
         (["--model-option", "channels=0"], "channels: got 0, expected at least 1"),
     ],
