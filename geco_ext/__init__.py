@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geco_ext.criterion import GECOLoss
     from geco_ext.multiplier import MultiplierUpdate
     from geco_ext.ops.dispatch import available_backends, use_backend
+    from geco_ext.schedule import KappaSchedule
     from geco_ext.training.run import load_run
 
 try:
@@ -40,6 +41,7 @@ __all__ = [
     "Constraint",
     "FeatureReconstructionError",
     "GECOLoss",
+    "KappaSchedule",
     "LocalStatistics",
     "MultiplierUpdate",
     "PatchNCC",
@@ -57,6 +59,7 @@ __all__ = [
 # Where names are looked up that lie in no module of their own name; constraints lie together.
 _PLACES = {
     "GECOLoss": "criterion",
+    "KappaSchedule": "schedule",
     "MultiplierUpdate": "multiplier",
     "available_backends": "ops.dispatch",
     "use_backend": "ops.dispatch",

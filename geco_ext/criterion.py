@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -15,21 +15,21 @@ from geco_ext import state as state_block
 from geco_ext.checks import (
     check_alpha,
     check_kl,
-    check_non_negative,
-    check_positive,
     check_positive_integer,
 )
 from geco_ext.constraints import Constraint
+from geco_ext.constraints.base import ToleranceRows
 from geco_ext.contract import IMAGE, UpdateSettings, format_terms
 from geco_ext.criterion_arguments import (
     Bounds,
+    MultiplierRange,
     Multipliers,
     check_constraints,
     check_images_of_call,
-    initial_multipliers,
+    first_block,
+    multiplier_ranges,
     warn_if_swapped,
 )
-from geco_ext.criterion_arguments import multiplier_bounds as check_bounds
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.ops.loss import ImageCalls, lagrangian, measured
 from geco_ext.state_module import StateModule
@@ -70,12 +70,16 @@ class GECOLoss(StateModule):
         constraints: the constraint vector, in order; one constraint may stand by itself.
         alpha: memory of the moving average, in [0, 1).
         update: how log lambda moves.
-        multiplier_init: ``"auto"``: the natural multiplier lambda* = D / (2 s) of each constraint, the Gaussian
-            likelihood with sigma = kappa for squared errors over D elements, resolved at the first training call (a
-            call in eval mode before it uses that of its own inputs and stores nothing); or
-            one number, or one per constraint.
-        multiplier_bounds: ``"auto"``: (lambda* / 1000, 3 lambda*), following kappa; or (low, high), or one pair per
-            constraint.
+        multiplier_init: ``"auto"``: the natural multiplier of the error that the first update finds, D / (2 (s + C))
+            where C > 0, which for squared errors over D elements is what a Gaussian likelihood with the best sigma
+            would have. Until it is resolved, by the first update, calls use the lowest multiplier of their own
+            inputs, lambda* / 1000. ``"natural"``: that of the tolerance, lambda* = D / (2 s), from the first call on.
+            Or one number, or one per constraint.
+        multiplier_bounds: ``"auto"``: multiples of the natural multiplier of the average error, D / (2 (s + C_ma))
+            while C_ma > 0 and lambda* from then on. The lower is a thousandth; the upper is 1 at first and opens to 3,
+            by 0.2% in a step in which it is in the way. (A multiplier that goes for a tight tolerance from the first
+            step on buys it with a KL of which training does not get rid again.) ``"natural"``: a thousandth and three
+            times lambda*. Both follow kappa. Or (low, high), or one pair per constraint.
         accumulation_steps: calls (micro-batches) per update of the multipliers; C_hat is averaged over them, each
             counting by its number of examples, whatever their weights.
         process_group: None: the default group if ``torch.distributed`` runs; False: never communicate. With several
@@ -133,9 +137,7 @@ class GECOLoss(StateModule):
         self.accumulation_steps = check_positive_integer(accumulation_steps, "accumulation_steps")
         self.process_group = process_group
 
-        count = len(self.names)
-        initial = initial_multipliers(multiplier_init, count)
-        bounds = check_bounds(multiplier_bounds, count)
+        ranges = multiplier_ranges(multiplier_init, multiplier_bounds, len(self.names))
         terms = [member._term() for member in members]
         self._terms = format_terms(tuple(terms))
         # The images may be listed for each constraint by itself, where their weights are divided in several ways.
@@ -146,10 +148,23 @@ class GECOLoss(StateModule):
         self._not_on_images = [pair for pair, term in zip(enumerate(members), terms, strict=True) if not term.on_image]
         self._with_image_checks = [member for member in members if member._checks_images]
         self._takes_image_step = not self._not_on_images and all(member._term_tells for member in members)
-        self._start = initial, bounds
+        self._ranges = ranges
         self.constraints = nn.ModuleList(members)
         self._block = self._new_block()
         self._attach()
+
+    @classmethod
+    def natural(cls, constraints: Constraint | Iterable[Constraint], **settings: Any) -> GECOLoss:
+        """The multiplier starts at lambda* = D / (2 s) of the tolerance and stays between lambda* / 1000 and 3 lambda*.
+
+        What the default was before it followed the error. It goes for the tolerance from the first step on, and buys it
+        with a KL of which it does not get rid again.
+
+        Args:
+            constraints: the constraint vector.
+            settings: other arguments of the class.
+        """
+        return cls(constraints, multiplier_init="natural", multiplier_bounds="natural", **settings)
 
     @classmethod
     def paper(cls, constraints: Constraint | Iterable[Constraint], lr: float, alpha: float = 0.99) -> GECOLoss:
@@ -344,6 +359,7 @@ class GECOLoss(StateModule):
             "constraint": self.last_constraint,
             "moving_average": self.moving_average.clone(),
             "at_bound": at_bound.masked_fill_(is_unknown, math.nan),
+            "kappa": state.kappa.clone(),
         }
         values = {
             f"{group}/{name}": value
@@ -359,25 +375,33 @@ class GECOLoss(StateModule):
     # The state ---------------------------------------------------------------------------------------------------
 
     def _new_block(self) -> Tensor:
-        return _filled_block(list(cast(Iterable[Constraint], self.constraints)), *self._start)
+        ranges = self.__dict__.get("_ranges")
+        if ranges is None:  # of a pickle from before there was another rule than the natural one
+            starts, bounds = cast(Any, self._start)
+            ranges = [MultiplierRange(*pair, follows_error=False) for pair in zip(starts, bounds, strict=True)]
+        return first_block(list(cast(Iterable[Constraint], self.constraints)), ranges)
 
     def _bind(self, block: Tensor) -> None:
-        kappa = state_block.views(block).kappa
+        state = state_block.views(block)
         for member, rows in self._members():
-            member._bind(self, kappa[rows])
+            member._bind(self, ToleranceRows(*(getattr(state, name)[rows] for name in ToleranceRows._fields)))
 
     def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
         """Say where the tolerance of the state is not that of the code, which would otherwise be lost in silence."""
-        loaded = rows.get("kappa")
-        if loaded is None or any(type(row) is not Tensor or row.is_meta for row in (loaded, self.kappa)):
+        needed = "kappa", "kappa_target", "schedule_steps"
+        if not rows.keys() >= set(needed) or any(
+            type(row) is not Tensor or row.is_meta for row in (*(rows[name] for name in needed), self.kappa)
+        ):
             return
+        loaded = state_block.kappa_at_the_end(rows)
         # One that was moved while it trained, by a schedule, has nothing to say: it goes back to an earlier state.
         is_fresh = int(self.steps) == 0
         differing = [
-            f"constraint {member.name!r} has kappa={member.kappa:g} here and {value:g} in the state"
+            f"constraint {member.name!r} has kappa={member.kappa_target:g} here and {value:g} in the state"
             for member, of_member in self._members()
             for value in dict.fromkeys(loaded[of_member].tolist())
-            if not math.isclose(value, member.kappa, rel_tol=1e-6) and (is_fresh or not member._kappa_has_moved())
+            if not math.isclose(value, member.kappa_target, rel_tol=1e-6)
+            and (is_fresh or not member._kappa_has_moved())
         ]
         if differing:
             warn_user(
@@ -401,33 +425,3 @@ def _of_the_images(loss: Tensor, x_hat: Tensor) -> Tensor:
 def _alias(tensor: Tensor) -> Tensor:
     """The same numbers: torch.compile does not take one tensor for several arguments of an autograd Function."""
     return tensor.view_as(tensor)
-
-
-def _filled_block(
-    members: list[Constraint], initial: list[float | None], bounds: list[tuple[float, float] | None]
-) -> Tensor:
-    """A block before the first step."""
-    block = state_block.new_block(len(initial))
-    state = state_block.views(block)
-    state.last_constraint.fill_(math.nan)
-    row = 0
-    for member in members:
-        rows = slice(row, row + member._rows)
-        state.kappa[rows] = member.kappa
-        state.scale[rows] = _given(member.scale, check_non_negative, f"scale of constraint {member.name!r}")
-        state.natural_multiplier[rows] = _given(
-            member.natural_multiplier, check_positive, f"natural_multiplier of constraint {member.name!r}"
-        )
-        row += member._rows
-    for index, (start, pair) in enumerate(zip(initial, bounds, strict=True)):
-        state.log_multiplier[index] = math.nan if start is None else math.log(start)
-        state.log_low[index] = math.nan if pair is None else math.log(pair[0])
-        state.log_high[index] = math.nan if pair is None else math.log(pair[1])
-        if pair is not None:
-            state.upper_bound[index] = math.log(pair[1])
-    return block
-
-
-def _given(value: float | None, check: Callable[[float, str], float], argument: str) -> float:
-    """A number that a constraint may give; NaN where it leaves it to the kernels."""
-    return math.nan if value is None else check(value, argument)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from geco_ext.checks import check_prediction
+from geco_ext import state as state_block
+from geco_ext.checks import check_non_negative, check_positive, check_prediction
 from geco_ext.constraints import Constraint
-from geco_ext.constraints.base import check_initialised
+from geco_ext.constraints.base import ToleranceRows, check_initialised
 from geco_ext.warn import warn_user
 
-Multipliers = float | Sequence[float] | Literal["auto"]
-Bounds = tuple[float, float] | Sequence[tuple[float, float]] | Literal["auto"]
+Rule = Literal["auto", "natural"]
+Multipliers = float | Sequence[float | Rule] | Rule
+Bounds = tuple[float, float] | Sequence[tuple[float, float] | Rule] | Rule
+
+
+class MultiplierRange(NamedTuple):
+    """Where the multiplier of a constraint starts and may lie."""
+
+    start: float | None  # None: made by the kernels
+    bounds: tuple[float, float] | None
+    follows_error: bool  # what the kernels make is that of the error in force, not of kappa
 
 
 def check_constraints(constraints: Constraint | Iterable[Constraint]) -> list[Constraint]:
@@ -68,20 +78,38 @@ def warn_if_swapped(criterion: nn.Module, x_hat: Tensor, x: Tensor) -> None:
         )
 
 
-def initial_multipliers(value: Multipliers, count: int) -> list[float | None]:
-    """One number per constraint; None: automatic."""
-    many = isinstance(value, Sequence) and not isinstance(value, str)
-    return _per_constraint(value, count, "multiplier_init", many, _check_multiplier)
-
-
-def multiplier_bounds(value: Bounds, count: int) -> list[tuple[float, float] | None]:
-    """One pair per constraint; None: automatic."""
-    many = (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and any(isinstance(item, Sequence) for item in value)  # a pair, or "auto"
+def multiplier_ranges(start: Multipliers, bounds: Bounds, count: int) -> list[MultiplierRange]:
+    """One for each constraint."""
+    starts = _per_constraint(
+        start,
+        count,
+        "multiplier_init",
+        isinstance(start, Sequence) and not isinstance(start, str),
+        _check_multiplier,
     )
-    return _per_constraint(value, count, "multiplier_bounds", many, _check_bounds)
+    pairs = _per_constraint(
+        bounds,
+        count,
+        "multiplier_bounds",
+        # A pair of numbers is that of all constraints, and so is a word.
+        isinstance(bounds, Sequence) and not isinstance(bounds, str) and any(isinstance(b, Sequence) for b in bounds),
+        _check_bounds,
+    )
+    return [_range(*pair) for pair in zip(starts, pairs, strict=True)]
+
+
+def _range(start: float | str, bounds: tuple[float, float] | str) -> MultiplierRange:
+    words = {value for value in (start, bounds) if isinstance(value, str)}
+    if len(words) > 1:
+        raise ValueError(
+            f"multiplier_init: got {start!r} with multiplier_bounds {bounds!r}, expected 'natural' for both or for "
+            "neither (GECOLoss.natural gives both)"
+        )
+    return MultiplierRange(
+        None if isinstance(start, str) else start,
+        None if isinstance(bounds, str) else bounds,
+        "natural" not in words,
+    )
 
 
 def _per_constraint(value: Any, count: int, argument: str, many: bool, check: Callable[[Any, str], Any]) -> list[Any]:
@@ -92,25 +120,57 @@ def _per_constraint(value: Any, count: int, argument: str, many: bool, check: Ca
     return [check(item, argument) for item in value]
 
 
-def _check_multiplier(value: Any, argument: str) -> float | None:
-    if isinstance(value, str) and value == "auto":
-        return None
+def _check_multiplier(value: Any, argument: str) -> float | str:
+    if isinstance(value, str) and value in get_args(Rule):
+        return value
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number) or number <= 0.0:
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or positive numbers")
+        raise ValueError(f"{argument}: got {value!r}, expected 'auto', 'natural' or positive numbers")
     return number
 
 
-def _check_bounds(value: Any, argument: str) -> tuple[float, float] | None:
-    if isinstance(value, str) and value == "auto":
-        return None
+def _check_bounds(value: Any, argument: str) -> tuple[float, float] | str:
+    if isinstance(value, str) and value in get_args(Rule):
+        return value
     try:
         low, high = (float(bound) for bound in value)
     except (TypeError, ValueError):
         low = high = math.nan
     if not 0.0 < low < high:
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto' or pairs 0 < low < high")
+        raise ValueError(f"{argument}: got {value!r}, expected 'auto', 'natural' or pairs 0 < low < high")
     return low, high
+
+
+def first_block(members: list[Constraint], ranges: list[MultiplierRange]) -> Tensor:
+    """A block before the first step."""
+    block = state_block.new_block(len(ranges))
+    state = state_block.views(block)
+    state.last_constraint.fill_(math.nan)
+    row = 0
+    for member in members:
+        rows = slice(row, row + member._rows)
+        state.kappa[rows] = member.kappa_target
+        member._write_tolerance(ToleranceRows(*(getattr(state, name)[rows] for name in ToleranceRows._fields)))
+        state.scale[rows] = _given(member.scale, check_non_negative, f"scale of constraint {member.name!r}")
+        state.natural_multiplier[rows] = _given(
+            member.natural_multiplier, check_positive, f"natural_multiplier of constraint {member.name!r}"
+        )
+        if member.scale_rule == "own":  # an error as it is: its likelihood, Laplace's, has twice D / (2 error)
+            state.bound_opening[rows] = math.log(2.0)
+        row += member._rows
+    for index, (start, pair, follows_error) in enumerate(ranges):
+        state.follows_error[index] = float(follows_error)
+        state.log_multiplier[index] = math.nan if start is None else math.log(start)
+        state.log_low[index] = math.nan if pair is None else math.log(pair[0])
+        state.log_high[index] = math.nan if pair is None else math.log(pair[1])
+        if pair is not None:
+            state.upper_bound[index] = math.log(pair[1])
+    return block
+
+
+def _given(value: float | None, check: Callable[[float, str], float], argument: str) -> float:
+    """A number that a constraint may give; NaN where it leaves it to the kernels."""
+    return math.nan if value is None else check(value, argument)

@@ -6,6 +6,7 @@ and never a number to the host. The counters are 64-bit integers stored in the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -23,10 +24,25 @@ ROWS = (
     "log_high",
     "scale",  # s and lambda* of constraints that bring their own; NaN: by kappa
     "natural_multiplier",
+    "follows_error",  # whether automatic start and bounds are those of the error in force, not of kappa
+    "bound_opening",  # log of the automatic upper bound over the natural multiplier of the error
+    "kappa_target",  # the kappa that a schedule ends at; kappa itself without one
+    "schedule_start",  # the kappa that it starts at; NaN: that of the first step, to be seen
+    "schedule_steps",  # its length; 0: there is none, or it has ended
+    "schedule_step",  # how many have been taken
+    "schedule_is_linear",  # else geometric
 )
 COUNTERS = ("accumulated_examples", "micro_batches", "steps", "skipped")
 
-PERSISTENT_ROWS = ("log_multiplier", "moving_average", "violation", "kappa", "accumulated")
+SCHEDULE_ROWS = ("kappa_target", "schedule_start", "schedule_steps", "schedule_step", "schedule_is_linear")
+LATER_ROWS = ("follows_error", "bound_opening", *SCHEDULE_ROWS)  # that states of earlier versions do not have
+PERSISTENT_ROWS = ("log_multiplier", "moving_average", "violation", "kappa", "accumulated", *LATER_ROWS)
+
+
+# Automatic bounds, as multiples of the natural multiplier, and by how much the logarithm of the upper one opens in a
+# step in which the multiplier would exceed it (``csrc/math/multiplier.h`` has the same).
+LOWEST_MULTIPLE, HIGHEST_MULTIPLE = 1e-3, 3.0
+OPENING_RATE = 0.002
 
 
 class State(NamedTuple):
@@ -43,6 +59,13 @@ class State(NamedTuple):
     log_high: Tensor
     scale: Tensor
     natural_multiplier: Tensor
+    follows_error: Tensor
+    bound_opening: Tensor
+    kappa_target: Tensor
+    schedule_start: Tensor
+    schedule_steps: Tensor
+    schedule_step: Tensor
+    schedule_is_linear: Tensor
     accumulated_examples: Tensor
     micro_batches: Tensor
     steps: Tensor
@@ -63,10 +86,31 @@ def views(block: Tensor) -> State:
     return State(*(rows[i] for i in range(len(ROWS))), *(counters[i] for i in range(len(COUNTERS))))
 
 
-def without_ticket(block: Tensor) -> Tensor:
-    """A block as it is now, of one from an old pickle, in which a word of the kernels' own came last."""
-    size = words(block.numel() // len(ROWS))
-    return block if block.numel() == size else block[:size].clone()
+def kappa_at_the_end(rows: Mapping[str, Tensor]) -> Tensor:
+    """The tolerances at the ends of their schedules, [L]; without one, those in force."""
+    return torch.where(rows["schedule_steps"] > 0, rows["kappa_target"], rows["kappa"])
+
+
+def later_rows(kappa: Tensor) -> dict[str, Tensor]:
+    """What ``LATER_ROWS`` would have been in a state of an earlier version: multipliers by lambda*, no schedule."""
+    none = torch.zeros_like(kappa)
+    return {name: kappa if name == "kappa_target" else none for name in LATER_ROWS}
+
+
+def upgraded(block: Tensor, constraints: int) -> Tensor:
+    """A block as it is now, of one from an old pickle: with fewer rows, or a word of the kernels' own at the end.
+
+    Multipliers of such a block are those of :meth:`geco_ext.GECOLoss.natural`.
+    """
+    if block.numel() == words(constraints):
+        return block
+    old_rows = (len(ROWS) - len(LATER_ROWS)) * constraints
+    new = new_block(constraints, block.device)
+    new[:old_rows] = block[:old_rows]
+    new[-len(COUNTERS) :] = block[old_rows:][: len(COUNTERS)]
+    state = views(new)
+    state.kappa_target.copy_(state.kappa)
+    return new
 
 
 def new_block(constraints: int, device: torch.device | str | None = None) -> Tensor:

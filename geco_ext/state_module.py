@@ -29,11 +29,19 @@ class StateModule(nn.Module):
     violation: Tensor
     kappa: Tensor
     accumulated: Tensor
+    follows_error: Tensor
+    bound_opening: Tensor
+    kappa_target: Tensor
+    schedule_start: Tensor
+    schedule_steps: Tensor
+    schedule_step: Tensor
+    schedule_is_linear: Tensor
     accumulated_examples: Tensor
     micro_batches: Tensor
     steps: Tensor
     skipped: Tensor
 
+    names: tuple[str, ...]  # one for each constraint of the block
     _block: Tensor
     _views: tuple[Tensor, ...]
     _addresses: tuple[int, ...] | None
@@ -134,7 +142,7 @@ class StateModule(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, then make the views anew."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._block = state_block.without_ticket(self._block)
+        self._block = state_block.upgraded(self._block, len(self.names))
         self._attach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StateModule:
@@ -175,6 +183,8 @@ class StateModule(nn.Module):
         keys = {prefix + name: name for name in STATE_NAMES}
         found = {keys[key]: value for key, value in state_dict.items() if key in keys}
         others = {key: value for key, value in state_dict.items() if key not in keys}
+        if "kappa" in found and not found.keys() & state_block.LATER_ROWS:  # of an earlier version
+            found |= state_block.later_rows(found["kappa"])
         missing = [key for key, name in keys.items() if name not in found]
         wrong = [
             f"size mismatch for {prefix}{name}: copying a param with shape {value.shape} from checkpoint, "

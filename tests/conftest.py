@@ -2,6 +2,7 @@ import collections
 import faulthandler
 import math
 import os
+import signal
 import sys
 import time
 import zlib
@@ -21,6 +22,9 @@ interpreter.round_as_devices_do()
 pytest.register_assert_rewrite("windows", "comparison")  # with the oracle, which many tests share
 torch.set_num_threads(1)  # tests run side by side; those about threads ask for more
 torch.backends.cudnn.allow_tf32 = False  # the networks of some constraints are compared with float64 too
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where each backend computes in the tests; the reference on a GPU as well where there is one.
 DEVICES = {"cpu": "cpu", "reference": "cpu", "cuda": "cuda", "triton": "cuda" if torch.cuda.is_available() else "cpu"}

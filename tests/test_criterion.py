@@ -22,15 +22,15 @@ def step(criterion, error=0.2, batch=2, kl=1.0):
     return criterion(x + error, x, x.new_full((batch,), kl))
 
 
-def test_automatic_start_is_the_gaussian_likelihood_with_sigma_kappa():
-    criterion = criterion_of(0.1)
+def test_natural_start_is_the_gaussian_likelihood_with_sigma_kappa():
+    criterion = GECOLoss.natural([ReconstructionError(0.1)])
     assert criterion.multiplier.isnan().all()
     loss = step(criterion, error=0.2)
     assert float(loss) == pytest.approx(1.0 + 16 / (2 * 0.01) * (0.04 - 0.01), rel=1e-6)
 
 
-def test_automatic_bounds_follow_kappa():
-    criterion = criterion_of(0.1)
+def test_natural_bounds_follow_kappa():
+    criterion = GECOLoss.natural([ReconstructionError(0.1, name="re0")])
     for _ in range(400):
         step(criterion, error=0.5)
     assert float(criterion.multiplier) == pytest.approx(3 * 16 / (2 * 0.01))
@@ -44,6 +44,37 @@ def test_automatic_bounds_follow_kappa():
     assert float(criterion.metrics()["at_bound/re0"]) == 0.0
 
 
+def test_automatic_multipliers_follow_the_error():
+    criterion = criterion_of(0.1, alpha=0.0)
+    for error in (0.5, 0.49, 0.48):
+        step(criterion, error=error)
+        opening = float(criterion.bound_opening)
+        assert float(criterion.multiplier) == pytest.approx(math.exp(opening) * 16 / (2 * error**2), rel=1e-6)
+    assert opening == pytest.approx(3 * 0.002)  # a little more in every step in which it would be more
+    for _ in range(1000):
+        step(criterion, error=0.5)
+    assert float(criterion.bound_opening) == pytest.approx(math.log(3))
+    assert float(criterion.multiplier) == pytest.approx(3 * 16 / (2 * 0.25), rel=1e-6)
+    for _ in range(2000):
+        step(criterion, error=0.0)
+    assert float(criterion.multiplier) == pytest.approx(16 / (2 * 0.01) / 1000)
+    assert float(criterion.bound_opening) == pytest.approx(math.log(3))
+
+
+def test_an_automatic_start_is_not_resolved_by_a_part_of_a_step():
+    criterion = criterion_of(0.1, accumulation_steps=2, update=MultiplierUpdate(lr=0.0, proportional=0.0))
+    step(criterion, error=0.5)
+    assert criterion.multiplier.isnan().all()
+    step(criterion, error=0.3)
+    assert float(criterion.multiplier) == pytest.approx(16 / (2 * (0.25 + 0.09) / 2))
+
+
+@pytest.mark.parametrize("settings", [{"multiplier_init": "natural"}, {"multiplier_bounds": ["natural"]}])
+def test_start_and_bounds_are_natural_together(settings):
+    with pytest.raises(ValueError, match="expected 'natural' for both or for neither"):
+        criterion_of(0.1, **settings)
+
+
 def test_metrics_count_the_skipped_calls():
     criterion = criterion_of(0.1)
     for kl in (1.0, math.nan, 1.0, math.inf):
@@ -54,7 +85,14 @@ def test_metrics_count_the_skipped_calls():
     assert (int(before), int(criterion.metrics()["skipped"])) == (2, 3)  # a copy
 
 
-def test_eval_before_the_first_training_call_has_natural_multipliers():
+def test_until_it_is_resolved_an_automatic_multiplier_is_the_lowest():
+    criterion = criterion_of(0.1)
+    for loss in (step(criterion.eval()), step(criterion.train())):
+        assert float(loss) == pytest.approx(1.0 + 16 / (2 * 0.01) / 1000 * (0.04 - 0.01), rel=1e-6)
+    assert float(criterion.multiplier) == pytest.approx(16 / (2 * 0.04) * math.exp(0.002), rel=1e-6)
+
+
+def test_eval_before_the_first_training_call_stores_nothing():
     criterion = criterion_of(0.1).eval()
     before = criterion._block.clone()
     loss = step(criterion)
@@ -129,6 +167,8 @@ def test_state_dict_round_trip_continues_exactly():
     saved = copy.deepcopy(criterion.state_dict())
     assert set(saved) == {
         "log_multiplier", "moving_average", "violation", "kappa", "accumulated",
+        "follows_error", "bound_opening",
+        "kappa_target", "schedule_start", "schedule_steps", "schedule_step", "schedule_is_linear",
         "accumulated_examples", "micro_batches", "steps", "skipped",
     }  # fmt: skip
     assert all(saved[n].dtype == torch.float64 for n in ("log_multiplier", "moving_average", "kappa", "accumulated"))
@@ -185,7 +225,7 @@ def test_metrics_are_copies_named_by_constraint():
     metrics = criterion.metrics()
     names = ("reconstruction_error", "channel/0", "channel/1")
     assert criterion.names == names
-    groups = ("multiplier", "constraint", "moving_average", "at_bound")
+    groups = ("multiplier", "constraint", "moving_average", "at_bound", "kappa")
     assert set(metrics) == {*(f"{group}/{name}" for group in groups for name in names), "skipped"}
     kept = {name: value.clone() for name, value in metrics.items()}
     criterion(x + 0.6, x, torch.zeros(()))

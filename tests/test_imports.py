@@ -31,7 +31,7 @@ LAYERS = (
     ("geco_ext.ops",),
     ("geco_ext.backends",),
     (
-        *("geco_ext.contract", "geco_ext.state", "geco_ext.checks", "geco_ext.multiplier"),
+        *("geco_ext.contract", "geco_ext.state", "geco_ext.checks", "geco_ext.multiplier", "geco_ext.schedule"),
         *("geco_ext.files", "geco_ext.warn"),
     ),
 )

@@ -150,7 +150,8 @@ class TestBuffers:
 
     def test_functional_call_of_a_users_constraint_sees_the_kappa_it_is_given(self):
         criterion = trained(1, [Mine(0.1)])
-        given = state_of(criterion) | {"kappa": torch.tensor([0.3], dtype=torch.float64)}
+        kappa = torch.tensor([0.3], dtype=torch.float64)
+        given = state_of(criterion) | {"kappa": kappa, "kappa_target": kappa.clone()}
         functional_call(criterion, given, images(9))
         expected = trained(1, [Mine(0.1)])
         expected.constraints[0].kappa = 0.3

@@ -322,10 +322,12 @@ def test_gradients_of_float64_equal_differences(row):
         assert torch.autograd.gradcheck(lambda a, b, k, w=w, c=criterion: c(a, b, k, weight=w), (x_hat, x, kl))
 
 
-def test_compiled_calls_have_no_graph_break():
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_calls_have_no_graph_break(dynamic):
+    torch._dynamo.reset()
     criterion = GECOLoss(elementwise.constraints_of(elementwise.vectors(channels=2)[0]))
     eager = GECOLoss(elementwise.constraints_of(elementwise.vectors(channels=2)[0]))
-    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     x_hat, x = images((3, 2, 8, 8))
     weight = weights((3, 1, 8, 8))
     for _ in range(2):

@@ -26,6 +26,11 @@ struct MultiplierUpdate {
   std::int64_t accumulation_steps;
 };
 
+// Automatic bounds, as multiples of the natural multiplier.
+constexpr double kLowestMultiple = 1e-3, kHighestMultiple = 3.0;
+// By how much log(upper bound) opens in a step in which the multiplier would exceed it (experiments/README.md).
+constexpr double kOpeningRate = 0.002;
+
 constexpr double kSmallest = 1e-12;  // scales and shares of the tolerance below it count as it
 
 // The constraint C of a measured value (Table 1 of "Taming VAEs").
@@ -55,10 +60,38 @@ GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l,
   return std::log(elements / (2.0 * constraint_scale(rule, state, l)));
 }
 
-// log lambda before this step; an automatic start is resolved here.
+// log lambda before this step. Until the first update resolves an automatic start, which takes the error, it is
+// lambda*, or where multipliers follow the error the lowest that is allowed: one gradient with the multiplier of a
+// tight tolerance would make the second moments of Adam so large that it hardly moves for hundreds of steps.
 GECO_HD double log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
   const double stored = state.at(Row::kLogMultiplier, l);
-  return stored == stored ? stored : natural_log_multiplier(rule, state, l, elements);
+  if (stored == stored) return stored;
+  const double natural = natural_log_multiplier(rule, state, l, elements);
+  return state.at(Row::kFollowsError, l) != 0.0 ? natural + std::log(kLowestMultiple) : natural;
+}
+
+// The size of what kappa allows: kappa itself, or what is missing to the similarity of identical images.
+GECO_HD double tolerance(ScaleRule rule, double kappa) {
+  return rule == ScaleRule::kOneMinusKappa ? 1.0 - kappa : kappa;
+}
+GECO_HD double kappa_of_tolerance(ScaleRule rule, double tolerance) {
+  return rule == ScaleRule::kOneMinusKappa ? 1.0 - tolerance : tolerance;
+}
+
+// The tolerance that would be met by what was measured, from its C under kappa.
+GECO_HD double tolerance_in_use(ScaleRule rule, double c, double kappa) {
+  if (rule == ScaleRule::kKappaSquared) {
+    const double measured = c + kappa * kappa;
+    return measured > 0.0 ? std::sqrt(measured) : 0.0;
+  }
+  return c + tolerance(rule, kappa);
+}
+
+// log of how many times its tolerance an error is, 0 where the constraint is met: log lambda* minus it is the natural
+// multiplier of the error itself, D / (2 (s + C)).
+GECO_HD double log_excess(double average, double scale) {
+  const double share = 1.0 + average / scale;
+  return share > 1.0 ? std::log(share) : 0.0;
 }
 
 GECO_HD double clip(double value, double low, double high) { return value < low ? low : value > high ? high : value; }
@@ -93,6 +126,36 @@ GECO_HD CallProgress call_progress(const MultiplierUpdate& update, const State& 
   return progress;
 }
 
+// Moves kappa by one step of its schedule, if it has one. The average and the violation are then those of the new
+// kappa, as if it had always been in force: a tolerance that shrinks is not mistaken for an error that grows. (A
+// constraint of a user's own is taken to subtract its kappa as it is.)
+GECO_HD void advance_schedule(const MultiplierUpdate& update, const State& state, int l, ScaleRule rule) {
+  const double steps = state.at(Row::kScheduleSteps, l);
+  if (!(steps > 0.0)) return;
+  const double kappa = state.at(Row::kKappa, l), average = state.at(Row::kMovingAverage, l);
+  const double last = tolerance(rule, state.at(Row::kKappaTarget, l));
+  double first = tolerance(rule, state.at(Row::kScheduleStart, l));
+  if (first != first) {
+    first = tolerance_in_use(rule, average, kappa);
+    if (first < last) first = last;
+    state.at(Row::kScheduleStart, l) = kappa_of_tolerance(rule, first);
+  }
+  const double step = state.at(Row::kScheduleStep, l) + 1.0, share = step / steps;
+  double next = state.at(Row::kKappaTarget, l);
+  if (share < 1.0) {
+    const bool is_linear = state.at(Row::kScheduleIsLinear, l) != 0.0;
+    next = kappa_of_tolerance(
+        rule, is_linear ? first + (last - first) * share : first * std::exp(share * std::log(last / first)));
+  }
+  state.at(Row::kScheduleStep, l) = step;
+  if (share >= 1.0) state.at(Row::kScheduleSteps, l) = 0.0;
+  state.at(Row::kKappa, l) = next;
+  const double shift =
+      rule == ScaleRule::kKappaSquared ? kappa * kappa - next * next : tolerance(rule, kappa) - tolerance(rule, next);
+  state.at(Row::kMovingAverage, l) = average + shift;
+  state.at(Row::kViolation, l) = clipped_violation(update, average + shift, constraint_scale(rule, state, l));
+}
+
 // Moves one constraint's state and returns its part of the penalty, lambda C (lambda before the update).
 // A call that is not finite shows its own C_hat and adds nothing to the average.
 GECO_HD double advance_constraint(const MultiplierUpdate& update, const CallProgress& progress, const State& state,
@@ -104,26 +167,37 @@ GECO_HD double advance_constraint(const MultiplierUpdate& update, const CallProg
   if (progress.finite) {
     accumulated = accumulated + c_hat * static_cast<double>(batch);
     state.at(Row::kLastConstraint, l) = c_hat;
-    state.at(Row::kLogMultiplier, l) = log_lambda;
   }
   if (progress.updates) {
     const double step_average = alone && progress.finite ? c_hat : accumulated / static_cast<double>(progress.examples);
     const double previous = state.at(Row::kMovingAverage, l);
     const double average =
         progress.first ? step_average : update.alpha * previous + (1.0 - update.alpha) * step_average;
-    const double v = clipped_violation(update, average, constraint_scale(rule, state, l));
+    const double scale = constraint_scale(rule, state, l);
+    const double v = clipped_violation(update, average, scale);
     const double v_previous = progress.first ? v : state.at(Row::kViolation, l);
-    const double natural = natural_log_multiplier(rule, state, l, elements);
+    const bool follows_error = state.at(Row::kFollowsError, l) != 0.0;
+    const double excess = follows_error ? log_excess(average, scale) : 0.0;
+    const double natural = natural_log_multiplier(rule, state, l, elements) - excess;
+    const double stored = state.at(Row::kLogMultiplier, l);
+    const double moved = (stored == stored ? stored : natural) + update.lr * v + update.proportional * (v - v_previous);
     double low = state.at(Row::kLogLow, l), high = state.at(Row::kLogHigh, l);
-    if (low != low) low = natural - std::log(1000.0);
-    if (high != high) high = natural + std::log(3.0);
-    state.at(Row::kLogMultiplier, l) =
-        clip(log_lambda + update.lr * v + update.proportional * (v - v_previous), low, high);
+    if (low != low) low = natural + std::log(kLowestMultiple);
+    if (high != high) {
+      const double widest = std::log(kHighestMultiple);
+      double opening = follows_error ? state.at(Row::kBoundOpening, l) : widest;
+      if (moved > natural + opening) opening = opening + kOpeningRate;
+      if (opening > widest) opening = widest;
+      if (follows_error) state.at(Row::kBoundOpening, l) = opening;
+      high = natural + opening;
+    }
+    state.at(Row::kLogMultiplier, l) = clip(moved, low, high);
     state.at(Row::kMovingAverage, l) = average;
     state.at(Row::kViolation, l) = v;
     state.at(Row::kUpperBound, l) = high;
     accumulated = 0.0;
     if (progress.finite) c = average;
+    advance_schedule(update, state, l, rule);
   } else if (progress.finite && !progress.first) {
     c = state.at(Row::kMovingAverage, l);
   }

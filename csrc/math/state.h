@@ -21,7 +21,14 @@ namespace geco {
   X(kLogLow, "log_low")                 /* log bounds asked for; NaN: automatic                                  */ \
   X(kLogHigh, "log_high")                                                                                           \
   X(kScale, "scale") /* s and lambda* of constraints that bring their own; NaN: by kappa      */                    \
-  X(kNaturalMultiplier, "natural_multiplier")
+  X(kNaturalMultiplier, "natural_multiplier")                                                                       \
+  X(kFollowsError, "follows_error")   /* whether automatic start and bounds are those of the error, not of kappa */ \
+  X(kBoundOpening, "bound_opening")   /* log of automatic upper bound / natural multiplier of the error          */ \
+  X(kKappaTarget, "kappa_target")     /* the kappa that a schedule ends at; kappa itself without one             */ \
+  X(kScheduleStart, "schedule_start") /* the kappa that it starts at; NaN: that of the first step, to be seen    */ \
+  X(kScheduleSteps, "schedule_steps") /* its length; 0: there is none, or it has ended                           */ \
+  X(kScheduleStep, "schedule_step")   /* how many have been taken                                                */ \
+  X(kScheduleIsLinear, "schedule_is_linear") /* else geometric                                                   */
 
 #define GECO_STATE_COUNTERS(X)                    \
   X(kAccumulatedExamples, "accumulated_examples") \

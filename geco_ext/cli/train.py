@@ -27,7 +27,7 @@ CHANGEABLE = ("steps", "checkpoint_every", "patience", "accelerator", "devices",
 GROUPS = {
     "Data": ("data", "root", "size", "strict", "validation"),
     "Model": ("model", "model_options"),
-    "Constraints": ("constraints", "objective", "multiplier_init", "multiplier_bounds"),
+    "Constraints": ("constraints", "kappa_schedule", "objective", "multiplier_init", "multiplier_bounds"),
     "Training": ("steps", "batch_size", "learning_rate", "seed", "patience", "checkpoint_every"),
     "Machine": ("accelerator", "devices", "threads", "precision"),
     "Run and output": ("out", "resume", "config", "logger", "quiet", "as_json"),

@@ -7,6 +7,7 @@ from torch import Tensor
 from geco_ext.checks import check_kappa_non_negative, check_positive, check_prediction
 from geco_ext.constraints.reconstruction import ElementwiseConstraint, Reduction, check_reduction, elementwise_average
 from geco_ext.contract import Term
+from geco_ext.schedule import Kappa
 
 SMALLEST_EPS = 1e-18  # an eps below counts as it: kernels square it in float32
 
@@ -36,7 +37,7 @@ class AbsoluteError(ElementwiseConstraint):
 
     def __init__(
         self,
-        kappa: float,
+        kappa: Kappa,
         eps: float = 1e-3,
         reduction: Reduction = "mean",
         channels: int | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from geco_ext.checks import NoToleranceError, check_kappa_non_negative
 from geco_ext.contract import IMAGE, Term
 from geco_ext.ops.loss import lagrangian
+from geco_ext.schedule import Kappa, KappaSchedule
 from geco_ext.state import new_block, views
 
 
@@ -22,6 +24,17 @@ class ComparedPair(NamedTuple):
 
     prediction: Tensor
     target: Tensor | None
+
+
+class ToleranceRows(NamedTuple):
+    """Where a criterion keeps the tolerance of a constraint and its schedule, [rows] each (:mod:`geco_ext.state`)."""
+
+    kappa: Tensor
+    kappa_target: Tensor
+    schedule_start: Tensor
+    schedule_steps: Tensor
+    schedule_step: Tensor
+    schedule_is_linear: Tensor
 
 
 class Constraint(nn.Module):
@@ -37,11 +50,13 @@ class Constraint(nn.Module):
 
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
-        kappa: the tolerance, a number. It may be set at any time, by a schedule for instance: the new value is
-            written to the device and seen by the next step. A ``state_dict`` that is loaded brings its own, which is
-            said where it is another one.
+        kappa: the tolerance in force, a number. It may be set at any time, also to a
+            :class:`geco_ext.KappaSchedule`: what is set is written to the device and seen by the next step. A
+            ``state_dict`` that is loaded brings its own, which is said where it is another one.
+        kappa_target: the tolerance at the end of the schedule, or without one the one in force.
         kappa_tensor: the tolerance where the criterion keeps it, 0-d float64: for a ``forward`` that is compiled or
-            captured in a CUDA graph, which would take ``kappa`` for a constant.
+            captured in a CUDA graph, which would take ``kappa`` for a constant, and under a schedule, where reading
+            ``kappa`` waits for the device.
         scale: the size of the tolerance s that violations are measured by; below 1e-12 it counts as 1e-12. None:
             kappa, also when that is changed, and 1 where kappa is zero.
         natural_multiplier: lambda* for ``multiplier_init="auto"``, positive. None: D / (2 s) with D the numbers of an
@@ -65,10 +80,12 @@ class Constraint(nn.Module):
     _weighs: bool = False  # whether forward takes weights
     _labels_at: str = "third"  # how forward takes labels: third, by name, or not at all
     _default_kappa: float = 0.0
-    _zero_tolerance: float | None = None  # the kappa at which the scale is zero, which is refused
-    _slots: WeakKeyDictionary[nn.Module, Tensor]
-    _slot: Tensor | None
+    _zero_tolerance: float | None = None  # the kappa that leaves none, which is refused: 0, or 1 of a similarity
+    _slots: WeakKeyDictionary[nn.Module, ToleranceRows]
+    _slot: ToleranceRows | None
     _kappa_version: tuple[int, int] | None  # of the slot, when kappa was last read from it or written to it
+    _schedule: KappaSchedule | None = None  # the last one that was set
+    _kappa_moves: bool = False  # by a schedule, when it was last looked at
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take ``kappa = 0.1`` in a class body for its default, and keep the property."""
@@ -82,12 +99,12 @@ class Constraint(nn.Module):
             cls._default_kappa = given
             delattr(cls, "kappa")
 
-    def __init__(self, kappa: float | None = None, name: str | None = None) -> None:
+    def __init__(self, kappa: Kappa | None = None, name: str | None = None) -> None:
         super().__init__()
         self.name = name or getattr(type(self), "name", None) or snake_case(type(self).__name__)
-        self._kappa = self._checked(self._default_kappa if kappa is None else kappa)
-        self._given_kappa = self._kappa
         self._unbind()
+        self._take(self._default_kappa if kappa is None else kappa)
+        self._given_kappa = self._target
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The constraint per example, [B], or its batch average, 0-d; satisfied when at most zero."""
@@ -95,24 +112,80 @@ class Constraint(nn.Module):
 
     @property
     def kappa(self) -> float:
-        """The tolerance, as the criterion's state has it.
+        """The tolerance in force, as the criterion's state has it.
 
         When somebody has written the state it is read again, which waits for the device: once after a checkpoint is
-        loaded, at every step where buffers are broadcast. ``kappa_tensor`` never waits.
+        loaded, at every step where buffers are broadcast or a schedule moves it. ``kappa_tensor`` never waits.
         """
-        slot = self._slot
-        if slot is not None and not torch.compiler.is_compiling() and _version(slot) != self._kappa_version:
-            self._kappa, self._kappa_version = float(slot[0]), _version(slot)
+        self._read_state()
         return self._kappa
 
     @kappa.setter
-    def kappa(self, kappa: float) -> None:
-        self._kappa = self._checked(kappa)
-        with torch.no_grad():
-            for slot in self._slots.values():
-                slot.fill_(self._kappa)
+    def kappa(self, kappa: Kappa) -> None:
+        self._take(kappa)
+        for rows in self._slots.values():
+            self._write_tolerance(rows)
         if self._slot is not None:
-            self._kappa_version = _version(self._slot)
+            self._kappa_version = _version(self._slot.kappa)
+
+    @property
+    def kappa_target(self) -> float:
+        """The tolerance at the end of its schedule; without one, the one in force."""
+        self._read_state()
+        return self._target
+
+    def _take(self, kappa: Kappa) -> None:
+        """What is set, checked; it holds before a criterion has it."""
+        schedule = kappa if isinstance(kappa, KappaSchedule) else None
+        target = self._checked(kappa if schedule is None else schedule.target)  # type: ignore[arg-type]
+        in_force = target
+        if schedule is not None:
+            in_force = self._checked_schedule(schedule, target)
+        self._schedule, self._target, self._kappa, self._kappa_moves = schedule, target, in_force, schedule is not None
+
+    def _checked_schedule(self, schedule: KappaSchedule, target: float) -> float:
+        """The tolerance of its first step."""
+        similarity = self._zero_tolerance == 1.0
+        if schedule.shape == "geometric" and target == (1.0 if similarity else 0.0):
+            raise ValueError(f"target: got {schedule.target:g}, which only a linear schedule reaches (shape='linear')")
+        if schedule.start == "auto":
+            return target
+        start = self._checked(schedule.start)
+        if (start > target) if similarity else (start < target):
+            side = "at most" if similarity else "at least"
+            raise ValueError(
+                f"start: got {start:g}, which is tighter than the target of {target:g} of {type(self).__name__}; "
+                f"expected {side} that"
+            )
+        return start
+
+    def _write_tolerance(self, rows: ToleranceRows) -> None:
+        """Tolerance and schedule, to the state of a criterion."""
+        schedule = self._schedule
+        with torch.no_grad():
+            if schedule is None:
+                rows.kappa.fill_(self._target)
+            elif schedule.start != "auto":  # until the first step has shown the start, what is there
+                rows.kappa.fill_(float(schedule.start))
+            rows.kappa_target.fill_(self._target)
+            rows.schedule_step.fill_(0.0)
+            rows.schedule_steps.fill_(0.0 if schedule is None else float(schedule.steps))
+            if schedule is not None:
+                rows.schedule_start.fill_(math.nan if schedule.start == "auto" else float(schedule.start))
+                rows.schedule_is_linear.fill_(float(schedule.shape == "linear"))
+
+    def _read_state(self) -> None:
+        """What the criterion's state says, where it may have moved since it was last read."""
+        rows = self._slot
+        if rows is None or (torch.compiler.is_compiling() and not self._kappa_moves):
+            return
+        version = _version(rows.kappa)
+        if version is None or (version == self._kappa_version and not self._kappa_moves):
+            return
+        values = torch.stack([rows.kappa[0], rows.kappa_target[0], rows.schedule_steps[0]]).tolist()
+        self._kappa, self._kappa_moves = values[0], values[2] > 0
+        self._target = values[1] if self._kappa_moves else self._kappa
+        self._kappa_version = version
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A criterion that holds the constraint has taken its scale and natural multiplier."""
@@ -124,14 +197,14 @@ class Constraint(nn.Module):
 
     def _kappa_has_moved(self) -> bool:
         """Whether it was changed since construction."""
-        return self.kappa != getattr(self, "_given_kappa", self.kappa)  # none in an old pickle
+        return self.kappa_target != getattr(self, "_given_kappa", self.kappa_target)  # none in an old pickle
 
     @property
     def kappa_tensor(self) -> Tensor:
         """The tolerance as the criterion holds it, 0-d float64 on its device."""
         if self._slot is None:
             return torch.tensor(self._kappa, dtype=torch.float64)
-        return self._slot[0]
+        return self._slot.kappa[0]
 
     @property
     def own_scale(self) -> float:
@@ -145,7 +218,8 @@ class Constraint(nn.Module):
 
     def extra_repr(self) -> str:
         """Name and tolerance."""
-        return f"{self.name!r}, kappa={self.kappa:g}"
+        schedule = f" on its way to {self.kappa_target:g}" if self._kappa_moves else ""
+        return f"{self.name!r}, kappa={self.kappa:g}{schedule}"
 
     # What the criterion asks. A user's constraint is a scalar whose value and gradient autograd brings.
 
@@ -194,9 +268,9 @@ class Constraint(nn.Module):
 
     # Every criterion that holds this constraint has a place for kappa in its state, bound anew when the state moves.
 
-    def _bind(self, criterion: nn.Module, slot: Tensor) -> None:
-        self._slots[criterion] = slot
-        self._slot = slot
+    def _bind(self, criterion: nn.Module, rows: ToleranceRows) -> None:
+        self._slots[criterion] = rows
+        self._slot = rows
         self._kappa_version = None
 
     def _unbind(self) -> None:
@@ -213,6 +287,7 @@ class Constraint(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, bound to no criterion."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.__dict__.setdefault("_target", self._kappa)  # of a pickle from before there were schedules
         self._unbind()
 
 

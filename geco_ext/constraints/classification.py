@@ -12,6 +12,7 @@ from geco_ext.checks import check_class_gradient, check_class_scores, check_kapp
 from geco_ext.constraints.base import ComparedPair, batch_average
 from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.contract import Term
+from geco_ext.schedule import Kappa
 
 
 class ClassificationAccuracy(NetworkConstraint):
@@ -50,7 +51,7 @@ class ClassificationAccuracy(NetworkConstraint):
 
     def __init__(
         self,
-        kappa: float,
+        kappa: Kappa,
         classifier: Callable[[Tensor], Tensor],
         from_logits: bool = True,
         name: str | None = None,

@@ -12,6 +12,7 @@ from geco_ext.checks import check_kappa_non_negative, check_prediction
 from geco_ext.constraints.base import ComparedPair, batch_average
 from geco_ext.constraints.frozen import NetworkConstraint
 from geco_ext.contract import Term
+from geco_ext.schedule import Kappa
 
 
 class FeatureReconstructionError(NetworkConstraint):
@@ -39,7 +40,7 @@ class FeatureReconstructionError(NetworkConstraint):
 
     _zero_tolerance = 0.0
 
-    def __init__(self, kappa: float, extractor: Callable[[Tensor], Any], name: str | None = None) -> None:
+    def __init__(self, kappa: Kappa, extractor: Callable[[Tensor], Any], name: str | None = None) -> None:
         super().__init__(kappa, extractor, "extractor", name)
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from geco_ext.constraints.base import Constraint
+from geco_ext.schedule import Kappa
 
 
 class NetworkConstraint(Constraint):
@@ -17,7 +18,7 @@ class NetworkConstraint(Constraint):
     no ``state_dict`` and no optimiser sees them. ``to()`` and its relatives move it.
     """
 
-    def __init__(self, kappa: float, network: Callable[..., Any], argument: str, name: str | None) -> None:
+    def __init__(self, kappa: Kappa, network: Callable[..., Any], argument: str, name: str | None) -> None:
         super().__init__(kappa, name)
         if not callable(network):
             raise ValueError(f"{argument}: got {type(network).__name__}, expected a module or another callable")

@@ -14,12 +14,13 @@ from geco_ext.checks import (
 )
 from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
+from geco_ext.schedule import Kappa
 
 
 class _PatchConstraint(Constraint):
     _checks_images = True
 
-    def __init__(self, kappa: float, patch_size: int, stride: int, eps: float, name: str | None) -> None:
+    def __init__(self, kappa: Kappa, patch_size: int, stride: int, eps: float, name: str | None) -> None:
         super().__init__(kappa, name)
         self.patch_size = check_positive_integer(patch_size, "patch_size")
         self.stride = check_positive_integer(stride, "stride")
@@ -64,7 +65,7 @@ class PatchNCC(_PatchConstraint):
 
     def __init__(
         self,
-        kappa: float,
+        kappa: Kappa,
         patch_size: int,
         stride: int = 1,
         eps: float = 1e-5,
@@ -126,7 +127,7 @@ class LocalStatistics(_PatchConstraint):
     _zero_tolerance = 0.0
 
     def __init__(
-        self, kappa: float, patch_size: int, stride: int = 1, eps: float = 1e-5, name: str | None = None
+        self, kappa: Kappa, patch_size: int, stride: int = 1, eps: float = 1e-5, name: str | None = None
     ) -> None:
         super().__init__(kappa, patch_size, stride, eps, name)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from geco_ext.checks import check_kappa_non_negative, check_positive_integer, check_prediction
 from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
+from geco_ext.schedule import Kappa
 from geco_ext.weights import Division, check_weight, divided
 
 Reduction = Literal["mean", "sum"]
@@ -21,7 +22,7 @@ class ElementwiseConstraint(Constraint):
     _zero_tolerance = 0.0
 
     def __init__(
-        self, kappa: float, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
+        self, kappa: Kappa, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
     ) -> None:
         super().__init__(kappa, name)
         self.reduction = check_reduction(reduction)

@@ -13,6 +13,7 @@ from geco_ext.checks import (
 )
 from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
+from geco_ext.schedule import Kappa
 
 
 class StructuralSimilarity(Constraint):
@@ -49,7 +50,7 @@ class StructuralSimilarity(Constraint):
 
     def __init__(
         self,
-        kappa: float,
+        kappa: Kappa,
         patch_size: int = 11,
         stride: int = 1,
         data_range: float = 1.0,

@@ -17,9 +17,9 @@ from geco_ext.training.training_step import RECORD_EVERY, ConstrainedTraining
 UPDATES = 200
 """How long a multiplier has to rest on its bound before that is said."""
 
-FALLING = 0.5
-"""A violation that has fallen below this share of what it was that long ago is on its way: most multipliers rest on
-their bound while a model learns its first things."""
+FALLING = 0.9
+"""A violation that has fallen below this share of what it was that long ago is on its way: multipliers rest on their
+bound, which follows the error, while a model learns."""
 
 WHAT_TO_DO = (
     "more steps may be what it needs, or, where its value no longer falls, a higher bound "

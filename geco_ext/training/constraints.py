@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geco_ext import ClassificationAccuracy, Constraint, LocalStatistics, PatchNCC, constraints
+from geco_ext import ClassificationAccuracy, Constraint, KappaSchedule, LocalStatistics, PatchNCC, constraints
 from geco_ext.checks import NoToleranceError
 from geco_ext.constraints.base import check_initialised
 from geco_ext.constraints.frozen import NetworkConstraint
@@ -69,6 +69,24 @@ def build_constraints(texts: Sequence[str]) -> list[Constraint]:
     if repeated:
         raise ValueError(f"constraint: {', '.join(sorted(repeated))} is asked for more than once in {', '.join(texts)}")
     return built
+
+
+def set_schedules(constraints: Sequence[Constraint], steps: int, start: float | None, shape: str) -> None:
+    """Have the kappa of every constraint tighten over ``steps`` to what it is; ``start`` None: from the first error.
+
+    Raises:
+        ValueError: a start that is tighter than the kappa of a constraint, or that it cannot have.
+    """
+    for constraint in constraints:
+        try:
+            constraint.kappa = KappaSchedule(
+                constraint.kappa_target,
+                steps,
+                "auto" if start is None else start,
+                shape,  # type: ignore[arg-type]
+            )
+        except ValueError as error:
+            raise ValueError(f"kappa schedule of constraint {constraint.name!r}: {error}") from error
 
 
 def build_constraint(text: str) -> Constraint:

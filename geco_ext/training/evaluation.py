@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.data import ImageDataset
+from geco_ext.state import kappa_at_the_end
 from geco_ext.training.met import is_met
 from geco_ext.training.objectives import Criterion, GaussianObjective, counted_squares, gaussian_nll
 from geco_ext.training.run_folder import History
@@ -174,19 +175,36 @@ def violations(criterion: GECOLoss, evaluation: Evaluation) -> dict[str, float]:
 
 
 def _results(criterion: GECOLoss, evaluation: Evaluation, history: History) -> tuple[ConstraintResult, ...]:
-    vectors = (evaluation.constraints, criterion.kappa, criterion.multiplier)
+    targets = kappa_at_the_end(criterion.state_dict())
+    vectors = (evaluation.constraints, criterion.kappa, targets, criterion.multiplier)
     numbers = zip(*(vector.tolist() for vector in vectors), strict=True)
     return tuple(
-        _result(name, constraint, value, kappa, multiplier, _ended_at_bound(history.get(f"at_bound/{name}", [])))
-        for (name, constraint), (value, kappa, multiplier) in zip(entries(criterion), numbers, strict=True)
+        _result(
+            name,
+            constraint,
+            value + _tightening(constraint, kappa, target),
+            target,
+            multiplier,
+            _ended_at_bound(history.get(f"at_bound/{name}", [])),
+        )
+        for (name, constraint), (value, kappa, target, multiplier) in zip(entries(criterion), numbers, strict=True)
     )
+
+
+def _tightening(constraint: Constraint, kappa: float, target: float) -> float:
+    """By how much C is more under the target of a schedule than under the kappa in force, which it was found with."""
+    if constraint.scale_rule == "kappa^2":
+        return kappa**2 - target**2
+    return target - kappa if constraint.scale_rule == "1-kappa" else kappa - target
 
 
 def reconstruction_tolerances(criterion: GECOLoss) -> dict[str, float]:
     """Kappa by name of the constraints that bound the RMSE of the images."""
     return {
         name: kappa
-        for (name, constraint), kappa in zip(entries(criterion), criterion.kappa.tolist(), strict=True)
+        for (name, constraint), kappa in zip(
+            entries(criterion), kappa_at_the_end(criterion.state_dict()).tolist(), strict=True
+        )
         if isinstance(constraint, ReconstructionError) and constraint.reduction == "mean"
     }
 

@@ -152,9 +152,14 @@ def _over_processes(*values: Tensor) -> Sequence[Tensor]:
 Criterion = GECOLoss | GaussianObjective
 """What a run may be trained with."""
 
-CONSTRAINED: dict[str, Callable[..., GECOLoss]] = {"GECOLoss": GECOLoss, "GECOLoss.paper": GECOLoss.paper}
+CONSTRAINED: dict[str, Callable[..., GECOLoss]] = {
+    "GECOLoss": GECOLoss,
+    "GECOLoss.natural": GECOLoss.natural,
+    "GECOLoss.paper": GECOLoss.paper,
+}
 OBJECTIVES = {
     "geco": "GECO with its defaults: the KL, subject to the constraints.",
+    "natural": "GECO with multipliers that go for the tolerance from the first step on.",
     "paper:LR": "Algorithm 1 of the paper to the letter.",
     "elbo[:SIGMA]": "The negative ELBO under a Gaussian likelihood; SIGMA a number, or learned (the default).",
     "beta:BETA[:SIGMA]": "NLL + BETA times the KL, SIGMA 1 by default.",
@@ -165,11 +170,11 @@ OBJECTIVES = {
 }
 """The objectives there are, as they are written, and what each is."""
 
-NUMBERS_EXPECTED = {"geco": (0,), "paper": (1,), "elbo": (0, 1), "beta": (1, 2), "anneal": (0, 2, 3)}
+NUMBERS_EXPECTED = {"geco": (0,), "natural": (0,), "paper": (1,), "elbo": (0, 1), "beta": (1, 2), "anneal": (0, 2, 3)}
 """How many numbers each short form may have."""
 
 KNOWN = (
-    "geco, paper:LR, elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned, "
+    "geco, natural, paper:LR, elbo[:SIGMA], beta:BETA[:SIGMA], anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned, "
     f"and calls of {', '.join(CONSTRAINED)}, GaussianObjective, module:Class, file.py:Class"
 )
 
@@ -182,7 +187,8 @@ def build_objective(
 ) -> Criterion:
     """What a model is trained with, from a short form or a call in Python's syntax whose arguments are literals.
 
-    - ``geco``: :class:`geco_ext.GECOLoss` with its defaults; ``paper:LR``: Algorithm 1 to the letter.
+    - ``geco``: :class:`geco_ext.GECOLoss` with its defaults; ``natural``: :meth:`geco_ext.GECOLoss.natural`;
+      ``paper:LR``: Algorithm 1 to the letter.
     - ``elbo``: beta = 1, sigma learned with the model; ``elbo:0.1``: sigma = 0.1.
     - ``beta:0.5``: NLL + 0.5 KL with sigma = 1; ``beta:4:0.1``: with sigma = 0.1; ``beta:4:learned``.
     - ``anneal``, that is ``anneal:2.0:0.7``: beta from 2.0 to 0.7 with sigma = 1 over the first tenth of the steps;
@@ -291,8 +297,8 @@ def in_call_syntax(text: str, steps: int) -> str:
         return str(Call("GECOLoss.paper", (), {"lr": check_positive(float(":".join(words)), "LR")}))
     if len(words) not in expected:
         raise UnreadableText(f"objective {text!r} has {len(words)} values; known are {KNOWN}")
-    if name == "geco":
-        return "GECOLoss()"
+    if name in ("geco", "natural"):
+        return "GECOLoss()" if name == "geco" else "GECOLoss.natural()"
     betas, sigma = (words, None) if len(words) < max(expected) else (words[:-1], words[-1])
     if name == "elbo":
         return str(Call("GaussianObjective", (), {"sigma": _sigma("learned" if sigma is None else sigma)}))

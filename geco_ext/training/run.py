@@ -12,13 +12,13 @@ from torch import nn
 
 from geco_ext import GECOLoss
 from geco_ext.checks import NoToleranceError
-from geco_ext.state import PERSISTENT_ROWS
-from geco_ext.training.constraints import build_constraints, is_own
+from geco_ext.state import LATER_ROWS, PERSISTENT_ROWS
+from geco_ext.training.constraints import build_constraints, is_own, set_schedules
 from geco_ext.training.models import build_model
 from geco_ext.training.objectives import Criterion, build_objective
 from geco_ext.training.own_code import own_call
 from geco_ext.training.run_folder import RunConfiguration, RunFolder
-from geco_ext.training.settings import TrainingSettings
+from geco_ext.training.settings import TrainingSettings, read_schedule
 from geco_ext.warn import warn_user
 
 
@@ -47,6 +47,8 @@ def build_criterion(settings: TrainingSettings) -> Criterion:
         ValueError: an unknown objective or constraint, or values they refuse.
     """
     constraints = build_constraints(settings.constraints)
+    if settings.kappa_schedule is not None:
+        set_schedules(constraints, *read_schedule(settings.kappa_schedule))
     return build_objective(settings.objective, settings.steps, constraints, settings.multipliers)
 
 
@@ -191,7 +193,8 @@ def _without(settings: TrainingSettings, state: Mapping[str, Any], left_out: Seq
 
 
 def _number_of_rows(state: Mapping[str, Any]) -> int:
-    values = [state.get(f"criterion.{name}") for name in PERSISTENT_ROWS]
+    names = [n for n in PERSISTENT_ROWS if n not in LATER_ROWS or f"criterion.{n}" in state]
+    values = [state.get(f"criterion.{name}") for name in names]
     shapes = {tuple(value.shape) if isinstance(value, torch.Tensor) else () for value in values}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 1:
         raise ValueError("the checkpoint's criterion is damaged: its rows are not of one length")

@@ -13,7 +13,7 @@ from geco_ext.nearest import did_you_mean
 from geco_ext.training.own_code import own_call
 
 GECO = "geco"
-WITH_CONSTRAINTS = (GECO, "paper", "GECOLoss", "GECOLoss.paper")
+WITH_CONSTRAINTS = (GECO, "natural", "paper", "GECOLoss", "GECOLoss.natural", "GECOLoss.paper")
 """Names of the objectives that have constraints."""
 
 WITH_MULTIPLIERS = (GECO, "GECOLoss")
@@ -22,10 +22,19 @@ WITH_MULTIPLIERS = (GECO, "GECOLoss")
 MODEL_NAMES = ("nvp", "convdraw", "unconditional-convdraw")
 """The models of this package, so that a misspelt name is refused before any of it is imported."""
 
-SHORT_OBJECTIVES = (GECO, "paper", "elbo", "beta", "anneal")
+SHORT_OBJECTIVES = (GECO, "natural", "paper", "elbo", "beta", "anneal")
 
 AUTO = "auto"
-ADDED = ("multiplier_init", "multiplier_bounds", "validation", "patience", "strict", "precision", "logger")
+ADDED = (
+    "multiplier_init",
+    "multiplier_bounds",
+    "kappa_schedule",
+    "validation",
+    "patience",
+    "strict",
+    "precision",
+    "logger",
+)
 """Settings that runs of earlier versions do not have; theirs are the defaults."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -89,7 +98,8 @@ class TrainingSettings:
     strict: bool = setting(False, STRICT, "", flag="--strict")
     objective: str = setting(
         GECO,
-        "geco, or one to compare it with: paper:LR (Algorithm 1 to the letter), elbo[:SIGMA], beta:BETA[:SIGMA], "
+        "geco, or one to compare it with: natural (multipliers by the tolerance alone), paper:LR (Algorithm 1 to the "
+        "letter), elbo[:SIGMA], beta:BETA[:SIGMA], "
         "anneal[:FIRST:LAST[:SIGMA]], SIGMA a number or learned; or a call, 'GECOLoss(alpha=0.9)', "
         "'file.py:Class(alpha=0.9)'.",
     )
@@ -101,15 +111,24 @@ class TrainingSettings:
         DEFAULT_CONSTRAINTS[0],
         flag="--constraint",
     )
+    kappa_schedule: str | None = setting(
+        None,
+        "Tighten every kappa over so many steps, from START (auto: the first step's error) to the constraint's own; "
+        "SHAPE is geometric or linear.",
+        "none",
+        metavar="STEPS[:START[:SHAPE]]",
+    )
     multiplier_init: str = setting(
         AUTO,
-        "Multipliers to start from: a number, or auto, D / (2 scale) with D the elements compared.",
+        "Multipliers to start from: a number, or auto, D / (2 error) with D the elements compared.",
         metavar="NUMBER",
     )
     multiplier_bounds: str = setting(
-        AUTO, "Bounds of the multipliers: LOW:HIGH, or auto, a thousandth and 3 times what auto starts from.",
+        AUTO,
+        "Bounds of the multipliers: LOW:HIGH, or auto, a thousandth and up to 3 times D / (2 error), the error no less "
+        "than its tolerance.",
         metavar="LOW:HIGH",
-    )  # fmt: skip
+    )
     steps: int = setting(3000, "Optimiser steps.")
     batch_size: int = setting(128, "Examples per step, over all devices together.")
     learning_rate: float = setting(1e-3, "Adam's; it falls linearly to 0 over the last fifth of the steps.")
@@ -138,6 +157,10 @@ class TrainingSettings:
                 f"constraint: {', '.join(self.constraints)} cannot be given with the objective {self.objective!r}; "
                 f"only {', '.join(WITH_CONSTRAINTS)} have constraints"
             )
+        if self.kappa_schedule is not None:
+            if not (self.is_constrained or self.has_own_objective):
+                raise ValueError(f"kappa schedule cannot be given with the objective {self.objective!r}")
+            read_schedule(self.kappa_schedule)
         if self.multipliers and not (self._objective_name in WITH_MULTIPLIERS or self.has_own_objective):
             given = ", ".join(map(in_words, self.multipliers))
             raise ValueError(
@@ -228,6 +251,29 @@ class ClassifierSettings:
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+
+
+def read_schedule(text: str) -> tuple[int, float | None, str]:
+    """Steps, start (None: auto) and shape of ``STEPS[:START[:SHAPE]]``.
+
+    Raises:
+        ValueError: another form.
+
+    Example:
+        >>> read_schedule("1500"), read_schedule("1500:0.3:linear")
+        ((1500, None, 'geometric'), (1500, 0.3, 'linear'))
+    """
+    steps, start, shape, *more = (*text.split(":"), *("auto", "geometric")[text.count(":") :])
+    try:
+        numbers = int(steps), None if start == AUTO else float(start)
+    except ValueError:
+        numbers = 0, None
+    if more or numbers[0] < 1 or shape not in ("geometric", "linear"):
+        raise ValueError(
+            f"kappa schedule must be STEPS[:START[:SHAPE]] with STEPS >= 1, START a number or auto, SHAPE geometric or "
+            f"linear, got {text!r}"
+        )
+    return *numbers, shape
 
 
 def _positive_numbers(text: str, what: str, names: tuple[str, ...]) -> tuple[float, ...]:

@@ -87,7 +87,7 @@ def test_dark_beside_bright(backend, device, brightness, patch):
 def test_the_rule_of_its_multiplier(backend, device):
     """lambda* = D / (2 s), D the image elements, s = 1 - kappa."""
     x_hat, x = pair("random", SHAPE, device=device)
-    criterion = GECOLoss([StructuralSimilarity(0.6, 5)]).to(device)
+    criterion = GECOLoss.natural([StructuralSimilarity(0.6, 5)]).to(device)
     loss = criterion(x_hat, x, torch.zeros((), device=device))
     assert list(criterion.names) == ["structural_similarity"]
     assert loss.item() == pytest.approx(3 * 14 * 15 / (2 * 0.4) * criterion.last_constraint.item(), rel=1e-6)

@@ -126,7 +126,7 @@ def test_no_gradient_wanted(backend, device):
 def test_multipliers_start_at_the_natural_ones(backend, device):
     """lambda* = D / (2 s): D the image elements for correlations, two numbers a patch for local statistics."""
     x_hat, x = pair("random", SHAPE, device=device)
-    criterion = GECOLoss(
+    criterion = GECOLoss.natural(
         [PatchNCC(0.9, 8), PatchNCC(0.5, 3, stride=2, per_channel=True, name="b"), LocalStatistics(0.2, 5, stride=4)]
     ).to(device)
     loss = criterion(x_hat, x, torch.zeros((), device=device))

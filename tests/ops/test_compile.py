@@ -134,7 +134,7 @@ def test_evaluation_compiles():
 
 
 def test_compiled_steps_of_changing_batch_size():
-    criterion = GECOLoss([ReconstructionError(0.1)])
+    criterion = GECOLoss.natural([ReconstructionError(0.1)])
     torch._dynamo.reset()
     fast = torch.compile(criterion, fullgraph=True, backend="aot_eager", dynamic=True)
     for batch in (4, 7, 3):

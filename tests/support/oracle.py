@@ -92,18 +92,23 @@ class Algorithm1:
     """Moving average and multipliers of a criterion, in Python floats."""
 
     def __init__(
-        self, scales, natural, alpha, lr, proportional, violation, max_violation, start=None, bounds=None, every=1
+        self, scales, natural, alpha, lr, proportional, violation, max_violation, start="auto", bounds="auto", every=1
     ):
         self.scales, self.alpha, self.lr, self.proportional = scales, alpha, lr, proportional
         self.violation, self.max_violation, self.every = violation, max_violation, every
-        self.log_lambda = [math.log(n) for n in natural] if start is None else [math.log(start)] * len(scales)
-        self.bounds = [(n / 1000, 3 * n) for n in natural] if bounds is None else [bounds] * len(scales)
+        self.natural, self.bounds, self.follows = natural, bounds, "natural" not in (start, bounds)
+        # None: not resolved yet
+        self.log_lambda = [None if isinstance(start, str) else math.log(start)] * len(scales)
+        self.opening = [0.0 if self.follows else math.log(3)] * len(scales)
         self.average = self.previous = None
         self.sums, self.examples, self.calls, self.steps, self.skipped = [0.0] * len(scales), 0, 0, 0, 0
 
     def __call__(self, c_hat, kl, batch):
         """The loss of one call (floats); moves the state."""
-        multipliers = [math.exp(value) for value in self.log_lambda]
+        multipliers = [
+            (n / 1000 if self.follows else n) if value is None else math.exp(value)
+            for n, value in zip(self.natural, self.log_lambda, strict=True)
+        ]
         finite = math.isfinite(kl) and all(map(math.isfinite, c_hat))
         self.calls += 1
         if finite:
@@ -125,9 +130,19 @@ class Algorithm1:
             self.average = [self.alpha * a + (1 - self.alpha) * c for a, c in zip(self.average, step, strict=True)]
         v = [self._violation(a, s) for a, s in zip(self.average, self.scales, strict=True)]
         previous = v if self.previous is None else self.previous
-        for index, (low, high) in enumerate(self.bounds):
-            change = self.lr * v[index] + self.proportional * (v[index] - previous[index])
-            self.log_lambda[index] = min(max(self.log_lambda[index] + change, math.log(low)), math.log(high))
+        for index, natural in enumerate(self.natural):
+            # The natural multiplier of the average error, and how far above it the multiplier may be.
+            excess = math.log(max(1 + self.average[index] / self.scales[index], 1.0))
+            line = math.log(natural) - (excess if self.follows else 0.0)
+            before = line if self.log_lambda[index] is None else self.log_lambda[index]
+            moved = before + self.lr * v[index] + self.proportional * (v[index] - previous[index])
+            if not isinstance(self.bounds, str):
+                low, high = map(math.log, self.bounds)
+            else:
+                if moved > line + self.opening[index]:
+                    self.opening[index] = min(self.opening[index] + 0.002, math.log(3))
+                low, high = line - math.log(1000), line + self.opening[index]
+            self.log_lambda[index] = min(max(moved, low), high)
         self.previous = v
         self.steps += 1
 

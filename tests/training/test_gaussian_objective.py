@@ -90,7 +90,7 @@ def test_objectives_are_read_as_written(text, sigma, beta):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nope", r"unknown objective 'nope'; known are geco, paper:LR, elbo\[:SIGMA\], beta"),
+        ("nope", r"unknown objective 'nope'; known are geco, natural, paper:LR, elbo\[:SIGMA\], beta"),
         ("beta", "objective 'beta' has 0 values; known are"),
         ("anneal:2", "objective 'anneal:2' has 1 values"),
         ("beta:x", "objective 'beta:x': could not convert string to float: 'x'; known are"),
@@ -101,7 +101,7 @@ def test_objectives_are_read_as_written(text, sigma, beta):
         ("geco:1", "objective 'geco:1' has 1 values; known are"),
         (
             "Nope()",
-            r"unknown objective 'Nope\(\)'; known are geco, .*, and calls of GECOLoss, GECOLoss.paper",
+            r"unknown objective 'Nope\(\)'; known are geco, .*, and calls of GECOLoss, GECOLoss.natural, ",
         ),
         ("no.module:Mine()", r"objective 'no.module:Mine\(\)': cannot import 'no.module' .*; known are"),
         ("GaussianObjective(sigma=s)", "sigma must be a literal, .*, got s; known are"),

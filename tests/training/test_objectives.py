@@ -65,7 +65,7 @@ def test_a_prolonged_run_keeps_its_annealing(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--objective", "nope"], "unknown objective 'nope'; known are geco, paper:LR, elbo"),
+        (["--objective", "nope"], "unknown objective 'nope'; known are geco, natural, paper:LR, elbo"),
         (["--objective", "beta"], "objective 'beta' has 0 values"),
         (["--objective", "elbo", "--constraint", "re=0.1"], "re=0.1 cannot be given with the objective 'elbo'"),
         (["--objective", "GaussianObjective()", "--constraint", "re=0.1"], "re=0.1 cannot be given with the objective"),

@@ -27,5 +27,5 @@ def test_without_constraints_it_takes_the_default_one():
 
 @pytest.mark.parametrize("text", ["paper", "paper:", "paper:x", "paper:0", "paper:-1", "paper:nan", "paper:1:2"])
 def test_a_wrong_rate_is_named(text):
-    with pytest.raises(ValueError, match=f"^objective '{text}': .*; known are geco, paper:LR"):
+    with pytest.raises(ValueError, match=f"^objective '{text}': .*; known are geco, natural, paper:LR"):
         build_objective(text, 10, [geco_ext.ReconstructionError(0.2)])

@@ -16,7 +16,7 @@ from torch import Tensor
 from geco_ext.backends.allocation import loss_dtype
 from geco_ext.backends.reference.windows import MEASURES
 from geco_ext.contract import KINDS, LossCall, Term, UpdateSettings, inputs_of_terms, parse_terms
-from geco_ext.state import State, views
+from geco_ext.state import HIGHEST_MULTIPLE, LOWEST_MULTIPLE, OPENING_RATE, State, views
 
 SMALLEST = 1e-12  # scales and shares of the tolerance below it count as it
 
@@ -210,9 +210,10 @@ def _natural_log_multiplier(call: LossCall) -> Tensor:
 
 
 def _log_multiplier(call: LossCall) -> Tensor:
-    """Log lambda before this step; an automatic start is resolved here."""
-    stored = views(call.block).log_multiplier
-    return torch.where(stored.isnan(), _natural_log_multiplier(call), stored)
+    """Log lambda before this step; the lowest, or lambda*, until the first update resolves an automatic start."""
+    state = views(call.block)
+    lowest = torch.where(state.follows_error != 0, math.log(LOWEST_MULTIPLE), torch.zeros_like(state.kappa))
+    return torch.where(state.log_multiplier.isnan(), _natural_log_multiplier(call) + lowest, state.log_multiplier)
 
 
 def _clipped_violation(update: UpdateSettings, average: Tensor, scales: Tensor) -> Tensor:
@@ -247,18 +248,28 @@ def _update_state(
     average = torch.where(first, step_average, update.alpha * state.moving_average + (1 - update.alpha) * step_average)
     v = _clipped_violation(update, average, scales)
     v_previous = torch.where(first, v, state.violation)
-    low = torch.where(state.log_low.isnan(), natural - math.log(1000.0), state.log_low)
-    high = torch.where(state.log_high.isnan(), natural + math.log(3.0), state.log_high)
-    moved = log_multiplier + update.lr * v + update.proportional * (v - v_previous)
+    follows_error = state.follows_error != 0
+    excess = torch.where(follows_error, _log_excess(average, scales), 0.0)
+    natural = natural - excess
+    start = torch.where(state.log_multiplier.isnan(), natural, state.log_multiplier)
+    moved = start + update.lr * v + update.proportional * (v - v_previous)
+    low = torch.where(state.log_low.isnan(), natural + math.log(LOWEST_MULTIPLE), state.log_low)
+    automatic = state.log_high.isnan()
+    widest = math.log(HIGHEST_MULTIPLE)
+    opening = torch.where(follows_error, state.bound_opening, widest)
+    opening = torch.where(moved > natural + opening, opening + OPENING_RATE, opening)
+    opening = opening.clamp_max(widest)
+    high = torch.where(automatic, natural + opening, state.log_high)
     moved = moved.clamp(low, high)
 
     shown = torch.where(updates, average, torch.where(first, c_hat, state.moving_average))
     penalty = (log_multiplier.exp() * torch.where(finite, shown, c_hat)).sum()
 
-    resolved = torch.where(finite, log_multiplier, state.log_multiplier)
-    state.log_multiplier.copy_(torch.where(updates, moved, resolved))
+    state.log_multiplier.copy_(torch.where(updates, moved, state.log_multiplier))
     state.moving_average.copy_(torch.where(updates, average, state.moving_average))
     state.violation.copy_(torch.where(updates, v, state.violation))
+    opens = updates & automatic & follows_error
+    state.bound_opening.copy_(torch.where(opens, opening, state.bound_opening))
     state.upper_bound.copy_(torch.where(updates, high, state.upper_bound))
     state.last_constraint.copy_(torch.where(finite, c_hat, state.last_constraint))
     state.accumulated.copy_(torch.where(updates, 0.0, accumulated))
@@ -266,4 +277,59 @@ def _update_state(
     state.micro_batches.copy_(torch.where(complete, 0, micro_batches))
     state.steps.copy_(state.steps + updates)
     state.skipped.copy_(state.skipped + ~finite)
+    _advance_schedules(call, update, state, updates)
     return penalty
+
+
+def _log_excess(average: Tensor, scales: Tensor) -> Tensor:
+    """Log of how many times its tolerance an error is, 0 where the constraint is met."""
+    return (1.0 + average / scales).clamp_min(1.0).log()
+
+
+def _advance_schedules(call: LossCall, update: UpdateSettings, state: State, updates: Tensor) -> None:
+    """Move kappa by one step of its schedule; average and violation are then those of the new kappa."""
+    row = 0
+    for term in parse_terms(call.terms):
+        rows = slice(row, row + term.rows)
+        row += term.rows
+        moves = updates & (state.schedule_steps[rows] > 0)
+        kappa, average, target = state.kappa[rows].clone(), state.moving_average[rows], state.kappa_target[rows]
+        last = _tolerance(term.scale_rule, target)
+        seen = torch.maximum(_tolerance_in_use(term.scale_rule, average, kappa), last)
+        given = _tolerance(term.scale_rule, state.schedule_start[rows])
+        first = torch.where(given.isnan(), seen, given)
+        step = state.schedule_step[rows] + 1
+        share = step / state.schedule_steps[rows]
+        geometric = first * (share * (last / first).log()).exp()
+        between = torch.where(state.schedule_is_linear[rows] != 0, first + (last - first) * share, geometric)
+        moved = torch.where(share < 1.0, _tolerance(term.scale_rule, between), target)  # it is its own inverse
+        squares = term.scale_rule == "kappa^2"
+        shift = (
+            kappa**2 - moved**2 if squares else _tolerance(term.scale_rule, kappa) - _tolerance(term.scale_rule, moved)
+        )
+        for name, value in (
+            (
+                "schedule_start",
+                torch.where(given.isnan(), _tolerance(term.scale_rule, first), state.schedule_start[rows]),
+            ),
+            ("schedule_step", step),
+            ("schedule_steps", torch.where(share < 1.0, state.schedule_steps[rows], 0.0)),
+            ("kappa", moved),
+            ("moving_average", average + shift),
+        ):
+            of_row = getattr(state, name)[rows]
+            of_row.copy_(torch.where(moves, value, of_row))
+        violation = _clipped_violation(update, state.moving_average, _scales(call, state))[rows]
+        state.violation[rows] = torch.where(moves, violation, state.violation[rows])
+
+
+def _tolerance(scale_rule: str, kappa: Tensor) -> Tensor:
+    """The size of what kappa allows: itself, or what is missing to the similarity of identical images."""
+    return 1.0 - kappa if scale_rule == "1-kappa" else kappa
+
+
+def _tolerance_in_use(scale_rule: str, c: Tensor, kappa: Tensor) -> Tensor:
+    """The tolerance that would be met by what was measured, from its C under kappa."""
+    if scale_rule == "kappa^2":
+        return (c + kappa**2).clamp_min(0.0).sqrt()
+    return c + _tolerance(scale_rule, kappa)

@@ -60,7 +60,8 @@ inline void expect_close(const std::string& what, const Array& got, const Array&
   }
 }
 
-// The state block of `constraints` constraints, every multiplier on its automatic start.
+// The state block of `constraints` constraints, every multiplier on its automatic start, by the error or by the
+// tolerance; every third kappa has a schedule, every sixth one that starts at the error of the first step.
 inline std::vector<double> new_block(int constraints) {
   std::vector<double> words(static_cast<std::size_t>(static_cast<int>(Row::kCount) * constraints) +
                             static_cast<std::size_t>(Counter::kCount));
@@ -71,6 +72,11 @@ inline std::vector<double> new_block(int constraints) {
     state.at(Row::kLogLow, l) = state.at(Row::kLogHigh, l) = kNaN;
     state.at(Row::kScale, l) = 0.7;
     state.at(Row::kNaturalMultiplier, l) = 2.5;
+    state.at(Row::kFollowsError, l) = l % 2;
+    state.at(Row::kKappaTarget, l) = 0.8 * state.at(Row::kKappa, l);
+    state.at(Row::kScheduleStart, l) = l % 6 == 0 ? kNaN : 2.0 * state.at(Row::kKappa, l);
+    state.at(Row::kScheduleSteps, l) = l % 3 == 0 ? 3.0 : 0.0;
+    state.at(Row::kScheduleIsLinear, l) = l % 4 == 0;
   }
   return words;
 }
