@@ -36,6 +36,7 @@ KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)
 SEEDS = (0, 1)
 RULES: dict[str, Callable[[Sequence[geco_ext.Constraint]], geco_ext.GECOLoss]] = {
     "default": geco_ext.GECOLoss,
+    "natural": geco_ext.GECOLoss.natural,
     "paper, lr 0.01": partial(geco_ext.GECOLoss.paper, lr=0.01),
     "paper, lr 0.1": partial(geco_ext.GECOLoss.paper, lr=0.1),
     "paper, lr 1": partial(geco_ext.GECOLoss.paper, lr=1.0),

@@ -10,7 +10,12 @@ import typer
 from geco_ext.cli.failure import INTERRUPTED_EXIT_CODE, CommandFailure, CommandInterrupted
 from geco_ext.nearest import did_you_mean
 
-EXPERIMENTS = {"multiplier": "multiplier_study", "constraints": "constraint_study", "matrix": "matrix"}
+EXPERIMENTS = {
+    "multiplier": "multiplier_study",
+    "constraints": "constraint_study",
+    "matrix": "matrix",
+    "elbo": "elbo_study",
+}
 
 
 def experiment(
