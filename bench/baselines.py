@@ -94,7 +94,7 @@ def _of_moments(constraint: Constraint, m: Moments) -> Tensor:
 
 
 class PlainGECO(nn.Module):
-    """Constraints with the multiplier update of ``GECOLoss``, the same numbers step by step.
+    """Constraints with the multiplier update of ``GECOLoss.natural``, the same numbers step by step.
 
     No accumulation, no guard against batches that are not finite, float32 state: the least that does the job.
     """

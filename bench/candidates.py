@@ -220,7 +220,7 @@ def _ours(scenario: Scenario, device: torch.device) -> geco_ext.GECOLoss:
     constraints = scenario.constraints()
     if scenario.paper:
         return geco_ext.GECOLoss.paper(constraints, lr=PlainPaperGECO.lr).to(device)
-    return geco_ext.GECOLoss(constraints).to(device)
+    return geco_ext.GECOLoss.natural(constraints).to(device)
 
 
 def _plain_forms(scenario: Scenario) -> Iterator[tuple[str, PlainConstraints]]:
