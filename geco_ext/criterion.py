@@ -76,10 +76,11 @@ class GECOLoss(StateModule):
             inputs, lambda* / 1000. ``"natural"``: that of the tolerance, lambda* = D / (2 s), from the first call on.
             Or one number, or one per constraint.
         multiplier_bounds: ``"auto"``: multiples of the natural multiplier of the average error, D / (2 (s + C_ma))
-            while C_ma > 0 and lambda* from then on. The lower is a thousandth; the upper is 1 at first and opens to 3,
-            by 0.2% in a step in which it is in the way. (A multiplier that goes for a tight tolerance from the first
-            step on buys it with a KL of which training does not get rid again.) ``"natural"``: a thousandth and three
-            times lambda*. Both follow kappa. Or (low, high), or one pair per constraint.
+            while C_ma > 0 and lambda* from then on; of an outlier no more than twice the error beside it counts. The
+            lower is a thousandth; the upper is 1 at first (2 of a constraint of one's own) and opens to 3, by 0.2% in a
+            step in which it is in the way. (A multiplier that goes for a tight tolerance from the first step on buys it
+            with a KL of which training does not get rid again.) ``"natural"``: a thousandth and three times lambda*.
+            Both follow kappa. Or (low, high), or one pair per constraint.
         accumulation_steps: calls (micro-batches) per update of the multipliers; C_hat is averaged over them, each
             counting by its number of examples, whatever their weights.
         process_group: None: the default group if ``torch.distributed`` runs; False: never communicate. With several
@@ -162,7 +163,7 @@ class GECOLoss(StateModule):
 
         Args:
             constraints: the constraint vector.
-            settings: other arguments of the class.
+            settings: other arguments of the class, but the two that say so.
         """
         return cls(constraints, multiplier_init="natural", multiplier_bounds="natural", **settings)
 
@@ -339,7 +340,7 @@ class GECOLoss(StateModule):
         return state_block.views(self._block).last_constraint.clone()
 
     def metrics(self) -> dict[str, Tensor]:
-        """``multiplier/``, ``constraint/``, ``moving_average/`` and ``at_bound/`` of every constraint, 0-d copies.
+        """``multiplier/``, ``constraint/``, ``moving_average/``, ``at_bound/``, ``kappa/`` of each constraint, copies.
 
         They tell of training calls, also in eval mode: ``constraint`` is that of the last training batch; what other
         inputs come to is told by :meth:`evaluate`. ``skipped`` counts the training calls so far in which a constraint
@@ -359,7 +360,7 @@ class GECOLoss(StateModule):
             "constraint": self.last_constraint,
             "moving_average": self.moving_average.clone(),
             "at_bound": at_bound.masked_fill_(is_unknown, math.nan),
-            "kappa": state.kappa.clone(),
+            "kappa": self.kappa.clone(),
         }
         values = {
             f"{group}/{name}": value
@@ -386,6 +387,10 @@ class GECOLoss(StateModule):
         for member, rows in self._members():
             member._bind(self, ToleranceRows(*(getattr(state, name)[rows] for name in ToleranceRows._fields)))
 
+    def _has_loaded(self) -> None:
+        for member in cast(Iterable[Constraint], self.constraints):
+            member._read_state()  # a schedule among it, before a call is compiled that would take kappa for a constant
+
     def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
         """Say where the tolerance of the state is not that of the code, which would otherwise be lost in silence."""
         needed = "kappa", "kappa_target", "schedule_steps"
@@ -403,6 +408,13 @@ class GECOLoss(StateModule):
             if not math.isclose(value, member.kappa_target, rel_tol=1e-6)
             and (is_fresh or not member._kappa_has_moved())
         ]
+        if is_fresh and "schedule_step" in rows:
+            differing += [
+                f"constraint {member.name!r} has a schedule here and none in the state"
+                for member, of_member in self._members()
+                if member._schedule is not None
+                and not (rows["schedule_steps"][of_member].any() or rows["schedule_step"][of_member].any())
+            ]
         if differing:
             warn_user(
                 f"load_state_dict: {', '.join(differing)}; the state's holds from now on, unless constraint.kappa is "

@@ -19,7 +19,8 @@ class KappaSchedule:
     the shape "linear" ``start + (target - start) * t / steps``, and from ``t = steps`` on the target itself. Of a
     similarity, whose kappa is demanded and not tolerated, 1 - kappa moves like this. The natural multiplier and
     automatic bounds follow. The step is part of the criterion's state and moved on the device: batches that are not
-    finite do not count, and a run that is resumed goes on where it was. Setting ``constraint.kappa`` to a number ends
+    finite do not count, and a run that is resumed goes on where it was. A constraint of one's own is taken to give
+    ``error - kappa``; compiled, it reads ``kappa_tensor``. Setting ``constraint.kappa`` to a number ends
     the schedule, setting it to another ``KappaSchedule`` starts that.
 
     Args:

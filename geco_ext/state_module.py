@@ -68,6 +68,9 @@ class StateModule(nn.Module):
     def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
         """Called with what a ``state_dict`` has for the block, if it fits, before it is copied."""
 
+    def _has_loaded(self) -> None:
+        """Called when the block has been copied from a ``state_dict``."""
+
     def _buffers_are_views(self) -> bool:
         """Whether the block says what the buffers say. It does not after ``functional_call``, ``buffer.data = ...``."""
         if self._addresses is None:
@@ -127,7 +130,8 @@ class StateModule(nn.Module):
         """Assigning to a row writes it: the block is what the kernels read."""
         if name in STATE_NAMES:
             with torch.no_grad():
-                self._buffers[name].copy_(torch.as_tensor(value))  # type: ignore[union-attr]
+                row = self._row(name)
+                row.copy_(torch.as_tensor(value, dtype=row.dtype))  # a Python number would become float32
         else:
             super().__setattr__(name, value)
             self.__dict__["_known"] = {}
@@ -210,6 +214,7 @@ class StateModule(nn.Module):
                 getattr(self, name).copy_(value)
         if found:
             state_block.forget_unsaved(self._block)
+            self._has_loaded()
 
 
 def _addresses(views: tuple[Tensor, ...]) -> tuple[int, ...] | None:

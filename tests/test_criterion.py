@@ -61,6 +61,24 @@ def test_automatic_multipliers_follow_the_error():
     assert float(criterion.bound_opening) == pytest.approx(math.log(3))
 
 
+def test_an_outlier_does_not_take_a_constraint_its_weight():
+    criterion = criterion_of(0.1)
+    for _ in range(800):
+        step(criterion, error=0.1001)
+    before = float(criterion.multiplier)
+    step(criterion, error=3.0)
+    for _ in range(50):
+        step(criterion, error=0.1)
+        assert float(criterion.multiplier) > before / 2.1
+
+
+def test_an_automatic_start_of_a_tight_tolerance_is_no_more_than_that_of_an_error_of_one():
+    loss = step(criterion_of(0.001), error=0.5)
+    assert float(loss) == pytest.approx(1.0 + 16 / 2 * (0.25 - 1e-6), rel=1e-5)
+    loss = step(criterion_of(0.1, multiplier_bounds=(50.0, 100.0)), error=0.5)
+    assert float(loss) == pytest.approx(1.0 + 50 * (0.25 - 0.01), rel=1e-5)
+
+
 def test_an_automatic_start_is_not_resolved_by_a_part_of_a_step():
     criterion = criterion_of(0.1, accumulation_steps=2, update=MultiplierUpdate(lr=0.0, proportional=0.0))
     step(criterion, error=0.5)

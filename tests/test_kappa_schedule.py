@@ -29,6 +29,14 @@ class Brightness(Constraint):
         return (x_hat.mean((1, 2, 3)) - x.mean((1, 2, 3))).abs() - self.kappa_tensor
 
 
+class Scaled(Brightness):
+    scale = 0.25
+
+
+def similarity(kappa):
+    return PatchNCC(kappa, patch_size=3)
+
+
 def step(criterion, error=0.5, kl=1.0, size=4):
     device = criterion.kappa.device
     x = torch.linspace(0, 1, 2 * size * size, device=device).reshape(2, 1, size, size)
@@ -153,6 +161,19 @@ def test_a_number_ends_it_and_another_schedule_starts_anew():
     assert in_force(criterion, 3) == pytest.approx([0.2, 0.1, 0.1])
 
 
+@pytest.mark.parametrize(
+    ("make", "loose", "tight"), [(ReconstructionError, 0.5, 0.05), (Brightness, 0.5, 0.05), (similarity, 0.1, 0.9)]
+)
+def test_a_kappa_set_by_hand_takes_the_average_along(backend, device, make, loose, tight):
+    """So that the bound is that of the error, not of a tolerance that was met a moment ago."""
+    live, other = (GECOLoss(make(kappa), multiplier_init=1.0).to(device) for kappa in (loose, tight))
+    for _ in range(3):
+        step(live, error=0.4)
+        step(other, error=0.4)
+    live.constraints[0].kappa = tight
+    assert live.moving_average.item() == pytest.approx(other.moving_average.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("start", [0.4, "auto"])
 def test_another_criterion_starts_it_anew(start):
     constraint = ReconstructionError(KappaSchedule(0.1, steps=4, start=start))
@@ -194,6 +215,34 @@ def test_a_schedule_in_the_state_moves_a_constraint_that_has_none():
     other.load_state_dict(criterion.state_dict())
     assert in_force(other, 6) == in_force(criterion, 6)
     assert other.constraints[0].kappa == 0.1
+
+
+def test_a_schedule_in_the_state_is_seen_by_a_call_that_is_compiled():
+    """Of a constraint that reads the number, which a graph would keep."""
+
+    class Reads(Brightness):
+        def forward(self, x_hat, x, labels=None):
+            return (x_hat.mean((1, 2, 3)) - x.mean((1, 2, 3))).abs() - self.kappa
+
+    def loaded(state):
+        criterion = GECOLoss(Reads(0.1), multiplier_init=1.0)
+        criterion.load_state_dict(state)
+        return criterion
+
+    saved = GECOLoss(Reads(KappaSchedule(0.1, steps=5, start=0.4)), multiplier_init=1.0).state_dict()
+    torch._dynamo.reset()
+    eager, compiled = loaded(saved), torch.compile(loaded(saved), backend="aot_eager")
+    for _ in range(4):
+        x = torch.rand(2, 1, 4, 4)
+        assert torch.allclose(compiled(x + 0.3, x, torch.ones(2)), eager(x + 0.3, x, torch.ones(2)))
+
+
+def test_a_schedule_that_a_state_ends_is_said():
+    criterion = GECOLoss(ReconstructionError(KappaSchedule(0.1, steps=5, start=0.4)))
+    with pytest.warns(UserWarning, match="has a schedule here and none in the state"):
+        criterion.load_state_dict(GECOLoss(ReconstructionError(0.1)).state_dict())
+    assert in_force(criterion, 2) == [0.1] * 2
+    assert GECOLoss(criterion.constraints[0]).kappa.tolist() == [0.1]
 
 
 def test_a_state_from_before_there_were_schedules_has_none():
@@ -249,7 +298,8 @@ def test_a_schedule_that_cannot_be_is_refused(settings, message):
         (ReconstructionError, KappaSchedule(0.1, 5, start=0.05), "start: got 0.05, which is tighter than the target"),
         (lambda kappa: PatchNCC(kappa, 3), KappaSchedule(0.8, 5, start=0.9), "start: got 0.9, which is tighter"),
         (ReconstructionError, KappaSchedule(0.0, 5), "kappa: got 0.0, expected one that leaves"),
-        (Brightness, KappaSchedule(0.0, 5), "target: got 0, which only a linear schedule reaches"),
+        (Brightness, KappaSchedule(0.0, 5, shape="linear"), "target: got 0, expected one that leaves a tolerance"),
+        (Scaled, KappaSchedule(0.1, 5), "kappa: got a schedule, and Scaled has a scale of its own, 0.25"),
         (ReconstructionError, KappaSchedule(-1.0, 5), "kappa: got -1.0"),
     ],
 )

@@ -154,7 +154,7 @@ class TestBuffers:
         given = state_of(criterion) | {"kappa": kappa, "kappa_target": kappa.clone()}
         functional_call(criterion, given, images(9))
         expected = trained(1, [Mine(0.1)])
-        expected.constraints[0].kappa = 0.3
+        expected.kappa = expected.kappa_target = 0.3
         expected(*images(9))
         assert_same_state(given, state_of(expected))
         assert criterion.constraints[0].kappa == 0.1

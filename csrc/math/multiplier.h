@@ -61,13 +61,18 @@ GECO_HD double natural_log_multiplier(ScaleRule rule, const State& state, int l,
 }
 
 // log lambda before this step. Until the first update resolves an automatic start, which takes the error, it is
-// lambda*, or where multipliers follow the error the lowest that is allowed: one gradient with the multiplier of a
-// tight tolerance would make the second moments of Adam so large that it hardly moves for hundreds of steps.
+// lambda*, or where multipliers follow the error the lowest that is allowed, and no more than the natural multiplier of
+// an error of 1: one gradient with the multiplier of a tight tolerance would make the second moments of Adam so large
+// that it hardly moves for hundreds of steps.
 GECO_HD double log_multiplier(ScaleRule rule, const State& state, int l, double elements) {
   const double stored = state.at(Row::kLogMultiplier, l);
   if (stored == stored) return stored;
   const double natural = natural_log_multiplier(rule, state, l, elements);
-  return state.at(Row::kFollowsError, l) != 0.0 ? natural + std::log(kLowestMultiple) : natural;
+  if (state.at(Row::kFollowsError, l) == 0.0) return natural;
+  const double lowest = natural + std::log(kLowestMultiple), of_one = std::log(elements / 2.0);
+  const double low = state.at(Row::kLogLow, l), high = state.at(Row::kLogHigh, l);  // NaN: none is given
+  const double value = lowest < of_one ? lowest : of_one;
+  return value < low ? low : value > high ? high : value;
 }
 
 // The size of what kappa allows: kappa itself, or what is missing to the similarity of identical images.
@@ -92,6 +97,14 @@ GECO_HD double tolerance_in_use(ScaleRule rule, double c, double kappa) {
 GECO_HD double log_excess(double average, double scale) {
   const double share = 1.0 + average / scale;
   return share > 1.0 ? std::log(share) : 0.0;
+}
+
+// The excess that a multiplier follows: that of the average, but at most twice the error of this step and twice the
+// average before it. An outlier stays in the average for hundreds of steps, in which its constraint would hardly weigh.
+GECO_HD double followed_excess(double average, double of_step, double average_before, double scale) {
+  const double most = std::log(2.0) + log_excess(of_step < average_before ? of_step : average_before, scale);
+  const double excess = log_excess(average, scale);
+  return excess < most ? excess : most;
 }
 
 GECO_HD double clip(double value, double low, double high) { return value < low ? low : value > high ? high : value; }
@@ -177,7 +190,8 @@ GECO_HD double advance_constraint(const MultiplierUpdate& update, const CallProg
     const double v = clipped_violation(update, average, scale);
     const double v_previous = progress.first ? v : state.at(Row::kViolation, l);
     const bool follows_error = state.at(Row::kFollowsError, l) != 0.0;
-    const double excess = follows_error ? log_excess(average, scale) : 0.0;
+    const double excess =
+        follows_error ? followed_excess(average, step_average, progress.first ? step_average : previous, scale) : 0.0;
     const double natural = natural_log_multiplier(rule, state, l, elements) - excess;
     const double stored = state.at(Row::kLogMultiplier, l);
     const double moved = (stored == stored ? stored : natural) + update.lr * v + update.proportional * (v - v_previous);

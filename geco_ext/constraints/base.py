@@ -27,8 +27,12 @@ class ComparedPair(NamedTuple):
 
 
 class ToleranceRows(NamedTuple):
-    """Where a criterion keeps the tolerance of a constraint and its schedule, [rows] each (:mod:`geco_ext.state`)."""
+    """Where a criterion keeps the tolerance of a constraint and its schedule, [rows] each (:mod:`geco_ext.state`).
 
+    And the average, which is that of the constraint under the tolerance in force.
+    """
+
+    moving_average: Tensor
     kappa: Tensor
     kappa_target: Tensor
     schedule_start: Tensor
@@ -50,9 +54,10 @@ class Constraint(nn.Module):
 
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
-        kappa: the tolerance in force, a number. It may be set at any time, also to a
-            :class:`geco_ext.KappaSchedule`: what is set is written to the device and seen by the next step. A
-            ``state_dict`` that is loaded brings its own, which is said where it is another one.
+        kappa: the tolerance in force, a number (of one per channel the first's). It may be set at any time, also to a
+            :class:`geco_ext.KappaSchedule`, which takes the value to be ``error - kappa``: what is set is written to
+            the device and seen by the next step. A ``state_dict`` that is loaded brings its own, which is said where it
+            is another one.
         kappa_target: the tolerance at the end of the schedule, or without one the one in force.
         kappa_tensor: the tolerance where the criterion keeps it, 0-d float64: for a ``forward`` that is compiled or
             captured in a CUDA graph, which would take ``kappa`` for a constant, and under a schedule, where reading
@@ -124,7 +129,10 @@ class Constraint(nn.Module):
     def kappa(self, kappa: Kappa) -> None:
         self._take(kappa)
         for rows in self._slots.values():
+            before = rows.kappa.clone()
             self._write_tolerance(rows)
+            with torch.no_grad():
+                rows.moving_average.add_(self._tightened(before, rows.kappa))
         if self._slot is not None:
             self._kappa_version = _version(self._slot.kappa)
 
@@ -146,8 +154,13 @@ class Constraint(nn.Module):
     def _checked_schedule(self, schedule: KappaSchedule, target: float) -> float:
         """The tolerance of its first step."""
         similarity = self._zero_tolerance == 1.0
-        if schedule.shape == "geometric" and target == (1.0 if similarity else 0.0):
-            raise ValueError(f"target: got {schedule.target:g}, which only a linear schedule reaches (shape='linear')")
+        if self.scale is not None:
+            raise ValueError(
+                f"kappa: got a schedule, and {type(self).__name__} has a scale of its own, {self.scale:g}; expected a "
+                "number, or a constraint of the form error - kappa, whose scale is kappa"
+            )
+        if target == (1.0 if similarity else 0.0):
+            raise ValueError(f"target: got {schedule.target:g}, expected one that leaves a tolerance to shrink to")
         if schedule.start == "auto":
             return target
         start = self._checked(schedule.start)
@@ -158,6 +171,12 @@ class Constraint(nn.Module):
                 f"expected {side} that"
             )
         return start
+
+    def _tightened(self, before: Tensor, after: Tensor) -> Tensor:
+        """By how much the constraint on the same images is more under another kappa."""
+        if self.scale_rule == "kappa^2":
+            return before.square() - after.square()
+        return after - before if self.scale_rule == "1-kappa" else before - after
 
     def _write_tolerance(self, rows: ToleranceRows) -> None:
         """Tolerance and schedule, to the state of a criterion."""
@@ -182,9 +201,12 @@ class Constraint(nn.Module):
         version = _version(rows.kappa)
         if version is None or (version == self._kappa_version and not self._kappa_moves):
             return
-        values = torch.stack([rows.kappa[0], rows.kappa_target[0], rows.schedule_steps[0]]).tolist()
-        self._kappa, self._kappa_moves = values[0], values[2] > 0
-        self._target = values[1] if self._kappa_moves else self._kappa
+        of_first = [row[0] for row in (rows.kappa, rows.kappa_target, rows.schedule_steps, rows.schedule_step)]
+        self._kappa, target, steps, taken = torch.stack(of_first).tolist()
+        self._kappa_moves = steps > 0
+        self._target = target if self._kappa_moves else self._kappa
+        if self._schedule is not None and (self._schedule.target != self._target or steps == taken == 0):
+            self._schedule = None  # a state has brought another one, or none
         self._kappa_version = version
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -207,19 +229,14 @@ class Constraint(nn.Module):
         return self._slot.kappa[0]
 
     @property
-    def own_scale(self) -> float:
-        """S of a constraint that subtracts its tolerance itself: ``scale``, or kappa, or 1."""
-        return self.kappa or 1.0 if self.scale is None else self.scale
-
-    @property
     def scale_rule(self) -> str:
         """What the tolerance means for the constraint and its scale (:class:`geco_ext.contract.Kind`)."""
         return self._term().scale_rule
 
     def extra_repr(self) -> str:
         """Name and tolerance."""
-        schedule = f" on its way to {self.kappa_target:g}" if self._kappa_moves else ""
-        return f"{self.name!r}, kappa={self.kappa:g}{schedule}"
+        kappa = f"kappa={self.kappa:g}"
+        return f"{self.name!r}, {kappa}{f' on its way to {self.kappa_target:g}' if self._kappa_moves else ''}"
 
     # What the criterion asks. A user's constraint is a scalar whose value and gradient autograd brings.
 

@@ -47,7 +47,7 @@ class WarnAtBound(L.Callback):
         if not isinstance(criterion, GECOLoss) or not latest or trainer.global_step % RECORD_EVERY:
             return
         for name, constraint in entries(criterion):
-            violation = latest[f"moving_average/{name}"] / scale_of(constraint, constraint.kappa)
+            violation = latest[f"moving_average/{name}"] / scale_of(constraint, latest[f"kappa/{name}"])
             seen = self._violations.setdefault(name, deque(maxlen=UPDATES // RECORD_EVERY + 1))
             if not latest[f"at_bound/{name}"] or is_met(violation):
                 seen.clear()

@@ -218,7 +218,7 @@ def entries(criterion: GECOLoss) -> Iterator[tuple[str, Constraint]]:
 
 def scale_of(constraint: Constraint, kappa: float) -> float:
     """The scale s of a constraint with the tolerance ``kappa``."""
-    scales = {"kappa^2": kappa**2, "kappa": kappa, "1-kappa": 1 - kappa, "own": constraint.own_scale}
+    scales = {"kappa^2": kappa**2, "kappa": kappa, "1-kappa": 1 - kappa, "own": constraint.scale or kappa or 1.0}
     return max(scales[constraint.scale_rule], 1e-12)
 
 

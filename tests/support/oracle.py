@@ -124,6 +124,7 @@ class Algorithm1:
         return kl + sum(m * c for m, c in zip(multipliers, shown, strict=True))
 
     def _update(self, step):
+        average_before = step if self.average is None else self.average
         if self.average is None:
             self.average = step
         else:
@@ -132,7 +133,8 @@ class Algorithm1:
         previous = v if self.previous is None else self.previous
         for index, natural in enumerate(self.natural):
             # The natural multiplier of the average error, and how far above it the multiplier may be.
-            excess = math.log(max(1 + self.average[index] / self.scales[index], 1.0))
+            beside = min(step[index], average_before[index])  # of an outlier no more than twice what is beside it
+            excess = min(self._excess(self.average[index], index), self._excess(beside, index) + math.log(2))
             line = math.log(natural) - (excess if self.follows else 0.0)
             before = line if self.log_lambda[index] is None else self.log_lambda[index]
             moved = before + self.lr * v[index] + self.proportional * (v[index] - previous[index])
@@ -145,6 +147,9 @@ class Algorithm1:
             self.log_lambda[index] = min(max(moved, low), high)
         self.previous = v
         self.steps += 1
+
+    def _excess(self, average, index):
+        return math.log(max(1 + average / self.scales[index], 1.0))
 
     def _violation(self, average, scale):
         value = {

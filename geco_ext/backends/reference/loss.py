@@ -212,8 +212,14 @@ def _natural_log_multiplier(call: LossCall) -> Tensor:
 def _log_multiplier(call: LossCall) -> Tensor:
     """Log lambda before this step; the lowest, or lambda*, until the first update resolves an automatic start."""
     state = views(call.block)
-    lowest = torch.where(state.follows_error != 0, math.log(LOWEST_MULTIPLE), torch.zeros_like(state.kappa))
-    return torch.where(state.log_multiplier.isnan(), _natural_log_multiplier(call) + lowest, state.log_multiplier)
+    natural = _natural_log_multiplier(call)
+    elements = zip(parse_terms(call.terms), compared_elements(call), strict=True)
+    of_one = natural.new_tensor([math.log(count / 2.0) for term, count in elements for _ in range(term.rows)])
+    lowest = torch.minimum(natural + math.log(LOWEST_MULTIPLE), of_one)
+    lowest = torch.where(lowest < state.log_low, state.log_low, lowest)  # NaN: none is given
+    lowest = torch.where(lowest > state.log_high, state.log_high, lowest)
+    start = torch.where(state.follows_error != 0, lowest, natural)
+    return torch.where(state.log_multiplier.isnan(), start, state.log_multiplier)
 
 
 def _clipped_violation(update: UpdateSettings, average: Tensor, scales: Tensor) -> Tensor:
@@ -249,7 +255,10 @@ def _update_state(
     v = _clipped_violation(update, average, scales)
     v_previous = torch.where(first, v, state.violation)
     follows_error = state.follows_error != 0
-    excess = torch.where(follows_error, _log_excess(average, scales), 0.0)
+    # Of an outlier, which stays in the average for hundreds of steps, no more than twice the error beside it counts.
+    beside = torch.minimum(step_average, torch.where(first, step_average, state.moving_average))
+    excess = torch.minimum(_log_excess(average, scales), _log_excess(beside, scales) + math.log(2.0))
+    excess = torch.where(follows_error, excess, 0.0)
     natural = natural - excess
     start = torch.where(state.log_multiplier.isnan(), natural, state.log_multiplier)
     moved = start + update.lr * v + update.proportional * (v - v_previous)

@@ -83,8 +83,20 @@ def log_multiplier(block, row, inside, rule, elements, CONSTRAINTS: tl.constexpr
     stored = tl.load(block + LOG_MULTIPLIER * CONSTRAINTS + row, mask=inside, other=0.0)
     follows = tl.load(block + FOLLOWS_ERROR * CONSTRAINTS + row, mask=inside, other=0.0) != 0.0
     natural = natural_log_multiplier(block, row, inside, rule, elements, CONSTRAINTS)
-    natural = tl.where(follows, natural + tl.log(float64(LOWEST)), natural)
+    lowest, of_one = natural + tl.log(float64(LOWEST)), tl.log(elements / 2.0)
+    lowest = tl.where(lowest < of_one, lowest, of_one)
+    low = tl.load(block + LOG_LOW * CONSTRAINTS + row, mask=inside, other=0.0)
+    high = tl.load(block + LOG_HIGH * CONSTRAINTS + row, mask=inside, other=0.0)
+    lowest = tl.where(lowest < low, low, tl.where(lowest > high, high, lowest))  # NaN: none is given
+    natural = tl.where(follows, lowest, natural)
     return tl.where(stored == stored, stored, natural)
+
+
+@triton.jit
+def log_excess(average, scale):
+    """Log of how many times its tolerance an error is, 0 where the constraint is met."""
+    share = 1.0 + average / scale
+    return tl.log(tl.where(share > 1.0, share, float64(1.0)))
 
 
 @triton.jit
@@ -142,8 +154,11 @@ def advance(
 
     # Bounds and an automatic start: those of the error in force, or of the tolerance.
     follows = tl.load(block + FOLLOWS_ERROR * CONSTRAINTS + row, mask=inside, other=0.0) != 0.0
-    share = 1.0 + average / scale
-    excess = tl.where(follows & (share > 1.0), tl.log(tl.where(share > 1.0, share, float64(1.0))), float64(0.0))
+    # Of an outlier, which stays in the average for hundreds of steps, no more than twice the error beside it counts.
+    before = tl.where(first, step_average, previous)
+    most = float64(0.6931471805599453) + log_excess(tl.where(step_average < before, step_average, before), scale)
+    excess = log_excess(average, scale)
+    excess = tl.where(follows, tl.where(excess < most, excess, most), float64(0.0))
     natural = natural_log_multiplier(block, row, inside, rule, elements, CONSTRAINTS) - excess
     start = tl.where(stored_log_lambda == stored_log_lambda, stored_log_lambda, natural)
     moved = start + float64(UPDATE[1]) * v + float64(UPDATE[2]) * (v - v_previous)
