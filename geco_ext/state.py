@@ -43,6 +43,7 @@ PERSISTENT_ROWS = ("log_multiplier", "moving_average", "violation", "kappa", "ac
 # step in which the multiplier would exceed it (``csrc/math/multiplier.h`` has the same).
 LOWEST_MULTIPLE, HIGHEST_MULTIPLE = 1e-3, 3.0
 OPENING_RATE = 0.002
+MOST_OF_AN_OUTLIER = 2.0  # how many times the error beside it counts for the bounds
 
 
 class State(NamedTuple):

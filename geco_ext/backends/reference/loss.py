@@ -16,7 +16,7 @@ from torch import Tensor
 from geco_ext.backends.allocation import loss_dtype
 from geco_ext.backends.reference.windows import MEASURES
 from geco_ext.contract import KINDS, LossCall, Term, UpdateSettings, inputs_of_terms, parse_terms
-from geco_ext.state import HIGHEST_MULTIPLE, LOWEST_MULTIPLE, OPENING_RATE, State, views
+from geco_ext.state import HIGHEST_MULTIPLE, LOWEST_MULTIPLE, MOST_OF_AN_OUTLIER, OPENING_RATE, State, views
 
 SMALLEST = 1e-12  # scales and shares of the tolerance below it count as it
 
@@ -257,7 +257,7 @@ def _update_state(
     follows_error = state.follows_error != 0
     # Of an outlier, which stays in the average for hundreds of steps, no more than twice the error beside it counts.
     beside = torch.minimum(step_average, torch.where(first, step_average, state.moving_average))
-    excess = torch.minimum(_log_excess(average, scales), _log_excess(beside, scales) + math.log(2.0))
+    excess = torch.minimum(_log_excess(average, scales), _log_excess(beside, scales) + math.log(MOST_OF_AN_OUTLIER))
     excess = torch.where(follows_error, excess, 0.0)
     natural = natural - excess
     start = torch.where(state.log_multiplier.isnan(), natural, state.log_multiplier)

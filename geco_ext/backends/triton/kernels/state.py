@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from geco_ext.state import COUNTERS, HIGHEST_MULTIPLE, LOWEST_MULTIPLE, OPENING_RATE, ROWS
+from geco_ext.state import COUNTERS, HIGHEST_MULTIPLE, LOWEST_MULTIPLE, MOST_OF_AN_OUTLIER, OPENING_RATE, ROWS
 
 LOG_MULTIPLIER = tl.constexpr(ROWS.index("log_multiplier"))
 MOVING_AVERAGE = tl.constexpr(ROWS.index("moving_average"))
@@ -36,6 +36,7 @@ SKIPPED = tl.constexpr(COUNTERS.index("skipped"))
 LOWEST = tl.constexpr(LOWEST_MULTIPLE)
 HIGHEST = tl.constexpr(HIGHEST_MULTIPLE)
 OPENING = tl.constexpr(OPENING_RATE)
+OUTLIER = tl.constexpr(MOST_OF_AN_OUTLIER)
 SMALLEST = tl.constexpr(1e-12)  # scales and shares of the tolerance below it count as it
 
 # How a row's scale s follows from its kappa.
@@ -156,7 +157,7 @@ def advance(
     follows = tl.load(block + FOLLOWS_ERROR * CONSTRAINTS + row, mask=inside, other=0.0) != 0.0
     # Of an outlier, which stays in the average for hundreds of steps, no more than twice the error beside it counts.
     before = tl.where(first, step_average, previous)
-    most = float64(0.6931471805599453) + log_excess(tl.where(step_average < before, step_average, before), scale)
+    most = tl.log(float64(OUTLIER)) + log_excess(tl.where(step_average < before, step_average, before), scale)
     excess = log_excess(average, scale)
     excess = tl.where(follows, tl.where(excess < most, excess, most), float64(0.0))
     natural = natural_log_multiplier(block, row, inside, rule, elements, CONSTRAINTS) - excess
