@@ -164,7 +164,16 @@ class GECOLoss(StateModule):
         Args:
             constraints: the constraint vector.
             settings: other arguments of the class, but the two that say so.
+
+        Raises:
+            ValueError: as the class; ``multiplier_init`` or ``multiplier_bounds`` is given.
         """
+        for name in ("multiplier_init", "multiplier_bounds"):
+            if name in settings:
+                raise ValueError(
+                    f"{name}: got {settings[name]!r}, expected none, since GECOLoss.natural sets it; give it to "
+                    "GECOLoss, whose automatic values are those of natural where it says 'natural'"
+                )
         return cls(constraints, multiplier_init="natural", multiplier_bounds="natural", **settings)
 
     @classmethod
@@ -393,7 +402,7 @@ class GECOLoss(StateModule):
 
     def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
         """Say where the tolerance of the state is not that of the code, which would otherwise be lost in silence."""
-        needed = "kappa", "kappa_target", "schedule_steps"
+        needed = "kappa", "kappa_target", "schedule_steps", "follows_error"
         if not rows.keys() >= set(needed) or any(
             type(row) is not Tensor or row.is_meta for row in (*(rows[name] for name in needed), self.kappa)
         ):
@@ -419,6 +428,14 @@ class GECOLoss(StateModule):
             warn_user(
                 f"load_state_dict: {', '.join(differing)}; the state's holds from now on, unless constraint.kappa is "
                 "set after loading"
+            )
+        is_automatic = state_block.views(self._block).log_high.isnan()
+        if is_fresh and bool(((rows["follows_error"] != self.follows_error) & is_automatic).any()):
+            rules = ["the error (GECOLoss)", "the tolerance (GECOLoss.natural, and the default of earlier versions)"]
+            here, there = rules if self.follows_error.any() else reversed(rules)
+            warn_user(
+                f"load_state_dict: the bounds of multipliers follow {here} here and {there} in the state; the state's "
+                "holds from now on"
             )
 
     def _members(self) -> Iterator[tuple[Constraint, slice]]:

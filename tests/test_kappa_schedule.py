@@ -249,7 +249,10 @@ def test_a_state_from_before_there_were_schedules_has_none():
     criterion = GECOLoss(ReconstructionError(KappaSchedule(0.1, steps=8, start=0.4)))
     old = GECOLoss(ReconstructionError(0.2)).state_dict()
     old = {name: value for name, value in old.items() if name not in LATER_ROWS}
-    with pytest.warns(UserWarning, match="kappa=0.1 here and 0.2 in the state"):
+    with (
+        pytest.warns(UserWarning, match="kappa=0.1 here and 0.2 in the state"),
+        pytest.warns(UserWarning, match="follow the error .* here and the tolerance"),
+    ):
         criterion.load_state_dict(old)
     assert in_force(criterion, 3) == [0.2] * 3
     assert criterion.constraints[0].kappa_target == 0.2

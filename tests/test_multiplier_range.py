@@ -1,6 +1,7 @@
 """Where multipliers start and between which bounds they move, by the error or by the tolerance."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -107,3 +108,27 @@ def test_eval_before_the_first_training_call_stores_nothing():
     assert math.isfinite(step(criterion.eval()))
     fixed = criterion_of(0.1, multiplier_init=2.0).eval()
     assert float(step(fixed)) == pytest.approx(1.0 + 2.0 * 0.03)
+
+
+@pytest.mark.parametrize("given", [{"multiplier_init": 2.0}, {"multiplier_bounds": (1.0, 2.0)}])
+def test_natural_sets_start_and_bounds_itself(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))}: got .* GECOLoss.natural sets it"):
+        GECOLoss.natural(ReconstructionError(0.1), **given)
+
+
+def test_a_state_of_the_other_rule_is_said():
+    for here, there, said in (
+        (GECOLoss, GECOLoss.natural, r"follow the error .* here and the tolerance .* in the state"),
+        (GECOLoss.natural, GECOLoss, r"follow the tolerance .* here and the error .* in the state"),
+    ):
+        with pytest.warns(UserWarning, match=said):
+            here(ReconstructionError(0.1)).load_state_dict(there(ReconstructionError(0.1)).state_dict())
+
+
+def test_the_rule_does_not_matter_where_bounds_are_given():
+    bounds = (1e-3, 1e3)
+    criterion = GECOLoss(ReconstructionError(0.1), multiplier_bounds=bounds)
+    state = GECOLoss.natural(ReconstructionError(0.1)).state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion.load_state_dict(state)

@@ -30,6 +30,7 @@ struct MultiplierUpdate {
 constexpr double kLowestMultiple = 1e-3, kHighestMultiple = 3.0;
 // By how much log(upper bound) opens in a step in which the multiplier would exceed it (experiments/README.md).
 constexpr double kOpeningRate = 0.002;
+constexpr double kMostOfAnOutlier = 2.0;  // how many times the error beside it counts for the bounds
 
 constexpr double kSmallest = 1e-12;  // scales and shares of the tolerance below it count as it
 
@@ -102,7 +103,7 @@ GECO_HD double log_excess(double average, double scale) {
 // The excess that a multiplier follows: that of the average, but at most twice the error of this step and twice the
 // average before it. An outlier stays in the average for hundreds of steps, in which its constraint would hardly weigh.
 GECO_HD double followed_excess(double average, double of_step, double average_before, double scale) {
-  const double most = std::log(2.0) + log_excess(of_step < average_before ? of_step : average_before, scale);
+  const double most = std::log(kMostOfAnOutlier) + log_excess(of_step < average_before ? of_step : average_before, scale);
   const double excess = log_excess(average, scale);
   return excess < most ? excess : most;
 }

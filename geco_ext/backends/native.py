@@ -23,7 +23,7 @@ from geco_ext.contract import (
     inputs_of_terms,
     parse_terms,
 )
-from geco_ext.state import COUNTERS, ROWS
+from geco_ext.state import COUNTERS, HIGHEST_MULTIPLE, LOWEST_MULTIPLE, MOST_OF_AN_OUTLIER, OPENING_RATE, ROWS
 
 # The numbers are those of the enums in csrc, and rise from 0.
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64]
@@ -83,6 +83,7 @@ def differing_tables(compiled: Any) -> str:
         "violations": tuple(VIOLATIONS),
         "state_rows": ROWS,
         "counters": COUNTERS,
+        "multiplier_bounds": (LOWEST_MULTIPLE, HIGHEST_MULTIPLE, OPENING_RATE, MOST_OF_AN_OUTLIER),
         "data_types": tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES),
     }
     return ", ".join(name for name, table in tables.items() if getattr(compiled, name, None) != table)

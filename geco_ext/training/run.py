@@ -48,6 +48,8 @@ def build_criterion(settings: TrainingSettings) -> Criterion:
     """
     constraints = build_constraints(settings.constraints)
     if settings.kappa_schedule is not None:
+        if not constraints:
+            raise ValueError(f"kappa schedule cannot be given with the objective {settings.objective!r}")
         set_schedules(constraints, *read_schedule(settings.kappa_schedule))
     return build_objective(settings.objective, settings.steps, constraints, settings.multipliers)
 

@@ -21,7 +21,9 @@ def test_tables_are_the_same():
         assert list(numbers.values()) == list(range(len(numbers)))
 
 
-@pytest.mark.parametrize("table", ["kinds", "scale_rules", "violations", "state_rows", "counters", "data_types"])
+@pytest.mark.parametrize(
+    "table", ["kinds", "scale_rules", "violations", "state_rows", "counters", "data_types", "multiplier_bounds"]
+)
 def test_an_extension_of_other_sources_is_not_used(monkeypatch, table):
     """Left from an earlier build, or another checkout's: its numbers would stand for other kinds."""
     other = SimpleNamespace(**{**vars(COMPILED), table: getattr(COMPILED, table)[::-1]})

@@ -59,3 +59,11 @@ def test_what_cannot_be_is_one_line_and_leaves_no_folder(tmp_path, capsys, optio
     assert train(tmp_path / "run", *options) == 2
     assert message in one_line(capsys.readouterr())
     assert not (tmp_path / "run").exists()
+
+
+def test_an_objective_of_ones_own_without_constraints_has_no_kappa(tmp_path, capsys):
+    code = tmp_path / "own.py"
+    code.write_text("from geco_ext.training import GaussianObjective\n\n\nclass Mine(GaussianObjective): ...\n")
+    assert train(tmp_path / "run", "--kappa-schedule", "10", "--objective", f"{code}:Mine") == 2
+    assert "kappa schedule cannot be given with the objective" in one_line(capsys.readouterr())
+    assert not (tmp_path / "run").exists()
