@@ -24,8 +24,7 @@ void add_tables(py::module_& module) {
   module.attr("counters") = py::tuple(py::cast(std::vector<std::string>{GECO_STATE_COUNTERS(GECO_NAME)}));
   module.attr("data_types") = py::tuple(py::cast(std::vector<std::string>{GECO_DATA_TYPES(GECO_NAME)}));
 #undef GECO_NAME
-  module.attr("multiplier_bounds") =
-      py::make_tuple(kLowestMultiple, kHighestMultiple, kOpeningRate, kMostOfAnOutlier);
+  module.attr("multiplier_bounds") = py::make_tuple(kLowestMultiple, kHighestMultiple, kOpeningRate, kMostOfAnOutlier);
   module.attr("scale_rules") = py::tuple(py::cast(scale_rules));
   py::list described;
   for (std::size_t i = 0; i < kinds.size(); ++i) {

@@ -142,9 +142,7 @@ class ImageSweep {
         height_(images_.prediction.sizes[2]),
         width_(images_.prediction.sizes[3]),
         blocks_((height_ + kBlockRows - 1) / kBlockRows) {
-    const bool wide = images_.prediction.type == DataType::kFloat64 || images_.target.type == DataType::kFloat64;
-    scratch_ = kernels().patches_scratch[wide];
-    sweep_ = kernels().patches[wide];
+    is_wide_ = images_.prediction.type == DataType::kFloat64 || images_.target.type == DataType::kFloat64;
     if (coefficients_.size() == 1) coefficients_.resize(static_cast<std::size_t>(channels_), coefficients_[0]);
     cut_into_tiles();
   }
@@ -153,25 +151,34 @@ class ImageSweep {
     std::vector<double> sums(static_cast<std::size_t>(call_.batch * strips_ * sums_of_strip()), 0.0);
     const std::int64_t items = call_.batch * bands_ * strips_;
     const bool small = images_.prediction.elements() < kParallelElements / 8;
-    parallel_for(items, small ? 1 : call_.threads, [&](std::int64_t item) {
+    const int threads = small ? 1 : call_.threads;
+    std::vector<char> far_blocks(static_cast<std::size_t>(is_wide_ ? 0 : call_.batch * strips_ * blocks_), 0);
+    parallel_for(items, threads, [&](std::int64_t item) {
       const std::int64_t strip = item % strips_, band = item / strips_ % bands_, example = item / strips_ / bands_;
-      run_tile(example, band, strip, sums.data() + (example * strips_ + strip) * sums_of_strip());
+      const std::int64_t tile = example * strips_ + strip, first_row = band * band_rows_;
+      run_tile({example, strip, first_row, std::min(height_, first_row + band_rows_)},
+               sums.data() + tile * sums_of_strip(), is_wide_, is_wide_ ? nullptr : far_blocks.data() + tile * blocks_);
     });
+    run_again_in_double(far_blocks, threads, sums);
     add_up(sums, c_hat);
   }
 
  private:
+  struct Tile {
+    std::int64_t example, strip, first_row, last_row;
+  };
+
   // Strips are part of what is computed (rows are summed within them), bands only of who does it.
   void cut_into_tiles() {
-    std::int64_t most_patch = 1, sweeps = 0;
+    std::int64_t sweeps = 0;
     for (const auto& pass : passes_) {
-      most_patch = std::max(most_patch, pass->geometry.patch);
+      most_patch_ = std::max(most_patch_, pass->geometry.patch);
       sweeps += pass->per_channel ? channels_ : 1;
     }
     for (std::int64_t columns = kTileColumns;; columns /= 2) {
       strips_ = std::max<std::int64_t>(1, (width_ + columns / 2) / columns);
       strip_columns_ = (width_ + strips_ - 1) / strips_;
-      const bool narrowest = columns / 2 < std::max(kFewestColumns, 2 * most_patch);
+      const bool narrowest = columns / 2 < std::max(kFewestColumns, 2 * most_patch_);
       if (narrowest || scratch_bytes() <= kMostScratch) break;
     }
     strips_ = (width_ + strip_columns_ - 1) / strip_columns_;
@@ -182,7 +189,7 @@ class ImageSweep {
       bands = std::max(bands, height_ * row_bytes / kTileBytes);
     }
     // A band of less than a few patches is mostly what its neighbours compute as well.
-    const std::int64_t most_useful = std::max<std::int64_t>(1, height_ / (3 * most_patch));
+    const std::int64_t most_useful = std::max<std::int64_t>(1, height_ / (3 * most_patch_));
     bands = std::clamp<std::int64_t>(bands, 1, most_useful);
     band_rows_ = ((height_ + bands - 1) / bands + kBlockRows - 1) / kBlockRows * kBlockRows;
     bands_ = (height_ + band_rows_ - 1) / band_rows_;
@@ -200,12 +207,13 @@ class ImageSweep {
   // Of the tile that needs most.
   std::int64_t scratch_bytes() const {
     std::int64_t most = 0;
-    for (const auto& pass : passes_) most = std::max(most, scratch_(sweep_of(*pass, 0, 0, 0, 0)));
+    const SweepScratch scratch = kernels().patches_scratch[is_wide_];
+    for (const auto& pass : passes_) most = std::max(most, scratch(sweep_of(*pass, 0, {0, 0, 0, height_})));
     return most;
   }
 
-  Sweep sweep_of(const Pass& pass, std::int64_t channel, std::int64_t example, std::int64_t band,
-                 std::int64_t strip) const {
+  Sweep sweep_of(const Pass& pass, std::int64_t channel, const Tile& tile) const {
+    const std::int64_t example = tile.example;
     Sweep sweep{};
     sweep.geometry = &pass.geometry;
     sweep.prediction = planes_of(images_.prediction, example, channel);
@@ -216,30 +224,66 @@ class ImageSweep {
     sweep.channels = channels_ / groups_of(pass);
     sweep.rules = pass.rules.data();
     sweep.rule_count = static_cast<int>(pass.rules.size());
-    sweep.first_row = band * band_rows_;
-    sweep.last_row = std::min(height_, sweep.first_row + band_rows_);
-    sweep.first_column = strip * strip_columns_;
+    sweep.first_row = tile.first_row;
+    sweep.last_row = tile.last_row;
+    sweep.first_column = tile.strip * strip_columns_;
     sweep.last_column = std::min(width_, sweep.first_column + strip_columns_);
     sweep.blocks = blocks_;
+    if (strips_ == 1 && bands_ == 1 && passes_.size() == 1 && groups_of(pass) == 1 && example + 1 < call_.batch) {
+      sweep.next_prediction = planes_of(images_.prediction, example + 1, channel).data;
+      sweep.next_target = planes_of(images_.target, example + 1, channel).data;
+      sweep.next_gradient = planes_of(images_.gradient, example + 1, channel).data;
+    }
     return sweep;
   }
 
-  void run_tile(std::int64_t example, std::int64_t band, std::int64_t strip, double* sums) const {
+  void run_tile(const Tile& tile, double* sums, bool wide, char* far_blocks) const {
     double* const squared_error_sums = sums + sums_of_strip() - channels_ * blocks_;
     for (const auto& pass : passes_) {
       for (std::int64_t channel = 0; channel < groups_of(*pass); ++channel) {
-        Sweep sweep = sweep_of(*pass, channel, example, band, strip);
-        sweep.reference_hat = reference_of(images_.prediction, example, channel, sweep.channels);
-        sweep.reference = reference_of(images_.target, example, channel, sweep.channels);
+        Sweep sweep = sweep_of(*pass, channel, tile);
+        sweep.reference_hat = reference_of(images_.prediction, tile.example, channel, sweep.channels);
+        sweep.reference = reference_of(images_.target, tile.example, channel, sweep.channels);
+        sweep.far_blocks = far_blocks;
         sweep.adds = pass != passes_.front();
         if (!sweep.adds && !coefficients_.empty()) sweep.squared_error_coefficients = coefficients_.data() + channel;
         sweep.value_sums = sums;
         sweep.squared_error_sums = squared_error_sums + channel * blocks_;
         sums += sweep.rule_count * blocks_;
-        sweep_(sweep, thread_scratch().at_least(scratch_(sweep)));
+        kernels().patches[wide](sweep, thread_scratch().at_least(kernels().patches_scratch[wide](sweep)));
       }
     }
     thread_scratch().trim(kMostScratch);
+  }
+
+  // One reference serves an image as long as no part of it is far from it and varies little, like a dark part beside a
+  // bright one. The blocks of rows that such patches reach into are computed anew, in float64. Which these are does not
+  // depend on how rows were shared out.
+  void run_again_in_double(const std::vector<char>& far_blocks, int threads, std::vector<double>& sums) const {
+    std::vector<Tile> tiles;
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(far_blocks.size()); ++i) {
+      if (!far_blocks[static_cast<std::size_t>(i)]) continue;
+      const std::int64_t tile = i / blocks_, first = i % blocks_ * kBlockRows;
+      const std::int64_t reach = first + kBlockRows + most_patch_ - 1;
+      const std::int64_t last = std::min(height_, (reach + kBlockRows - 1) / kBlockRows * kBlockRows);
+      const Tile again = {tile / strips_, tile % strips_, first, last};
+      Tile* const before = tiles.empty() ? nullptr : &tiles.back();
+      if (before && before->example == again.example && before->strip == again.strip && first <= before->last_row) {
+        before->last_row = last;
+      } else {
+        tiles.push_back(again);
+      }
+    }
+    parallel_for(static_cast<std::int64_t>(tiles.size()), threads, [&](std::int64_t i) {
+      const Tile& tile = tiles[static_cast<std::size_t>(i)];
+      double* const of_strip = sums.data() + (tile.example * strips_ + tile.strip) * sums_of_strip();
+      for (std::int64_t row = 0; row < sums_of_strip() / blocks_; ++row) {
+        double* const of_blocks = of_strip + row * blocks_;
+        std::fill(of_blocks + tile.first_row / kBlockRows, of_blocks + (tile.last_row + kBlockRows - 1) / kBlockRows,
+                  0.0);
+      }
+      run_tile(tile, of_strip, true, nullptr);
+    });
   }
 
   // In one order, whoever did the tiles.
@@ -281,9 +325,8 @@ class ImageSweep {
   std::vector<double> coefficients_;  // of each channel; empty: no squared error
   const std::vector<std::unique_ptr<Pass>> passes_;
   const std::int64_t channels_, height_, width_, blocks_;
-  std::int64_t strips_ = 1, strip_columns_ = 1, bands_ = 1, band_rows_ = 0;
-  SweepScratch scratch_;
-  PatchSweep sweep_;
+  bool is_wide_ = false;  // computed in float64
+  std::int64_t most_patch_ = 1, strips_ = 1, strip_columns_ = 1, bands_ = 1, band_rows_ = 0;
 };
 
 }  // namespace

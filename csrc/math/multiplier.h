@@ -103,7 +103,8 @@ GECO_HD double log_excess(double average, double scale) {
 // The excess that a multiplier follows: that of the average, but at most twice the error of this step and twice the
 // average before it. An outlier stays in the average for hundreds of steps, in which its constraint would hardly weigh.
 GECO_HD double followed_excess(double average, double of_step, double average_before, double scale) {
-  const double most = std::log(kMostOfAnOutlier) + log_excess(of_step < average_before ? of_step : average_before, scale);
+  const double most =
+      std::log(kMostOfAnOutlier) + log_excess(of_step < average_before ? of_step : average_before, scale);
   const double excess = log_excess(average, scale);
   return excess < most ? excess : most;
 }

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 import windows
-from windows import Window
 
 import geco_ext
 from geco_ext import backends
@@ -141,55 +139,6 @@ def test_constants_of_a_kernel_come_apart():
     assert hash(made) == hash(Constants(tree))
     assert made != Constants(("windowed", None, (1, 1, (tl.float32, ())), 2.5))  # True is not 1: code is made for it
     assert repr(made) == repr(tree)  # names compiled code on disk
-
-
-def far_from_the_edge(part, patch):
-    """Pixels all of whose patches lie in a part, [H, W]."""
-    crosses = F.max_pool2d((~part).float()[None], patch, 1)
-    return F.max_pool2d(F.pad(crosses, (patch - 1,) * 4), patch, 1)[0] == 0
-
-
-BRIGHT = {  # parts of an image of 24x30 pixels
-    "left": lambda row, column: column < 21,
-    "right": lambda row, column: column >= 9,
-    "all but a corner": lambda row, column: (row < 14) | (column < 20),
-    "a corner": lambda row, column: (row >= 13) & (column >= 19),
-}
-
-
-DARK_AND_BRIGHT = {
-    "ncc4": Window("ncc", 4),
-    "ncc8": Window("ncc", 8, eps=1e-12),
-    "local4": Window("local", 4),
-    "ncc4-per-channel": Window("ncc", 4, per_channel=True),
-}
-# In the interpreter, which takes seconds for each: every window and every edge once.
-EDGES = [
-    (window, bright)
-    for i, window in enumerate(DARK_AND_BRIGHT)
-    for j, bright in enumerate(BRIGHT)
-    if DEVICE == "cuda" or i == j
-]
-
-
-@pytest.mark.parametrize(("name", "bright"), EDGES)
-def test_dark_beside_bright(name, bright):
-    """Each part keeps the digits of its own gradient, wherever the edge goes through a tile."""
-    window = DARK_AND_BRIGHT[name]
-    part = BRIGHT[bright](torch.arange(24)[:, None], torch.arange(30)[None, :]).expand(24, 30)
-    torch.manual_seed(0)
-    for brightness, detail in ((1.0, 1e-6), (1e6, 1.0), (1.0, 3e-4)):
-        x = detail * torch.rand(2, 2, 24, 30, dtype=torch.float64) + brightness * part
-        x_hat = x + detail * torch.rand_like(x)
-        x, x_hat = x.float().to(DEVICE), x_hat.float().to(DEVICE).requires_grad_()
-        with geco_ext.use_backend("triton"):
-            (ours,) = torch.autograd.grad(window.functional(x_hat, x), x_hat)
-        y_hat = x_hat.detach().double().requires_grad_()
-        (expected,) = torch.autograd.grad(window.expected(y_hat, x.double()), y_hat)
-        for one_part in (part, ~part):
-            where = far_from_the_edge(one_part, window.patch)
-            difference = (ours.double() - expected).cpu()[..., where]
-            assert difference.norm() <= 1e-5 * expected.cpu()[..., where].norm(), (brightness, detail)
 
 
 def compiled_by(program):

@@ -52,19 +52,9 @@ GECO_HD void write(T* to, Vector<Computed<T>> values, Whole) {
 
 template <class T>
 GECO_HD Vector<Computed<T>> read(const T* from, First part) {
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (std::is_same_v<T, Computed<T>>) {
     return load_some(from, part.count);
   } else {
-#if defined(__AVX512F__)
-    if constexpr (std::is_same_v<T, double>) {
-      return (Doubles)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << part.count) - 1), from);
-    }
-#elif defined(__AVX2__)
-    if constexpr (std::is_same_v<T, double>) {
-      return (Doubles)_mm256_maskload_pd(
-          from, _mm256_cmpgt_epi64(_mm256_set1_epi64x(part.count), _mm256_setr_epi64x(0, 1, 2, 3)));
-    }
-#endif
     T numbers[kLanesOf<Computed<T>>] = {};
     for (std::int64_t i = 0; i < part.count; ++i) numbers[i] = from[i];
     return load(numbers);
@@ -73,7 +63,7 @@ GECO_HD Vector<Computed<T>> read(const T* from, First part) {
 
 template <class T>
 GECO_HD void write(T* to, Vector<Computed<T>> values, First part) {
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (std::is_same_v<T, Computed<T>>) {
     store_some(to, values, part.count);
   } else {
     T numbers[kLanesOf<Computed<T>>];

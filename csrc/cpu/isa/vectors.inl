@@ -40,20 +40,26 @@ using Vector = typename VectorOf<Real>::type;
 
 using Floats = Vector<float>;
 using Doubles = Vector<double>;
+template <class Real>
+using Mask = decltype(Vector<Real>{} < Vector<Real>{});  // what a comparison gives: all bits of a number, or none
+
 using Words = std::uint32_t __attribute__((vector_size(kVectorBytes)));
 using Shorts = std::uint16_t __attribute__((vector_size(kVectorBytes / 2)));
 
-GECO_HD Floats load(const float* from) {
-  Floats values;
-  __builtin_memcpy(&values, from, sizeof values);
-  return values;
-}
+// A vector anywhere in memory. Not __builtin_memcpy: GCC takes that through the stack where vectors have 32 bytes.
+template <class Real>
+struct AnywhereOf;
+template <>
+struct AnywhereOf<float> {
+  using type = float __attribute__((vector_size(kVectorBytes), aligned(alignof(float)), may_alias));
+};
+template <>
+struct AnywhereOf<double> {
+  using type = double __attribute__((vector_size(kVectorBytes), aligned(alignof(double)), may_alias));
+};
 
-GECO_HD Doubles load(const double* from) {
-  Doubles values;
-  __builtin_memcpy(&values, from, sizeof values);
-  return values;
-}
+GECO_HD Floats load(const float* from) { return *reinterpret_cast<const AnywhereOf<float>::type*>(from); }
+GECO_HD Doubles load(const double* from) { return *reinterpret_cast<const AnywhereOf<double>::type*>(from); }
 
 GECO_HD Floats load(const BFloat16* from) {
   Shorts halves;
@@ -79,13 +85,21 @@ GECO_HD Floats load(const Half* from) {
 
 template <class Real>
 GECO_HD void store(Real* to, Vector<Real> values) {
-  __builtin_memcpy(to, &values, sizeof values);
+  *reinterpret_cast<typename AnywhereOf<Real>::type*>(to) = values;
 }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+GECO_HD __m256i first_lanes(std::int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
 
 // The first `count` numbers, zeros behind them.
 GECO_HD Floats first(Floats values, std::int64_t count) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1), (__m512)values);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_and_ps((__m256)values, (__m256)first_lanes(count));
 #else
   for (int i = 0; i < kLanesOf<float>; ++i) values[i] = i < count ? values[i] : 0.0f;
   return values;
@@ -113,6 +127,16 @@ GECO_HD void store_some(Real* to, Vector<Real> values, std::int64_t count) {
 
 #if defined(__AVX512F__)
 template <>
+GECO_HD Doubles load_some<double>(const double* from, std::int64_t count) {
+  return (Doubles)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+}
+
+template <>
+GECO_HD void store_some<double>(double* to, Doubles values, std::int64_t count) {
+  _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)values);
+}
+
+template <>
 GECO_HD Floats load_some<float>(const float* from, std::int64_t count) {
   return (Floats)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
 }
@@ -122,8 +146,18 @@ GECO_HD void store_some<float>(float* to, Floats values, std::int64_t count) {
   _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)values);
 }
 #elif defined(__AVX2__)
-GECO_HD __m256i first_lanes(std::int64_t count) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+GECO_HD __m256i first_double_lanes(std::int64_t count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+template <>
+GECO_HD Doubles load_some<double>(const double* from, std::int64_t count) {
+  return (Doubles)_mm256_maskload_pd(from, first_double_lanes(count));
+}
+
+template <>
+GECO_HD void store_some<double>(double* to, Doubles values, std::int64_t count) {
+  _mm256_maskstore_pd(to, first_double_lanes(count), (__m256d)values);
 }
 
 template <>
@@ -136,6 +170,13 @@ GECO_HD void store_some<float>(float* to, Floats values, std::int64_t count) {
   _mm256_maskstore_ps(to, first_lanes(count), (__m256)values);
 }
 #endif
+
+template <class M>
+GECO_HD bool any(M mask) {
+  bool found = false;
+  for (std::size_t i = 0; i < sizeof mask / sizeof mask[0]; ++i) found |= mask[i] != 0;
+  return found;
+}
 
 // Past the caches; `to` is aligned to a vector.
 GECO_HD void stream(float* to, Floats values) {
@@ -233,6 +274,10 @@ struct VectorMath {
 #if defined(__AVX512F__)
     // Good to 14 bits, and to all 24 after one step of Newton.
     const Floats guess = (Floats)_mm512_maskz_rsqrt14_ps(0xffff, (__m512)values);
+    return guess + guess * 0.5f * (1.0f - values * guess * guess);
+#elif defined(__AVX2__)
+    // Good to 12 bits, and to 23 after one step of Newton.
+    const Floats guess = (Floats)_mm256_rsqrt_ps((__m256)values);
     return guess + guess * 0.5f * (1.0f - values * guess * guess);
 #else
     return 1.0f / square_root(values);

@@ -108,6 +108,14 @@ void short_windows(const ImageRow<Real, kChannels>& row, std::int64_t pixels, co
   }
 }
 
+// Whether windows along a row grow in registers. Those of a vector and of the one behind it, five moments a level, are
+// more than sixteen registers hold.
+#if defined(__AVX512F__)
+constexpr bool kGrowsInRegisters = true;
+#else
+constexpr bool kGrowsInRegisters = false;
+#endif
+
 // The power of two of a patch that is short enough for registers, otherwise -1.
 template <class Real>
 int short_levels(std::int64_t patch) {

@@ -15,16 +15,20 @@ struct PixelOutput {
   Doubles* squares;            // squared differences are added to it, by channel
 };
 
-template <class Real, int kChannels>
+// What is done for a row of pixels, as far as compiled loops know it: nearly always a gradient is set.
+enum class PixelWork { kSet, kSetWithSquares, kAny };
+
+template <class Real, int kChannels, PixelWork kWork>
 class PixelRow {
  public:
   using V = Vector<Real>;
 
-  PixelRow(const ImageRow<Real, kChannels>& row, const PixelOutput<Real>& output) : row_(row), output_(output) {
+  PixelRow(const ImageRow<Real, kChannels>& row, const PixelOutput<Real>& output)
+      : row_(row), output_(output), reference_hat_(V{} + row.reference_hat()), reference_(V{} + row.reference()) {
     if constexpr (kChannels > 0) {
       for (int c = 0; c < kChannels; ++c) {
         gradient_[c] = output.gradient ? output.gradient[c] : nullptr;
-        coefficients_[c] = output.coefficients ? static_cast<Real>(output.coefficients[c]) : Real{0};
+        coefficients_[c] = V{} + (output.coefficients ? static_cast<Real>(output.coefficients[c]) : Real{0});
         squares_[c] = V{};
       }
     }
@@ -32,7 +36,7 @@ class PixelRow {
 
   // Hands over the sums of squares; to be called once, at the end.
   void finish() {
-    if constexpr (kChannels > 0) {
+    if constexpr (kChannels > 0 && kWork != PixelWork::kSet) {
       for (int c = 0; c < kChannels; ++c) output_.squares[c] += folded(squares_[c]);
     }
   }
@@ -43,15 +47,15 @@ class PixelRow {
                      const Store& store_numbers) {
     for (std::int64_t c = 0; c < row_.channels(); ++c) {
       const V x_hat = load_numbers(row_.prediction(c) + i), x = load_numbers(row_.target(c) + i);
-      V gradient = (x - row_.reference()) * cover.a - (x_hat - row_.reference_hat()) * cover.b + cover.d;
-      if (output_.coefficients) {
+      V gradient = ((x - reference_) * cover.a + cover.d) - (x_hat - reference_hat_) * cover.b;
+      if (with_squares()) {
         const V difference = x_hat - x;
         add_squares(c, difference * difference);
         gradient += difference * coefficient(c);
       }
-      if (!output_.gradient) continue;
+      if (kWork == PixelWork::kAny && !output_.gradient) continue;
       Real* const to = gradient_of(c) + i;
-      if (output_.adds) gradient += load_numbers(to);
+      if (kWork == PixelWork::kAny && output_.adds) gradient += load_numbers(to);
       store_numbers(to, gradient);
     }
   }
@@ -67,6 +71,9 @@ class PixelRow {
   }
 
  private:
+  GECO_HD bool with_squares() const {
+    return kWork == PixelWork::kSetWithSquares || (kWork == PixelWork::kAny && output_.coefficients);
+  }
   GECO_HD void add_squares(std::int64_t c, V squares) {
     if constexpr (kChannels > 0) {
       squares_[c] += squares;
@@ -74,9 +81,9 @@ class PixelRow {
       output_.squares[c] += folded(squares);
     }
   }
-  GECO_HD Real coefficient(std::int64_t c) const {
+  GECO_HD V coefficient(std::int64_t c) const {
     if constexpr (kChannels > 0) return coefficients_[c];
-    return static_cast<Real>(output_.coefficients[c]);
+    return V{} + static_cast<Real>(output_.coefficients[c]);
   }
   GECO_HD Real* gradient_of(std::int64_t c) const {
     if constexpr (kChannels > 0) return gradient_[c];
@@ -86,8 +93,9 @@ class PixelRow {
   static constexpr int kKnown = kChannels > 0 ? kChannels : 1;
   const ImageRow<Real, kChannels> row_;
   const PixelOutput<Real> output_;
+  const V reference_hat_, reference_;
   Real* gradient_[kKnown];
-  Real coefficients_[kKnown];
+  V coefficients_[kKnown];
   V squares_[kKnown];
 };
 
@@ -96,8 +104,6 @@ template <class Real>
 struct CoverRows {
   const Real* rows[kMostLevels + 1];
   int count;
-  std::int64_t columns;  // of patches; zeros follow up to a whole vector
-  std::int64_t lead;     // the column of the first pixel: zero, or whole vectors and no less than a patch
 
   GECO_HD Vector<Real> at(std::int64_t i) const {
     Vector<Real> total = load(rows[0] + i);
@@ -128,29 +134,28 @@ GECO_HD Vector<Real> grown_sum(Vector<Real> values, Vector<Real>* before) {
   }
 }
 
-// The cover of a pixel is 2^kLevels neighbours, no more than a vector: summed in registers along the row.
-template <int kLevels, class Real, int kChannels>
-void short_cover(const CoverRows<Real>& cover, std::int64_t pitch, std::int64_t pixels,
-                 PixelRow<Real, kChannels>& out) {
+// The cover of a pixel is 2^kLevels neighbours, no more than a vector: summed in registers along the row. `lead`: the
+// column of the first pixel, zero, or whole vectors and no less than a patch.
+template <int kLevels, class Real, class Pixels>
+void short_cover(const Real* cover, std::int64_t pitch, std::int64_t lead, std::int64_t pixels, Pixels& out) {
   using V = Vector<Real>;
   constexpr int kWidth = kLanesOf<Real>;
-  const std::int64_t columns = cover.count > 0 ? cover.columns : 0;
   V before_a[kLevels + 1] = {}, before_b[kLevels + 1] = {}, before_d[kLevels + 1] = {};
   const auto sums_at = [&](std::int64_t i) {
-    const bool patches = i < columns;
-    return PatchCoefficients<V>{grown_sum<0, kLevels, Real>(patches ? cover.at(i) : V{}, before_a),
-                                grown_sum<0, kLevels, Real>(patches ? cover.at(pitch + i) : V{}, before_b),
-                                grown_sum<0, kLevels, Real>(patches ? cover.at(2 * pitch + i) : V{}, before_d)};
+    const Real* const at = cover + i;
+    return PatchCoefficients<V>{grown_sum<0, kLevels, Real>(load(at), before_a),
+                                grown_sum<0, kLevels, Real>(load(at + pitch), before_b),
+                                grown_sum<0, kLevels, Real>(load(at + 2 * pitch), before_d)};
   };
-  if (cover.lead > 0) sums_at(cover.lead - kWidth);  // reaches into the cover of the first pixels
+  if (lead > 0) sums_at(lead - kWidth);  // reaches into the cover of the first pixels
   std::int64_t i = 0;
-  for (; i + kWidth <= pixels; i += kWidth) out.write(i, sums_at(cover.lead + i));
-  if (i < pixels) out.write_some(i, sums_at(cover.lead + i), pixels - i);
+  for (; i + kWidth <= pixels; i += kWidth) out.write(i, sums_at(lead + i));
+  if (i < pixels) out.write_some(i, sums_at(lead + i), pixels - i);
 }
 
 // Any cover, from the sums of its parts.
-template <class Real, int kChannels>
-void long_cover(const Parts<Real>& parts, std::int64_t pitch, std::int64_t pixels, PixelRow<Real, kChannels>& out) {
+template <class Real, class Pixels>
+void long_cover(const Parts<Real>& parts, std::int64_t pitch, std::int64_t pixels, Pixels& out) {
   const auto sums_at = [&](std::int64_t i) {
     return PatchCoefficients<Vector<Real>>{parts.summed(i), parts.summed(pitch + i), parts.summed(2 * pitch + i)};
   };

@@ -40,6 +40,9 @@ void read_numbers(const T* from, std::int64_t stride, Real* to, std::int64_t cou
       for (; i + kLanes <= count; i += kLanes) store<float>(to + i, load(from + i));
     }
   }
+  if (stride == 1) {  // a loop of its own, which compilers make vectors of
+    for (; i < count; ++i) to[i] = static_cast<Real>(to_float(from[i]));
+  }
   for (; i < count; ++i) to[i] = static_cast<Real>(to_float(from[i * stride]));
 }
 
@@ -80,7 +83,11 @@ void write_channels(const Real* __restrict from, std::int64_t pitch, const Plane
   }
   for (std::int64_t c = 0; c < channels; ++c) {
     T* const to = numbers_at<T>(planes, c, row, column);
-    for (std::int64_t i = 0; i < count; ++i) to[i * planes.column_stride] = static_cast<T>(from[c * pitch + i]);
+    std::int64_t i = 0;
+    if (planes.column_stride == 1) {
+      for (; i < count; ++i) to[i] = static_cast<T>(from[c * pitch + i]);
+    }
+    for (; i < count; ++i) to[i * planes.column_stride] = static_cast<T>(from[c * pitch + i]);
   }
 }
 

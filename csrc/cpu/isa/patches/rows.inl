@@ -61,6 +61,40 @@ GECO_HD void store_moments(Real* row, std::int64_t pitch, const Moments<Vector<R
   store<Real>(row + 4 * pitch, moments.co);
 }
 
+template <class Real>
+GECO_HD PatchCoefficients<Vector<Real>> load_coefficients(const Real* row, std::int64_t pitch) {
+  return {load(row), load(row + pitch), load(row + 2 * pitch)};
+}
+
+template <class Real>
+GECO_HD void store_coefficients(Real* row, std::int64_t pitch, const PatchCoefficients<Vector<Real>>& coefficients) {
+  store<Real>(row, coefficients.a);
+  store<Real>(row + pitch, coefficients.b);
+  store<Real>(row + 2 * pitch, coefficients.d);
+}
+
+// Which patches vary by so much less than they are away from the reference that float32 has too few digits for their
+// means: 24 binary ones, of which 15 are to be left. Flat patches have none to lose, and float64 has enough.
+template <class Real>
+class FarFromReference {
+ public:
+  explicit FarFromReference(Real per_number) : limit_(kFar * kFar * per_number) {}
+
+  GECO_HD Mask<Real> operator()(const Moments<Vector<Real>>& moments) const {
+    if constexpr (sizeof(Real) == sizeof(double)) return Mask<Real>{};
+    return is_far(moments.mean_hat, moments.m2_hat) | is_far(moments.mean, moments.m2);
+  }
+
+ private:
+  static constexpr Real kFar = 512;
+
+  GECO_HD Mask<Real> is_far(Vector<Real> mean, Vector<Real> m2) const {
+    return (mean * mean > m2 * limit_) & (m2 != 0);
+  }
+
+  const Real limit_;
+};
+
 // Neighbouring windows that together are the one that is wanted.
 template <class Real>
 struct Parts {

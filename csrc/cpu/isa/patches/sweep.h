@@ -76,6 +76,9 @@ struct Sweep {
   // begin with a block.
   std::int64_t first_row, last_row, first_column, last_column;
 
+  // The images of the sweep over the same tile that follows on this thread; null: another tile follows.
+  char *next_prediction, *next_target, *next_gradient;
+
   bool adds;                                 // to what the gradient holds, or sets it
   const double* squared_error_coefficients;  // of each channel; null: no squared error in this sweep
 
@@ -83,6 +86,10 @@ struct Sweep {
   double* value_sums;
   double* squared_error_sums;
   std::int64_t blocks;
+
+  // Set to 1, by block: patches that begin there vary too little for float32, so far as they are from the reference.
+  // Null: nobody asks.
+  char* far_blocks;
 };
 
 // Bytes of scratch memory that the sweep needs, a multiple of 64; they begin on a multiple of 64.

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "cpu/isa/patches/ahead.inl"
 #include "cpu/isa/patches/along.inl"
 #include "cpu/isa/patches/gradient.inl"
 #include "cpu/isa/patches/scratch.inl"
@@ -36,6 +37,7 @@ class TileSweep {
         arena_(memory),
         scratch_(arena_, sweep, in_place_),
         pitch_(scratch_.pitch),
+        lead_(sweep.first_column - tile_.first_input),
         along_(patch_, geometry_.levels, static_cast<double>(sweep.channels)),
         down_(patch_, geometry_.levels, static_cast<double>(sweep.channels * patch_)) {
     for (int r = 0; r < sweep.rule_count; ++r) rules_[r] = rule_of(sweep.rules[r]);
@@ -52,12 +54,12 @@ class TileSweep {
   void run() {
     std::int64_t next = sweep_.first_row;
     for (std::int64_t row = tile_.first_input_row; row < tile_.last_input_row; ++row) {
+      ask_for_rows_after(row);
       if (scratch_.keeps_rows) copy_row(row);
       const std::int64_t patch_row = row - patch_ + 1;
-      if (tile_.measures(row, patch_)) {
-        if (geometry_.needs(0, row)) windows_along(row);
-        grow_down(row);
-        if (patch_row >= tile_.first_patch_row && patch_row % stride_ == 0) measure(patch_row);
+      if (tile_.measures(row, patch_) && geometry_.needs(0, row)) {
+        windows_along(row);
+        windows_down(row);
       }
       if (next <= patch_row && next < sweep_.last_row) write_pixels(next++);
     }
@@ -92,16 +94,39 @@ class TileSweep {
     if (!in_place_.target) copy(sweep_.target, scratch_.target);
   }
 
+  // What is read and written some rows later: of the next sweep, where this one has no more.
+  void ask_for_rows_after(std::int64_t row) const {
+    constexpr std::int64_t kAhead = 2;
+    const std::int64_t inputs = tile_.last_input_row - tile_.first_input_row;
+    const bool is_last = row + kAhead >= tile_.last_input_row;
+    const std::int64_t input = row + kAhead - (is_last ? inputs : 0);
+    ask_for<ForReading>(sweep_.prediction, is_last, sweep_.next_prediction, input);
+    ask_for<ForReading>(sweep_.target, is_last, sweep_.next_target, input);
+    const std::int64_t pixel_row = row - patch_ + 1 + kAhead;
+    if (pixel_row >= sweep_.first_row && pixel_row < sweep_.last_row) {
+      ask_for<ForWriting>(sweep_.gradient, false, nullptr, pixel_row);
+    }
+  }
+
+  template <class Access>
+  void ask_for(Planes planes, bool of_next, char* next, std::int64_t row) const {
+    if (of_next) planes.data = next;
+    ask_for_row<Access>(planes, sweep_.channels, row, tile_.first_input, tile_.inputs);
+  }
+
   // Finds the channels of a row of both images, from `column` on.
   void find_rows(std::int64_t row, std::int64_t column) {
     if (!scratch_.keeps_rows) copy_row(row);
-    for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      const std::int64_t copied = c * pitch_ + column - tile_.first_input;
-      scratch_.prediction_rows[c] = in_place_.prediction ? numbers_at<Real>(sweep_.prediction, c, row, column)
-                                                         : scratch_.prediction.at(row) + copied;
-      scratch_.target_rows[c] =
-          in_place_.target ? numbers_at<Real>(sweep_.target, c, row, column) : scratch_.target.at(row) + copied;
-    }
+    find_rows(sweep_.prediction, in_place_.prediction, scratch_.prediction, row, column, scratch_.prediction_rows);
+    find_rows(sweep_.target, in_place_.target, scratch_.target, row, column, scratch_.target_rows);
+  }
+
+  void find_rows(const Planes& planes, bool in_place, const Ring<Real>& copies, std::int64_t row, std::int64_t column,
+                 const Real** rows) const {
+    const Real* next =
+        in_place ? numbers_at<Real>(planes, 0, row, column) : copies.at(row) + column - tile_.first_input;
+    const std::int64_t step = in_place ? planes.channel_stride : pitch_;
+    for (std::int64_t c = 0; c < sweep_.channels; ++c, next += step) rows[c] = next;
   }
 
   template <int kChannels>
@@ -116,60 +141,93 @@ class TileSweep {
     Real* const out = scratch_.moments[0].begin(row);
     Real* const dense = stride_ == 1 ? out : scratch_.dense;
     switch (sweep_.channels) {
-      case 1: dense_windows_along<1>(dense); break;
-      case 3: dense_windows_along<3>(dense); break;
-      default: dense_windows_along<0>(dense);
+      case 1: dense_windows_along<1>(row, dense); break;
+      case 3: dense_windows_along<3>(row, dense); break;
+      default: dense_windows_along<0>(row, dense);
     }
     if (stride_ > 1) keep_every(dense + tile_.first_patch - tile_.first_input, stride_, pitch_, out, tile_.patches);
   }
 
   template <int kChannels>
-  void dense_windows_along(Real* out) {
-    const ImageRow<Real, kChannels> row = image_row<kChannels>();
-    if (short_levels_ >= 0) {
-      with_short_levels<Real>(
-          short_levels_, [&](auto levels) { short_windows<levels()>(row, tile_.inputs, along_.weights, pitch_, out); });
+  void dense_windows_along(std::int64_t row, Real* out) {
+    const ImageRow<Real, kChannels> pixels = image_row<kChannels>();
+    if (short_levels_ == 0 || (kGrowsInRegisters && short_levels_ > 0)) {
+      with_short_levels<Real>(short_levels_, [&](auto levels) {
+        short_windows<levels()>(pixels, tile_.inputs, along_.weights, pitch_, out);
+      });
       return;
     }
-    short_windows<0>(row, tile_.inputs, along_.weights, pitch_, scratch_.along[0]);
+    short_windows<0>(pixels, tile_.inputs, along_.weights, pitch_, scratch_.along[0]);
     for (int k = 0; k < geometry_.levels; ++k) {
       const std::int64_t half = std::int64_t{1} << k;
       merge_rows(scratch_.along[k], scratch_.along[k] + half, pitch_, along_.weights[k], scratch_.along[k + 1],
                  tile_.inputs - 2 * half + 1);
     }
-    merge_parts(along_.parts, pitch_, out, tile_.inputs - patch_ + 1);
+    if (!measures_power(row)) merge_parts(along_.parts, pitch_, out, tile_.inputs - patch_ + 1);
   }
 
-  // Windows of 2, 4, ... rows that end with this one.
-  void grow_down(std::int64_t row) {
+  // The windows of 1, 2, 4, ... rows that end with a row. Each is merged from the one of half its size before it and
+  // the one that ends there, which stays in registers.
+  struct Ending {
+    int count = 1;                    // of sizes
+    Real* rows[kMostLevels];          // where they are kept, by level
+    const Real* before[kMostLevels];  // of the same size, the one that each follows
+  };
+
+  Ending windows_ending(std::int64_t row) {
+    Ending ending;
+    ending.rows[0] = scratch_.moments[0].at(row);
     for (int k = 0; k < geometry_.levels; ++k) {
-      const std::int64_t half = std::int64_t{1} << k, start = row - 2 * half + 1;
-      if (start < tile_.first_patch_row) return;
-      if (!geometry_.needs(k + 1, start)) continue;
-      merge_rows(scratch_.moments[k].at(start), scratch_.moments[k].at(start + half), pitch_, down_.weights[k],
-                 scratch_.moments[k + 1].begin(start), tile_.patches);
+      const std::int64_t start = row + 1 - (std::int64_t{2} << k);
+      if (start < tile_.first_patch_row || !geometry_.needs(k + 1, start)) break;
+      ending.before[k] = scratch_.moments[k].at(start);
+      ending.rows[ending.count++] = scratch_.moments[k + 1].begin(start);
+    }
+    return ending;
+  }
+
+  // Down the rows, from windows along them: windows that end with this row, and the patches that do.
+  void windows_down(std::int64_t row) {
+    const Ending ending = windows_ending(row);
+    const std::int64_t patch_row = row - patch_ + 1;
+    if (patch_row >= tile_.first_patch_row && patch_row % stride_ == 0) {
+      measure(patch_row, ending);
+    } else if (ending.count > 1) {
+      for (std::int64_t i = 0; i < tile_.patches; i += kWidth) merge_down(ending, i);
     }
   }
 
+  // Returns the largest.
+  GECO_HD Moments<V> merge_down(const Ending& ending, std::int64_t i) const {
+    Moments<V> moments = load_moments(ending.rows[0] + i, pitch_);
+    for (int k = 1; k < ending.count; ++k) {
+      moments = merged(load_moments(ending.before[k - 1] + i, pitch_), moments, down_.weights[k - 1]);
+      store_moments(ending.rows[k] + i, pitch_, moments);
+    }
+    return moments;
+  }
+
   // A row of patches: the values of the constraints, and the coefficients of their gradient.
-  void measure(std::int64_t row) {
+  void measure(std::int64_t row, const Ending& ending) {
     Parts<Real>& parts = down_.parts;
     for (int p = 0; p < parts.count; ++p) {
       parts.rows[p] = scratch_.moments[down_.levels[p]].at(row + down_.offsets[p]);
     }
-    Real* const out = scratch_.coefficients[0].begin(row / stride_);
     Real* const values = scratch_.values;
     const Reference<Real> from = {static_cast<Real>(sweep_.reference_hat), static_cast<Real>(sweep_.reference)};
     if (sweep_.rule_count == 1) {
       with_formula_of<VectorMath>(sweep_.rules[0].kind, [&](const auto& formula) {
-        measure(parts, out, [&](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
-          store<Real>(values + i, formula(moments, from, rules_[0], coefficients));
+        measure(row, ending, [formula, values, from, rule = rules_[0]](const Moments<V>& moments, std::int64_t i) {
+          PatchCoefficients<V> coefficients;
+          store<Real>(values + i, formula(moments, from, rule, coefficients));
+          return coefficients;
         });
       });
     } else if (sweep_.rule_count == 2 && sweep_.rules[0].kind < sweep_.rules[1].kind) {
-      measure_two(parts, out, from);
+      measure_two(row, ending, from);
     } else {
-      measure(parts, out, [&](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
+      measure(row, ending, [&](const Moments<V>& moments, std::int64_t i) {
+        PatchCoefficients<V> coefficients = {V{}, V{}, V{}};
         for (int r = 0; r < sweep_.rule_count; ++r) {
           with_formula_of<VectorMath>(sweep_.rules[r].kind, [&](const auto& formula) {
             PatchCoefficients<V> of_rule;
@@ -177,9 +235,9 @@ class TileSweep {
             coefficients = coefficients + of_rule;
           });
         }
+        return coefficients;
       });
     }
-    if (sweep_.gradient.data) grow_cover(row / stride_);
     if (row < sweep_.first_row) return;
     if (row / kBlockRows != value_block_) close_value_block(row / kBlockRows);
     for (int r = 0; r < sweep_.rule_count; ++r) {
@@ -189,15 +247,16 @@ class TileSweep {
   }
 
   // Two kinds: a switch for each vector, as any number of constraints has it, would cost a tenth.
-  void measure_two(const Parts<Real>& parts, Real* out, const Reference<Real>& from) {
+  void measure_two(std::int64_t row, const Ending& ending, const Reference<Real>& from) {
+    Real *const values = scratch_.values, *const second_values = values + pitch_;
     with_formula_of<VectorMath>(sweep_.rules[0].kind, [&](const auto& first) {
       with_formula_of<VectorMath>(sweep_.rules[1].kind, [&](const auto& second) {
         if constexpr (kind_of(std::decay_t<decltype(first)>{}) < kind_of(std::decay_t<decltype(second)>{})) {
-          measure(parts, out, [&](const Moments<V>& moments, PatchCoefficients<V>& coefficients, auto i) {
+          measure(row, ending, [=, rule = rules_[0], second_rule = rules_[1]](const Moments<V>& moments, auto i) {
             PatchCoefficients<V> of_first, of_second;
-            store<Real>(scratch_.values + i, first(moments, from, rules_[0], of_first));
-            store<Real>(scratch_.values + pitch_ + i, second(moments, from, rules_[1], of_second));
-            coefficients = of_first + of_second;
+            store<Real>(values + i, first(moments, from, rule, of_first));
+            store<Real>(second_values + i, second(moments, from, second_rule, of_second));
+            return of_first + of_second;
           });
         }
       });
@@ -213,32 +272,130 @@ class TileSweep {
     value_block_ = next;
   }
 
-  template <class Apply>
-  GECO_HD void measure(const Parts<Real>& parts, Real* out, const Apply& apply) {
-    std::int64_t i = 0;
-    for (; i + kWidth <= tile_.patches; i += kWidth) measure(parts, out, apply, i, [](V values) { return values; });
-    // Sums along the row run over the end.
-    if (i < tile_.patches)
-      measure(parts, out, apply, i, [rest = tile_.patches - i](V values) { return first(values, rest); });
-  }
-
-  template <class Apply, class Keep>
-  GECO_HD void measure(const Parts<Real>& parts, Real* out, const Apply& apply, std::int64_t i, const Keep& keep) {
-    PatchCoefficients<V> coefficients = {V{}, V{}, V{}};
-    apply(parts.merged(pitch_, i), coefficients, i);
-    store<Real>(out + i, keep(coefficients.a));
-    store<Real>(out + pitch_ + i, keep(coefficients.b));
-    store<Real>(out + 2 * pitch_ + i, keep(coefficients.d));
-  }
-
-  // Sums of the coefficients of 2, 4, ... neighbouring rows of patches that end with this one.
-  void grow_cover(std::int64_t patch_row) {
+  // Sums of the coefficients of 1, 2, 4, ... neighbouring rows of patches that end with one, made likewise.
+  Ending cover_ending(std::int64_t patch_row) {
+    Ending ending;
+    ending.count = 0;
+    if (!sweep_.gradient.data) return ending;
+    ending.rows[ending.count++] = scratch_.coefficients[0].begin(patch_row);
     for (int k = 0; k < geometry_.cover_levels; ++k) {
-      const std::int64_t half = std::int64_t{1} << k, start = patch_row - 2 * half + 1;
-      if (start < tile_.first_patch_row / stride_) return;
-      add_rows(scratch_.coefficients[k].at(start), scratch_.coefficients[k].at(start + half), pitch_,
-               scratch_.coefficients[k + 1].begin(start), tile_.patches);
+      const std::int64_t start = patch_row + 1 - (std::int64_t{2} << k);
+      if (start < tile_.first_patch_row / stride_) break;
+      ending.before[k] = scratch_.coefficients[k].at(start);
+      ending.rows[ending.count++] = scratch_.coefficients[k + 1].begin(start);
     }
+    return ending;
+  }
+
+  template <class Apply>
+  GECO_HD void measure(std::int64_t row, const Ending& ending, const Apply& apply) {
+    const Ending cover = cover_ending(row / stride_);
+    if (measures_power(row + patch_ - 1)) {
+      if (ending.count == 2) measure_power<2>(row, ending, cover, apply);
+      if (ending.count == 3) measure_power<3>(row, ending, cover, apply);
+      if (ending.count == 4) measure_power<4>(row, ending, cover, apply);
+      return;
+    }
+    const FarFromReference<Real> is_far(rules_[0].per_number);
+    Mask<Real> far = {};
+    for_each_vector([&](std::int64_t i, const auto& keep) {
+      merge_down(ending, i);
+      const Moments<V> moments = down_.parts.merged(pitch_, i);
+      far |= (Mask<Real>)keep((V)is_far(moments));
+      const PatchCoefficients<V> c = apply(moments, i);
+      PatchCoefficients<V> sum = {keep(c.a), keep(c.b), keep(c.d)};
+      for (int k = 0; k < cover.count; ++k) {
+        if (k > 0) sum = load_coefficients(cover.before[k - 1] + i, pitch_) + sum;
+        store_coefficients(cover.rows[k] + i, pitch_, sum);
+      }
+    });
+    note_far(row, far);
+  }
+
+  // Has the rows in which patches lie too far from the reference computed again.
+  void note_far(std::int64_t row, Mask<Real> far) const {
+    if (row >= sweep_.first_row && sweep_.far_blocks && any(far)) sweep_.far_blocks[row / kBlockRows] = 1;
+  }
+
+  // Calls `function` for every vector of a row of patches, and with what to keep of it: sums along the row run over the
+  // end.
+  template <class Function>
+  GECO_HD void for_each_vector(const Function& function) const {
+    const std::int64_t patches = tile_.patches;
+    std::int64_t i = 0;
+    for (; i + kWidth <= patches; i += kWidth) function(i, [](V values) { return values; });
+    if (i < patches) function(i, [rest = patches - i](V values) { return first(values, rest); });
+  }
+
+  // Whether the patches that end with a row are measured in one pass: patches of 4, 8 or 16 at every pixel, when so
+  // many of their rows have gone before that the last half of a patch and of its cover is the largest window ending
+  // there.
+  bool measures_power(std::int64_t row) const {
+    const bool has_size = patch_ == 4 || patch_ == 8 || patch_ == 16;
+    return has_size && stride_ == 1 && sweep_.gradient.data &&
+           row - patch_ + 1 >= tile_.first_patch_row + patch_ / 2 - 1;
+  }
+
+  template <int kSizes, class Apply>
+  GECO_HD void measure_power(std::int64_t row, const Ending& ending, const Ending& cover, const Apply& apply) {
+    constexpr std::int64_t kHalf = std::int64_t{1} << (kSizes - 1);
+    const std::int64_t pitch = pitch_, reach = row - patch_ + 1;
+    const bool along_is_whole = kGrowsInRegisters && short_levels_ > 0;
+    const Real* const half_along = scratch_.along[kSizes - 1];
+    const MergeWeights<Real> along_weights = along_.weights[kSizes - 1];
+    Real *rows[kSizes], *cover_rows[kSizes];
+    const Real *before[kSizes], *cover_before[kSizes];
+    MergeWeights<Real> weights[kSizes];
+    for (int k = 0; k < kSizes; ++k) {
+      rows[k] = ending.rows[k];
+      cover_rows[k] = cover.rows[k];
+      before[k] = k + 1 < kSizes ? ending.before[k] : down_.parts.rows[0];
+      cover_before[k] = cover.before[k];
+      weights[k] = down_.weights[k];
+    }
+    // All patches that cover a row of pixels, unless it lies at an edge of the image.
+    Real* sums = nullptr;
+    if (short_levels_ > 0 && reach >= tile_.first_patch_row) {
+      sums = scratch_.cover[0];
+      cover_first_ = reach;
+      cover_last_ = row;
+      cover_before[kSizes - 1] = scratch_.coefficients[kSizes - 1].at(reach);
+    }
+    const auto moments_of_patches = [&](std::int64_t i) {
+      Moments<V> moments = along_is_whole ? load_moments(rows[0] + i, pitch)
+                                          : merged(load_moments(half_along + i, pitch),
+                                                   load_moments(half_along + kHalf + i, pitch), along_weights);
+#pragma GCC unroll 4
+      for (int k = 0; k < kSizes; ++k) {
+        if (k > 0 || !along_is_whole) store_moments(rows[k] + i, pitch, moments);
+        moments = merged(load_moments(before[k] + i, pitch), moments, weights[k]);
+      }
+      return moments;
+    };
+    const FarFromReference<Real> is_far(rules_[0].per_number);
+    Mask<Real> far = {};
+    const auto measure_patches = [&](std::int64_t i, const Moments<V>& moments, const auto& keep) {
+      far |= (Mask<Real>)keep((V)is_far(moments));
+      const PatchCoefficients<V> c = apply(moments, i);
+      PatchCoefficients<V> sum = {keep(c.a), keep(c.b), keep(c.d)};
+#pragma GCC unroll 4
+      for (int k = 0; k < kSizes; ++k) {
+        if (k > 0) sum = load_coefficients(cover_before[k - 1] + i, pitch) + sum;
+        store_coefficients(cover_rows[k] + i, pitch, sum);
+      }
+      if (sums == nullptr) return;
+      store_coefficients(sums + i, pitch, load_coefficients(cover_before[kSizes - 1] + i, pitch) + sum);
+    };
+    if constexpr (kGrowsInRegisters) {
+      for_each_vector([&](std::int64_t i, const auto& keep) { measure_patches(i, moments_of_patches(i), keep); });
+    } else {
+      // One after the other: a vector of all this waits for itself longer than processors look ahead.
+      Real* const patches = scratch_.along[0];
+      for_each_vector([&](std::int64_t i, const auto&) { store_moments(patches + i, pitch, moments_of_patches(i)); });
+      for_each_vector(
+          [&](std::int64_t i, const auto& keep) { measure_patches(i, load_moments(patches + i, pitch), keep); });
+    }
+    note_far(row, far);
   }
 
   // Finds the rows whose sum is that of all patches that cover a row of pixels.
@@ -249,29 +406,25 @@ class TileSweep {
     if (first == cover_first_ && last == cover_last_) return;
     cover_first_ = first;
     cover_last_ = last;
-    cover_.count = 0;
+    CoverRows<Real> cover;
+    cover.count = 0;
     for_each_part(last - first + 1, geometry_.cover_levels, [&](int level, std::int64_t offset) {
-      cover_.rows[cover_.count++] = scratch_.coefficients[level].at(first + offset);
+      cover.rows[cover.count++] = scratch_.coefficients[level].at(first + offset);
     });
-    cover_.columns = tile_.patches;
-    cover_.lead = sweep_.first_column - tile_.first_input;
     if (short_levels_ < 0) {
-      sum_cover(patch_ - 1 - cover_.lead);
+      sum_cover(cover, patch_ - 1 - lead_);
       grow_along();
-    } else if (stride_ > 1) {
-      sum_cover(0);
-      cover_.columns = cover_.lead + tile_.pixels;
+    } else {
+      sum_cover(cover, 0);
     }
   }
 
   // Makes them one row of all columns, after some that have no patches.
-  void sum_cover(std::int64_t before) {
+  void sum_cover(const CoverRows<Real>& cover, std::int64_t before) {
     const std::int64_t begin = before + tile_.first_patch - tile_.first_input;
     Real* const down = stride_ == 1 ? scratch_.cover[0] + begin : scratch_.dense;
-    sum_rows(cover_, pitch_, down, tile_.patches);
+    sum_rows(cover, pitch_, down, tile_.patches);
     if (stride_ > 1) spread_out(down, stride_, pitch_, scratch_.cover[0] + begin, tile_.patches);
-    cover_.rows[0] = scratch_.cover[0];
-    cover_.count = 1;
   }
 
   // Sums of 2, 4, ... neighbours of the cover, up to what its parts need.
@@ -312,10 +465,10 @@ class TileSweep {
   }
 
   void find_gradient(std::int64_t row) {
-    for (std::int64_t c = 0; c < sweep_.channels; ++c) {
-      scratch_.gradient_rows[c] = in_place_.gradient ? numbers_at<Real>(sweep_.gradient, c, row, sweep_.first_column)
-                                                     : scratch_.gradient + c * pitch_;
-    }
+    Real* next =
+        in_place_.gradient ? numbers_at<Real>(sweep_.gradient, 0, row, sweep_.first_column) : scratch_.gradient;
+    const std::int64_t step = in_place_.gradient ? sweep_.gradient.channel_stride : pitch_;
+    for (std::int64_t c = 0; c < sweep_.channels; ++c, next += step) scratch_.gradient_rows[c] = next;
     if (in_place_.gradient || !sweep_.adds) return;
     read_row(sweep_.gradient, sweep_.channels, row, sweep_.first_column, scratch_.gradient, pitch_, tile_.pixels);
   }
@@ -324,10 +477,22 @@ class TileSweep {
   void write_pixels() {
     const PixelOutput<Real> output = {sweep_.gradient.data ? scratch_.gradient_rows : nullptr, sweep_.adds,
                                       sweep_.squared_error_coefficients, scratch_.square_sums};
-    PixelRow<Real, kChannels> pixels(image_row<kChannels>(), output);
+    if constexpr (kChannels > 0) {
+      if (output.gradient && !output.adds) {
+        if (output.coefficients) return write_pixels<kChannels, PixelWork::kSetWithSquares>(output);
+        return write_pixels<kChannels, PixelWork::kSet>(output);
+      }
+    }
+    write_pixels<kChannels, PixelWork::kAny>(output);
+  }
+
+  template <int kChannels, PixelWork kWork>
+  void write_pixels(const PixelOutput<Real>& output) {
+    PixelRow<Real, kChannels, kWork> pixels(image_row<kChannels>(), output);
     if (short_levels_ >= 0) {
-      with_short_levels<Real>(short_levels_,
-                              [&](auto levels) { short_cover<levels()>(cover_, pitch_, tile_.pixels, pixels); });
+      with_short_levels<Real>(short_levels_, [&](auto levels) {
+        short_cover<levels()>(scratch_.cover[0], pitch_, lead_, tile_.pixels, pixels);
+      });
     } else {
       long_cover(cover_parts_, pitch_, tile_.pixels, pixels);
     }
@@ -342,10 +507,9 @@ class TileSweep {
   const InPlace<Real> in_place_;
   Arena arena_;
   Scratch<Real> scratch_;
-  const std::int64_t pitch_;
+  const std::int64_t pitch_, lead_;
   Doubling<Real> along_, down_;
   Parts<Real> cover_parts_;
-  CoverRows<Real> cover_ = {};
   PatchRule<Real> rules_[kMostRules];
 
   std::int64_t value_block_ = -1;                    // of the sums in scratch
