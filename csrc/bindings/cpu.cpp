@@ -62,6 +62,11 @@ void bind_cpu(py::module_& module) {
     return cpu::read_element(tensor, 0) == 1.0;
   });
   functions.def("capability", [] { return cpu::kernels().instruction_set; });
+  functions.def("capabilities", [] {
+    py::list names;
+    for (const cpu::KernelTable* kernels : cpu::supported_kernels()) names.append(kernels->instruction_set);
+    return names;
+  });
   functions.def("has_openmp", [] {
 #if defined(_OPENMP)
     return true;

@@ -19,6 +19,17 @@ class Cpu(Native):
     name = "cpu"
     description = "C++ kernels"
 
+    def unavailable(self) -> str | None:
+        """Why it cannot run on this machine, or None.
+
+        Raises:
+            ValueError: the environment variable GECO_EXT_CPU_CAPABILITY names no instruction set of this processor.
+        """
+        reason = super().unavailable()
+        if reason is None:
+            self.kernels.capability()
+        return reason
+
     def refuses_device(self, device: torch.device) -> str | None:
         """Why it cannot compute on the device, or None."""
         return None if device.type == "cpu" else f"it computes on the CPU, the tensors are on {device}"

@@ -37,7 +37,10 @@ def info(
             raise CommandFailure(str(error)) from error
         print_json(found) if as_json else print("\n".join(in_words(found)))
         return 0
-    found = _installation()
+    try:
+        found = _installation()
+    except ValueError as error:  # an environment variable of ours
+        raise CommandFailure(str(error)) from error
     if as_json:
         print_json(found)
         return 0
@@ -160,7 +163,8 @@ def _compiled() -> list[str]:
         if module.cuda_architectures
         else "none, it was built where there was no GPU or no CUDA compiler (GECO_EXT_CUDA=ON asks for them)"
     )
+    here = ", ".join(module.cpu.capabilities())
     return [
-        f"compiled C++ kernels: {module.cpu.capability()} here, {threading}",
+        f"compiled C++ kernels: {module.cpu.capability()} (of {here} here), {threading}",
         f"compiled CUDA architectures: {cuda}",
     ]

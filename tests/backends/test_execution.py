@@ -12,6 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import geco_ext
 from geco_ext import GECOLoss, ReconstructionError
 from geco_ext.backends import reference
+from geco_ext.backends.native import extension
+
+INSTRUCTION_SETS = extension()[0].cpu.capabilities() if extension()[0] else []  # those that this processor has
 
 # Operators that read a number on the host, or whose result's shape depends on one.
 WAITING = {
@@ -105,7 +108,7 @@ def test_the_same_bits_on_any_number_of_threads():
 
 
 @pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
-@pytest.mark.parametrize("capability", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("capability", INSTRUCTION_SETS)
 def test_every_instruction_set_computes_the_same(capability):
     """A wheel runs on processors older than the one it was built on: each set of loops runs in a process of its own."""
     program = """
@@ -132,9 +135,34 @@ for dtype in (torch.float16, torch.bfloat16):
     environment = {**os.environ, "GECO_EXT_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"}
     result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    used = result.stdout.split()[0]
-    order = ["baseline", "avx2", "avx512"]
-    assert order.index(used) <= order.index(capability)  # an older processor takes a narrower set
+    assert result.stdout.split()[0] == capability
+
+
+@pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")
+def test_an_instruction_set_that_is_not_here_is_refused():
+    """Not answered by another one in silence: whoever measures would not know what."""
+    program = """
+import torch, geco_ext
+x_hat = torch.rand(2, 1, 8, 8, requires_grad=True)
+for attempt in range(2):
+    try:
+        geco_ext.GECOLoss(geco_ext.ReconstructionError(0.1))(x_hat, torch.rand(2, 1, 8, 8), torch.zeros(2))
+    except ValueError as error:
+        print(error)
+"""
+    for name in ("avx9", ""):
+        environment = {**os.environ, "GECO_EXT_CPU_CAPABILITY": name}
+        result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        expected = (
+            f"environment variable GECO_EXT_CPU_CAPABILITY: got '{name}', expected one of those that this processor "
+            f"has: {', '.join(INSTRUCTION_SETS)}"
+        )
+        assert result.stdout.splitlines() == [expected] * 2
+        listed = [sys.executable, "-m", "geco_ext", "info"]
+        result = subprocess.run(listed, env=environment, capture_output=True, text=True)
+        assert result.returncode == 2
+        assert expected in result.stderr
 
 
 @pytest.mark.skipif("cpu" not in geco_ext.available_backends(), reason="the C++ kernels are not built")

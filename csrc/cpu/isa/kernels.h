@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "contract.h"
 #include "cpu/isa/patches/sweep.h"
@@ -57,7 +58,11 @@ const KernelTable& baseline_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
 
-// Those of the widest set this processor has; GECO_EXT_CPU_CAPABILITY=baseline|avx2|avx512 asks for a narrower one.
+// Those that this processor can run, narrowest first.
+std::vector<const KernelTable*> supported_kernels();
+
+// The widest of them, or those that the environment variable GECO_EXT_CPU_CAPABILITY names (baseline, avx2, avx512);
+// throws std::invalid_argument where it names others.
 const KernelTable& kernels();
 
 }  // namespace geco::cpu
