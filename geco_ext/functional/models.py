@@ -17,6 +17,7 @@ from torch import Tensor
 from geco_ext.backends.layout import sum_dtype
 from geco_ext.backends.reference import models as formulas
 from geco_ext.functional.exporting import is_exporting
+from geco_ext.ops import dispatch
 from geco_ext.ops.models import AffineCoupling, GaussianRsampleKL, LSTMGates
 
 
@@ -133,9 +134,25 @@ def affine_coupling(x: Tensor, log_scale: Tensor, shift: Tensor, inverse: bool =
     """
     check_example_tensors(x=x, log_scale=log_scale, shift=shift)
     x, log_scale, shift = _promoted(x, log_scale, shift)
-    if is_exporting():
+    if is_exporting() or _takes_plain_operators(x, inverse):
         return formulas.affine_coupling(x, log_scale, shift, bool(inverse), sum_dtype(x.dtype))
     return AffineCoupling.apply(x, log_scale, shift, bool(inverse))  # type: ignore[no-any-return, no-untyped-call]
+
+
+# Up to so many numbers, forwards and inverse, an autograd Function costs more than its kernel saves beside the few
+# operators of PyTorch that a coupling is (bench/NOTES.md).
+_PLAIN_COUPLINGS = {False: 1 << 16, True: 1 << 14}
+
+
+def _takes_plain_operators(x: Tensor, inverse: bool) -> bool:
+    """Whether the coupling of a small tensor on the CPU runs as the operators of its formula."""
+    return (
+        x.device.type == "cpu"
+        and x.numel() <= _PLAIN_COUPLINGS[bool(inverse)]
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.compiler.is_compiling()
+        and dispatch.asked_for() is None
+    )
 
 
 def check_example_tensors(**tensors: Tensor | None) -> None:

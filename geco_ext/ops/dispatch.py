@@ -117,12 +117,13 @@ def use_backend(name: str) -> Iterator[None]:
         _forced[0] = previous
 
 
-def _asked_for() -> str | None:
+def asked_for() -> str | None:
+    """Name of the backend that is, by ``use_backend`` or the environment variable."""
     return _forced[0] or os.environ.get(ENVIRONMENT_VARIABLE)
 
 
 def _backend_asked_for() -> Backend | None:
-    name = _asked_for()
+    name = asked_for()
     asker = "" if _forced[0] else f"environment variable {ENVIRONMENT_VARIABLE}: "
     return backends.load(_require(name, asker)) if name else None
 
@@ -180,7 +181,7 @@ def select_for_models(leader: Tensor) -> Backend:
 
 def select_for_scaling(device: torch.device) -> Backend:
     """What multiplies gradient buffers: the backend asked for where it knows the device, or the best."""
-    forced = _asked_for()
+    forced = asked_for()
     if forced and unavailable(forced) is None and backends.load(forced).refuses_device(device) is None:
         return backends.load(forced)
     return best_for(device)

@@ -303,3 +303,20 @@ def test_a_backend_that_cannot_serve_is_an_error():
         pytest.raises(RuntimeError, match="backend 'cpu' cannot serve this call: it takes float16"),
     ):
         gf.lstm_gates(*(torch.ones(1, size).to(torch.float8_e4m3fn) for size in (4, 1)))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_couplings_are_plain_operators_of_the_same_numbers(monkeypatch, inverse, dtype):
+    """On the CPU, where no backend is asked for: a Function costs more than its kernel saves."""
+    monkeypatch.delenv("GECO_EXT_BACKEND", raising=False)
+    kernel = "inverse coupling" if inverse else "coupling"
+    limit = 1 << (14 if inverse else 16)
+    for numbers, plain in ((limit, True), (limit + 2, False)):
+        inputs = inputs_of(kernel, (2, numbers // 2), dtype)
+        y, _ = gf.affine_coupling(*[t.requires_grad_() for t in inputs], inverse=inverse)
+        assert ("AffineCoupling" not in type(y.grad_fn).__name__) == plain
+        check(kernel, [t.detach() for t in inputs], dtype)
+    with geco_ext.use_backend("reference"):
+        y, _ = gf.affine_coupling(*[t.requires_grad_() for t in inputs_of(kernel, (2, 3), dtype)], inverse=inverse)
+    assert "AffineCoupling" in type(y.grad_fn).__name__
