@@ -11,11 +11,11 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "cpu/isa/patches/ahead.inl"
 #include "cpu/isa/patches/along.inl"
 #include "cpu/isa/patches/gradient.inl"
 #include "cpu/isa/patches/scratch.inl"
 #include "cpu/isa/patches/sweep.h"
+#include "cpu/isa/patches/tensors.inl"
 #include "cpu/isa/patches/tile.inl"
 #include "cpu/isa/vectors.inl"
 #include "math/patch.h"
@@ -36,6 +36,7 @@ class TileSweep {
         in_place_(sweep),
         arena_(memory),
         scratch_(arena_, sweep, in_place_),
+        tensors_(sweep, tile_, in_place_, scratch_),
         pitch_(scratch_.pitch),
         lead_(sweep.first_column - tile_.first_input),
         along_(patch_, geometry_.levels, static_cast<double>(sweep.channels)),
@@ -54,8 +55,8 @@ class TileSweep {
   void run() {
     std::int64_t next = sweep_.first_row;
     for (std::int64_t row = tile_.first_input_row; row < tile_.last_input_row; ++row) {
-      ask_for_rows_after(row);
-      if (scratch_.keeps_rows) copy_row(row);
+      tensors_.ask_for_rows_after(row);
+      if (scratch_.keeps_rows) tensors_.copy_row(row);
       const std::int64_t patch_row = row - patch_ + 1;
       if (tile_.measures(row, patch_) && geometry_.needs(0, row)) {
         windows_along(row);
@@ -86,58 +87,9 @@ class TileSweep {
     return result;
   }
 
-  void copy_row(std::int64_t row) {
-    const auto copy = [this, row](const Planes& planes, Ring<Real>& ring) {
-      read_row(planes, sweep_.channels, row, tile_.first_input, ring.begin(row), pitch_, tile_.inputs);
-    };
-    if (!in_place_.prediction) copy(sweep_.prediction, scratch_.prediction);
-    if (!in_place_.target) copy(sweep_.target, scratch_.target);
-  }
-
-  // What is read and written some rows later: of the next sweep, where this one has no more.
-  void ask_for_rows_after(std::int64_t row) const {
-    constexpr std::int64_t kAhead = 2;
-    const std::int64_t inputs = tile_.last_input_row - tile_.first_input_row;
-    const bool is_last = row + kAhead >= tile_.last_input_row;
-    const std::int64_t input = row + kAhead - (is_last ? inputs : 0);
-    ask_for<ForReading>(sweep_.prediction, is_last, sweep_.next_prediction, input);
-    ask_for<ForReading>(sweep_.target, is_last, sweep_.next_target, input);
-    const std::int64_t pixel_row = row - patch_ + 1 + kAhead;
-    if (pixel_row >= sweep_.first_row && pixel_row < sweep_.last_row) {
-      ask_for<ForWriting>(sweep_.gradient, false, nullptr, pixel_row);
-    }
-  }
-
-  template <class Access>
-  void ask_for(Planes planes, bool of_next, char* next, std::int64_t row) const {
-    if (of_next) planes.data = next;
-    ask_for_row<Access>(planes, sweep_.channels, row, tile_.first_input, tile_.inputs);
-  }
-
-  // Finds the channels of a row of both images, from `column` on.
-  void find_rows(std::int64_t row, std::int64_t column) {
-    if (!scratch_.keeps_rows) copy_row(row);
-    find_rows(sweep_.prediction, in_place_.prediction, scratch_.prediction, row, column, scratch_.prediction_rows);
-    find_rows(sweep_.target, in_place_.target, scratch_.target, row, column, scratch_.target_rows);
-  }
-
-  void find_rows(const Planes& planes, bool in_place, const Ring<Real>& copies, std::int64_t row, std::int64_t column,
-                 const Real** rows) const {
-    const Real* next =
-        in_place ? numbers_at<Real>(planes, 0, row, column) : copies.at(row) + column - tile_.first_input;
-    const std::int64_t step = in_place ? planes.channel_stride : pitch_;
-    for (std::int64_t c = 0; c < sweep_.channels; ++c, next += step) rows[c] = next;
-  }
-
-  template <int kChannels>
-  ImageRow<Real, kChannels> image_row() const {
-    return {scratch_.prediction_rows, scratch_.target_rows, sweep_.channels, static_cast<Real>(sweep_.reference_hat),
-            static_cast<Real>(sweep_.reference)};
-  }
-
   // Moments of windows of `patch` pixels along the row, where patches begin.
   void windows_along(std::int64_t row) {
-    find_rows(row, tile_.first_input);
+    tensors_.find_rows(row, tile_.first_input);
     Real* const out = scratch_.moments[0].begin(row);
     Real* const dense = stride_ == 1 ? out : scratch_.dense;
     switch (sweep_.channels) {
@@ -150,7 +102,7 @@ class TileSweep {
 
   template <int kChannels>
   void dense_windows_along(std::int64_t row, Real* out) {
-    const ImageRow<Real, kChannels> pixels = image_row<kChannels>();
+    const ImageRow<Real, kChannels> pixels = tensors_.template row<kChannels>();
     if (short_levels_ == 0 || (kGrowsInRegisters && short_levels_ > 0)) {
       with_short_levels<Real>(short_levels_, [&](auto levels) {
         short_windows<levels()>(pixels, tile_.inputs, along_.weights, pitch_, out);
@@ -440,10 +392,10 @@ class TileSweep {
   void write_pixels(std::int64_t row) {
     const bool with_gradient = sweep_.gradient.data != nullptr;
     if (!with_gradient && !sweep_.squared_error_coefficients) return;
-    find_rows(row, sweep_.first_column);
+    tensors_.find_rows(row, sweep_.first_column);
     if (with_gradient) {
       find_cover(row);
-      find_gradient(row);
+      tensors_.find_gradient(row);
     }
     switch (sweep_.channels) {
       case 1: write_pixels<1>(); break;
@@ -464,15 +416,6 @@ class TileSweep {
     }
   }
 
-  void find_gradient(std::int64_t row) {
-    Real* next =
-        in_place_.gradient ? numbers_at<Real>(sweep_.gradient, 0, row, sweep_.first_column) : scratch_.gradient;
-    const std::int64_t step = in_place_.gradient ? sweep_.gradient.channel_stride : pitch_;
-    for (std::int64_t c = 0; c < sweep_.channels; ++c, next += step) scratch_.gradient_rows[c] = next;
-    if (in_place_.gradient || !sweep_.adds) return;
-    read_row(sweep_.gradient, sweep_.channels, row, sweep_.first_column, scratch_.gradient, pitch_, tile_.pixels);
-  }
-
   template <int kChannels>
   void write_pixels() {
     const PixelOutput<Real> output = {sweep_.gradient.data ? scratch_.gradient_rows : nullptr, sweep_.adds,
@@ -488,7 +431,7 @@ class TileSweep {
 
   template <int kChannels, PixelWork kWork>
   void write_pixels(const PixelOutput<Real>& output) {
-    PixelRow<Real, kChannels, kWork> pixels(image_row<kChannels>(), output);
+    PixelRow<Real, kChannels, kWork> pixels(tensors_.template row<kChannels>(), output);
     if (short_levels_ >= 0) {
       with_short_levels<Real>(short_levels_, [&](auto levels) {
         short_cover<levels()>(scratch_.cover[0], pitch_, lead_, tile_.pixels, pixels);
@@ -507,6 +450,7 @@ class TileSweep {
   const InPlace<Real> in_place_;
   Arena arena_;
   Scratch<Real> scratch_;
+  TileTensors<Real> tensors_;
   const std::int64_t pitch_, lead_;
   Doubling<Real> along_, down_;
   Parts<Real> cover_parts_;
