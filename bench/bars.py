@@ -140,7 +140,8 @@ def _against_reference(rows: list[Row]) -> list[str]:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent / "results" / "cpu.json"
+    default = Path(__file__).resolve().parent / "results" / "cpu-avx512.json"
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     report, met = judge(Result.load(path).rows)
     print("\n".join(report))
     sys.exit(0 if met else 1)

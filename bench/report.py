@@ -26,7 +26,7 @@ GPU_MARKS = "<!-- GPU benchmark tables: make gpu-bench -->", "<!-- end of GPU be
 
 @dataclass(frozen=True)
 class Report:
-    """Where the result of a machine is kept and shown: of the CPU, or of a card."""
+    """Where the result of a machine is kept and shown: of processors with an instruction set, or of a card."""
 
     name: str
 
@@ -47,14 +47,16 @@ class Report:
     def write(self) -> None:
         """The page and the plot."""
         result = Result.load(self.result)
-        title = f"All results on an {result.machine['device']}" if result.of_gpu else "All results on the CPU"
+        place = f"an {result.machine['device']}" if result.of_gpu else f"a CPU with {_set_of(result)}"
+        title = f"All results on {place}"
         self.result.with_suffix(".md").write_text(full_page(result, title))
         plot(result, self.result.with_suffix(".svg"))
 
 
 def report_of(result: Result) -> Report:
     """By what was measured on."""
-    return Report(card(str(result.machine["device"])) if result.of_gpu else "cpu")
+    machine = result.machine
+    return Report(card(str(machine["device"])) if result.of_gpu else f"cpu-{machine['instruction_set']}")
 
 
 def write_tables() -> None:
@@ -65,11 +67,12 @@ def write_tables() -> None:
 
 
 def write_readme() -> None:
-    """Its table of the CPU, and one for each card; where nothing is measured yet, nothing changes."""
+    """A table for each kind of processor and each card; where nothing is measured yet, nothing changes."""
     results = [Result.load(path) for path in _committed()]
+    cpus = [f"With {_set_of(r)} ({_processor_line(r)}):\n\n{readme_table(r.rows)}" for r in results if not r.of_gpu]
     gpus = [f"On an {_machine_line(r)}:\n\n{gpu_readme_table(r.rows)}" for r in results if r.of_gpu]
     for (begin, end), tables in (
-        (CPU_MARKS, [readme_table(result.rows) for result in results if not result.of_gpu]),
+        (CPU_MARKS, cpus),
         (GPU_MARKS, gpus),
     ):
         text = README.read_text()
@@ -80,6 +83,16 @@ def write_readme() -> None:
 
 def _committed() -> list[Path]:
     return sorted((HERE / "results").glob("*.json"))
+
+
+def _set_of(result: Result) -> str:
+    """The instruction set, as one writes it."""
+    name = str(result.machine["instruction_set"])
+    return {"avx2": "AVX2", "avx512": "AVX-512"}.get(name, name)
+
+
+def _processor_line(result: Result) -> str:
+    return f"{result.machine['processor']}, PyTorch {result.machine['torch']}"
 
 
 def _machine_line(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""What was measured, as it is kept: ``results/cpu.json``, and a file for each card, as ``results/h100.json``."""
+"""What was measured, as it is kept: a file for each instruction set (``results/cpu-avx2.json``), and for each card."""
 
 from __future__ import annotations
 
