@@ -83,6 +83,20 @@ def check_class_gradient(gradient: str) -> str:
     return gradient
 
 
+def check_labels_are_no_weights(labels: object, x_hat: Tensor) -> None:
+    """Whether any constraint reads them or none: a mask that is passed by position would be ignored in silence."""
+    if not isinstance(labels, Tensor):
+        return
+    dtype, shape = labels.dtype, getattr(x_hat, "shape", ())
+    are_integers = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+    if are_integers and (len(shape) < 2 or labels.shape != shape):
+        return
+    raise ValueError(
+        f"labels: got dtype {dtype} of shape {tuple(labels.shape)}, expected integers {list(shape[:1])}; "
+        "weights of elements go by name, weight=..."
+    )
+
+
 def check_labels(labels: Tensor | None, scores: Tensor) -> Tensor:
     """Integers [B] on the scores' device, as int64; on the CPU also within range (a GPU would have to wait)."""
     batch, classes = scores.shape

@@ -15,6 +15,7 @@ from geco_ext import state as state_block
 from geco_ext.checks import (
     check_alpha,
     check_kl,
+    check_labels_are_no_weights,
     check_positive_integer,
 )
 from geco_ext.constraints import Constraint
@@ -90,7 +91,8 @@ class GECOLoss(StateModule):
     Shape:
         x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints), in any units, which are those of
         kappa: 0.1 of images in [0, 1] is 25.5 of images in [0, 255], and nothing tells the two apart; kl: 0-d, [B] or
-        [B, 1], nats; labels: integers [B]. The loss is 0-d, float32 (float64 for float64).
+        [B, 1], nats; labels: integers [B], also where no constraint reads them; what looks like weights in their place
+        is refused. The loss is 0-d, float32 (float64 for float64).
         weight: bool or float >= 0, [B, 1, ...] or the shape of x_hat. C of an example is then the weighted mean
         sum(w e) / sum(w) of its errors e (or their weighted sum, with ``reduction="sum"``; each channel by itself, with
         ``channels``) minus the tolerance, and C_hat the average over the examples with sum(w) > 0 (of all processes,
@@ -191,6 +193,8 @@ class GECOLoss(StateModule):
         self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None, weight: Tensor | None = None
     ) -> Tensor:
         """The loss; in training mode the state moves by one call."""
+        if labels is not None:
+            check_labels_are_no_weights(labels, x_hat)
         if torch.compiler.is_compiling():
             return self._loss(x_hat, x, kl, labels, weight, self._block)
         if not self._buffers_are_views():
@@ -252,6 +256,7 @@ class GECOLoss(StateModule):
         self, x_hat: Tensor, x: Tensor, kl: Tensor | None, labels: Tensor | None, weight: Tensor | None, block: Tensor
     ) -> dict[str, Tensor]:
         check_images_of_call(x_hat, x, block.device)
+        check_labels_are_no_weights(labels, x_hat)
         batch, elements = x_hat.shape[0], x_hat[0].numel()
         if kl is not None:
             kl = check_kl(kl, batch, x_hat.device)

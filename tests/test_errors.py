@@ -192,6 +192,27 @@ def test_bad_calls_of_a_criterion_of_images_alone(case):
     assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [x(*IMAGE), x(*IMAGE).bool(), x(*IMAGE).long(), x(2, 8, 8), KL],
+    ids=lambda mask: f"{mask.dtype} {tuple(mask.shape)}",
+)
+@pytest.mark.parametrize("constraint", [lambda: ReconstructionError(0.1), lambda: Flat("scale", 1.0)])
+def test_weights_in_the_place_of_labels_are_refused(mask, constraint):
+    """Nothing else would say that they are ignored. Labels that nobody reads are given by loops that know no better."""
+    image, criterion = x(*IMAGE), GECOLoss(constraint(), multiplier_init=1.0)
+    before = criterion._block.clone()
+    message = rf"^labels: got dtype {mask.dtype} of shape \({mask.shape[0]}.*integers \[2\]; .* by name, weight="
+    for call in (criterion, criterion.evaluate):
+        with pytest.raises(ValueError, match=message):
+            call(image, image, KL, mask)
+    with pytest.raises(ValueError, match=message):
+        ReconstructionError(0.1)(image, image, mask)
+    assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+    for several_or_none in (LABELS, torch.stack([LABELS] * 3, 1), None):
+        GECOLoss(ReconstructionError(0.1))(image, image, KL, several_or_none)
+
+
 def test_functionals_check_as_the_criterion_does():
     image = torch.rand(2, 1, 8, 8)
     for call, message in (
