@@ -31,10 +31,10 @@ from geco_ext.criterion_arguments import (
     multiplier_ranges,
     warn_if_swapped,
 )
+from geco_ext.loaded_state import warn_of_differences
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.ops.loss import ImageCalls, lagrangian, measured
 from geco_ext.state_module import StateModule
-from geco_ext.warn import warn_user
 from geco_ext.weights import Division, check_weight, divided
 
 
@@ -406,42 +406,7 @@ class GECOLoss(StateModule):
             member._read_state()  # a schedule among it, before a call is compiled that would take kappa for a constant
 
     def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
-        """Say where the tolerance of the state is not that of the code, which would otherwise be lost in silence."""
-        needed = "kappa", "kappa_target", "schedule_steps", "follows_error"
-        if not rows.keys() >= set(needed) or any(
-            type(row) is not Tensor or row.is_meta for row in (*(rows[name] for name in needed), self.kappa)
-        ):
-            return
-        loaded = state_block.kappa_at_the_end(rows)
-        # One that was moved while it trained, by a schedule, has nothing to say: it goes back to an earlier state.
-        is_fresh = int(self.steps) == 0
-        differing = [
-            f"constraint {member.name!r} has kappa={member.kappa_target:g} here and {value:g} in the state"
-            for member, of_member in self._members()
-            for value in dict.fromkeys(loaded[of_member].tolist())
-            if not math.isclose(value, member.kappa_target, rel_tol=1e-6)
-            and (is_fresh or not member._kappa_has_moved())
-        ]
-        if is_fresh and "schedule_step" in rows:
-            differing += [
-                f"constraint {member.name!r} has a schedule here and none in the state"
-                for member, of_member in self._members()
-                if member._schedule is not None
-                and not (rows["schedule_steps"][of_member].any() or rows["schedule_step"][of_member].any())
-            ]
-        if differing:
-            warn_user(
-                f"load_state_dict: {', '.join(differing)}; the state's holds from now on, unless constraint.kappa is "
-                "set after loading"
-            )
-        is_automatic = state_block.views(self._block).log_high.isnan()
-        if is_fresh and bool(((rows["follows_error"] != self.follows_error) & is_automatic).any()):
-            rules = ["the error (GECOLoss)", "the tolerance (GECOLoss.natural, and the default of earlier versions)"]
-            here, there = rules if self.follows_error.any() else reversed(rules)
-            warn_user(
-                f"load_state_dict: the bounds of multipliers follow {here} here and {there} in the state; the state's "
-                "holds from now on"
-            )
+        warn_of_differences(self, list(self._members()), rows)
 
     def _members(self) -> Iterator[tuple[Constraint, slice]]:
         """The constraints and their rows."""
