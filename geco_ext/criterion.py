@@ -25,11 +25,11 @@ from geco_ext.criterion_arguments import (
     Bounds,
     MultiplierRange,
     Multipliers,
+    Remarks,
     check_constraints,
     check_images_of_call,
     first_block,
     multiplier_ranges,
-    warn_if_swapped,
 )
 from geco_ext.loaded_state import warn_of_differences
 from geco_ext.multiplier import MultiplierUpdate
@@ -152,6 +152,7 @@ class GECOLoss(StateModule):
         self._with_image_checks = [member for member in members if member._checks_images]
         self._takes_image_step = not self._not_on_images and all(member._term_tells for member in members)
         self._ranges = ranges
+        self._remarks = Remarks()
         self.constraints = nn.ModuleList(members)
         self._block = self._new_block()
         self._attach()
@@ -200,7 +201,12 @@ class GECOLoss(StateModule):
         if not self._buffers_are_views():
             with self._block_of_buffers() as block:
                 return self._loss(x_hat, x, kl, labels, weight, block)
-        if weight is None and self._takes_image_step and (not self.training or self._group() is None):
+        if self.training:
+            is_alone = self._group() is None
+        else:
+            is_alone = True  # nothing is added up
+            self._remarks.on_eval_call(x_hat)
+        if is_alone and weight is None and self._takes_image_step:
             loss = self._image_calls().loss(x_hat, x, kl)
             if loss is not None:
                 return loss
@@ -215,7 +221,7 @@ class GECOLoss(StateModule):
         check_images_of_call(x_hat, x, block.device)
         kl = check_kl(kl, x_hat.shape[0], x_hat.device)
         if self.training:
-            warn_if_swapped(self, x_hat, x)
+            self._remarks.on_training_call(x_hat, x)
         predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, group)
         batch = x_hat.shape[0]
         elements = x_hat.numel() // batch
@@ -278,7 +284,11 @@ class GECOLoss(StateModule):
         """Those of the present mode."""
         calls: ImageCalls | None = self._known.get(self.training)
         if calls is None:
-            calls = ImageCalls(self._terms, self._settings if self.training else None, self._block)
+            if self.training:
+                self._remarks.has_trained = True
+                calls = ImageCalls(self._terms, self._settings, self._block, self._remarks.on_call_without_gradient)
+            else:
+                calls = ImageCalls(self._terms, None, self._block)
             if self.__dict__.keys() >= _SETTINGS:  # not where a subclass makes one of them a property
                 self._known[self.training] = calls
         return calls
@@ -401,7 +411,12 @@ class GECOLoss(StateModule):
         for member, rows in self._members():
             member._bind(self, ToleranceRows(*(getattr(state, name)[rows] for name in ToleranceRows._fields)))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickle from before there were remarks it is not known whether it has trained."""
+        super().__setstate__({"_remarks": Remarks(has_trained=True), **state})
+
     def _has_loaded(self) -> None:
+        self._remarks.has_trained = True
         for member in cast(Iterable[Constraint], self.constraints):
             member._read_state()  # a schedule among it, before a call is compiled that would take kappa for a constant
 
