@@ -175,7 +175,10 @@ def check_alpha(alpha: float) -> float:
 
 
 def _number(value: float, name: str, expected: str) -> float:
+    """A text of digits is none: it has been left unread somewhere."""
     try:
-        return float(value)
+        if not isinstance(value, str | bytes | bytearray):
+            return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: got {value!r}, expected {expected}") from None
+        pass
+    raise ValueError(f"{name}: got {value!r}, expected {expected}")

@@ -156,19 +156,16 @@ def _check_multiplier(value: Any, argument: str) -> float | str:
     if isinstance(value, str) and value in get_args(Rule):
         return value
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number) or number <= 0.0:
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto', 'natural' or positive numbers")
-    return number
+        return check_positive(value, argument)
+    except ValueError:
+        raise ValueError(f"{argument}: got {value!r}, expected 'auto', 'natural' or positive numbers") from None
 
 
 def _check_bounds(value: Any, argument: str) -> tuple[float, float] | str:
     if isinstance(value, str) and value in get_args(Rule):
         return value
     try:
-        low, high = (float(bound) for bound in value)
+        low, high = (math.nan if isinstance(bound, str) else float(bound) for bound in value)
     except (TypeError, ValueError):
         low = high = math.nan
     if not 0.0 < low < high:

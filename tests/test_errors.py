@@ -34,6 +34,13 @@ SETTINGS = {
     "kappa nan": (lambda: ReconstructionError(math.nan), "kappa: got nan"),
     "kappa inf": (lambda: LocalStatistics(math.inf, 3), "kappa: got inf"),
     "kappa not a number": (lambda: ReconstructionError("loose"), "kappa: got 'loose'"),
+    "kappa unread": (lambda: ReconstructionError("0.1"), "kappa: got '0.1', expected a finite number"),
+    "alpha unread": (lambda: GECOLoss([ReconstructionError(0.1)], alpha="0.9"), "alpha: got '0.9'"),
+    "init unread": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_init="2.0"), "multiplier_init: got '2.0'"),
+    "bounds unread": (
+        lambda: GECOLoss([ReconstructionError(0.1)], multiplier_bounds=[("0.1", "2")]),
+        r"multiplier_bounds: got \('0.1', '2'\)",
+    ),
     "ncc kappa low": (lambda: PatchNCC(-1.0, 4), r"kappa: got -1.0, expected a number in \(-1, 1\]"),
     "ncc kappa high": (lambda: PatchNCC(1.1, 4), "kappa: got 1.1"),
     "statistics of zero": (lambda: LocalStatistics(0.0, 3), "a scale, which is 0 here"),
@@ -111,6 +118,18 @@ def test_bad_settings(case):
     make, message = SETTINGS[case]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_misspelt_argument_names_the_class_that_was_called():
+    network = torch.nn.Flatten()
+    for kind, others in (
+        *[(row.constraint, {}) for row in elementwise.TABLE],
+        *[(kind, {"patch_size": 3}) for kind in (PatchNCC, LocalStatistics, StructuralSimilarity)],
+        (FeatureReconstructionError, {"extractor": network}),
+        (ClassificationAccuracy, {"classifier": network}),
+    ):
+        with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) got .* 'kapa'"):
+            kind(kapa=0.1, **others)
 
 
 def x(*shape, dtype=torch.float32, device=None):

@@ -127,6 +127,7 @@ class Constraint(nn.Module):
 
     @kappa.setter
     def kappa(self, kappa: Kappa) -> None:
+        check_initialised(self)
         self._take(kappa)
         for rows in self._slots.values():
             before = rows.kappa.clone()
@@ -309,11 +310,11 @@ class Constraint(nn.Module):
 
 
 def check_initialised(constraint: Constraint) -> Constraint:
-    """Refuse one whose class has left out what this one does."""
-    if "_kappa" not in vars(constraint):
+    """Refuse one whose class has left out what this one does, or has not come to it yet."""
+    if "_slots" not in vars(constraint):
         name = type(constraint).__name__
         raise ValueError(
-            f"constraint {name}: its __init__ does not call that of Constraint; write super().__init__(kappa) as the "
+            f"constraint {name}: its __init__ has not called that of Constraint; write super().__init__(kappa) as the "
             f"first line of {name}.__init__"
         )
     return constraint

@@ -74,6 +74,11 @@ class ReconstructionError(ElementwiseConstraint):
         0.0
     """
 
+    def __init__(  # of its own: Python names it where an argument is misspelt
+        self, kappa: Kappa, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(kappa, reduction, channels, name)
+
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
         self._check_alone(x_hat, x, labels)
