@@ -47,10 +47,11 @@ class Constraint(nn.Module):
     A subclass defines ``forward(x_hat, x, labels=None)`` returning the constraint per example [B] or averaged (0-d).
     Subtract the tolerance yourself; ``self.kappa`` is there for it. The gradient flows through what ``forward``
     returns; a value without a gradient is fine and moves only the multiplier. ``GECOLoss`` sets the multiplier for a
-    value of the form ``error - self.kappa``; where something else is subtracted (``self.kappa**2``), say so in
-    ``scale``. A ``forward`` with a parameter
-    ``weight=None`` gets the weights of a call that has any, as they were passed; without it, such a call is refused.
-    ``labels`` may be left out. An ``__init__`` of one's own calls ``super().__init__(kappa)`` first.
+    value of the form ``error - self.kappa``. Where something else is subtracted, ``self.kappa**2``, write
+    ``self.scale = self.kappa**2`` in ``__init__``: by kappa its multiplier would be too small, and it would count as
+    met far above its tolerance. A ``forward`` with a parameter ``weight=None`` gets the weights of a call that has any,
+    as they were passed; without it, such a call is refused. ``labels`` may be left out. An ``__init__`` of one's own
+    calls ``super().__init__(kappa)`` first.
 
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
