@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +175,7 @@ def check_alpha(alpha: float) -> float:
     return number
 
 
-def _number(value: float, name: str, expected: str) -> float:
+def _number(value: Any, name: str, expected: str) -> float:
     """A text of digits is none: it has been left unread somewhere."""
     try:
         if not isinstance(value, str | bytes | bytearray):
