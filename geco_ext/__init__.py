@@ -74,7 +74,9 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     if name.startswith("_") or find_spec(f"geco_ext.{name}") is None:
-        raise AttributeError(f"module 'geco_ext' has no attribute {name!r}")
+        # The models are a folder beside this one until the package is installed.
+        hint = f"; {__file__} is its source folder: run Python elsewhere, or pip install -e ."
+        raise AttributeError(f"module 'geco_ext' has no attribute {name!r}{hint if name == 'models' else ''}")
     return import_module(f"geco_ext.{name}")
 
 

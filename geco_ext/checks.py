@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,20 @@ def check_class_gradient(gradient: str) -> str:
     if gradient not in ("probability", "log_probability"):
         raise ValueError(f"gradient: got {gradient!r}, expected 'probability' or 'log_probability'")
     return gradient
+
+
+def check_labels_are_no_weights(labels: object, x_hat: Tensor) -> None:
+    """Whether any constraint reads them or none: a mask that is passed by position would be ignored in silence."""
+    if not isinstance(labels, Tensor):
+        return
+    dtype, shape = labels.dtype, getattr(x_hat, "shape", ())
+    are_integers = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+    if are_integers and (len(shape) < 2 or labels.shape != shape):
+        return
+    raise ValueError(
+        f"labels: got dtype {dtype} of shape {tuple(labels.shape)}, expected integers {list(shape[:1])}; "
+        "weights of elements go by name, weight=..."
+    )
 
 
 def check_labels(labels: Tensor | None, scores: Tensor) -> Tensor:
@@ -160,8 +175,11 @@ def check_alpha(alpha: float) -> float:
     return number
 
 
-def _number(value: float, name: str, expected: str) -> float:
+def _number(value: Any, name: str, expected: str) -> float:
+    """A text of digits is none: it has been left unread somewhere."""
     try:
-        return float(value)
+        if not isinstance(value, str | bytes | bytearray):
+            return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: got {value!r}, expected {expected}") from None
+        pass
+    raise ValueError(f"{name}: got {value!r}, expected {expected}")

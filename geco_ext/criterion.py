@@ -15,6 +15,7 @@ from geco_ext import state as state_block
 from geco_ext.checks import (
     check_alpha,
     check_kl,
+    check_labels_are_no_weights,
     check_positive_integer,
 )
 from geco_ext.constraints import Constraint
@@ -24,16 +25,16 @@ from geco_ext.criterion_arguments import (
     Bounds,
     MultiplierRange,
     Multipliers,
+    Remarks,
     check_constraints,
     check_images_of_call,
     first_block,
     multiplier_ranges,
-    warn_if_swapped,
 )
+from geco_ext.loaded_state import warn_of_differences
 from geco_ext.multiplier import MultiplierUpdate
 from geco_ext.ops.loss import ImageCalls, lagrangian, measured
 from geco_ext.state_module import StateModule
-from geco_ext.warn import warn_user
 from geco_ext.weights import Division, check_weight, divided
 
 
@@ -90,7 +91,8 @@ class GECOLoss(StateModule):
     Shape:
         x_hat, x: [B, ...] float, any strides ([B, C, H, W] for patch constraints), in any units, which are those of
         kappa: 0.1 of images in [0, 1] is 25.5 of images in [0, 255], and nothing tells the two apart; kl: 0-d, [B] or
-        [B, 1], nats; labels: integers [B]. The loss is 0-d, float32 (float64 for float64).
+        [B, 1], nats; labels: integers [B], also where no constraint reads them; what looks like weights in their place
+        is refused. The loss is 0-d, float32 (float64 for float64).
         weight: bool or float >= 0, [B, 1, ...] or the shape of x_hat. C of an example is then the weighted mean
         sum(w e) / sum(w) of its errors e (or their weighted sum, with ``reduction="sum"``; each channel by itself, with
         ``channels``) minus the tolerance, and C_hat the average over the examples with sum(w) > 0 (of all processes,
@@ -150,6 +152,7 @@ class GECOLoss(StateModule):
         self._with_image_checks = [member for member in members if member._checks_images]
         self._takes_image_step = not self._not_on_images and all(member._term_tells for member in members)
         self._ranges = ranges
+        self._remarks = Remarks()
         self.constraints = nn.ModuleList(members)
         self._block = self._new_block()
         self._attach()
@@ -191,12 +194,19 @@ class GECOLoss(StateModule):
         self, x_hat: Tensor, x: Tensor, kl: Tensor, labels: Tensor | None = None, weight: Tensor | None = None
     ) -> Tensor:
         """The loss; in training mode the state moves by one call."""
+        if labels is not None:
+            check_labels_are_no_weights(labels, x_hat)
         if torch.compiler.is_compiling():
             return self._loss(x_hat, x, kl, labels, weight, self._block)
         if not self._buffers_are_views():
             with self._block_of_buffers() as block:
                 return self._loss(x_hat, x, kl, labels, weight, block)
-        if weight is None and self._takes_image_step and (not self.training or self._group() is None):
+        if self.training:
+            is_alone = self._group() is None
+        else:
+            is_alone = True  # nothing is added up
+            self._remarks.on_eval_call(x_hat)
+        if is_alone and weight is None and self._takes_image_step:
             loss = self._image_calls().loss(x_hat, x, kl)
             if loss is not None:
                 return loss
@@ -211,7 +221,7 @@ class GECOLoss(StateModule):
         check_images_of_call(x_hat, x, block.device)
         kl = check_kl(kl, x_hat.shape[0], x_hat.device)
         if self.training:
-            warn_if_swapped(self, x_hat, x)
+            self._remarks.on_training_call(x_hat, x)
         predictions, targets, owners, weights, terms = self._compare(x_hat, x, labels, weight, group)
         batch = x_hat.shape[0]
         elements = x_hat.numel() // batch
@@ -252,6 +262,7 @@ class GECOLoss(StateModule):
         self, x_hat: Tensor, x: Tensor, kl: Tensor | None, labels: Tensor | None, weight: Tensor | None, block: Tensor
     ) -> dict[str, Tensor]:
         check_images_of_call(x_hat, x, block.device)
+        check_labels_are_no_weights(labels, x_hat)
         batch, elements = x_hat.shape[0], x_hat[0].numel()
         if kl is not None:
             kl = check_kl(kl, batch, x_hat.device)
@@ -273,7 +284,11 @@ class GECOLoss(StateModule):
         """Those of the present mode."""
         calls: ImageCalls | None = self._known.get(self.training)
         if calls is None:
-            calls = ImageCalls(self._terms, self._settings if self.training else None, self._block)
+            if self.training:
+                self._remarks.has_trained = True
+                calls = ImageCalls(self._terms, self._settings, self._block, self._remarks.on_call_without_gradient)
+            else:
+                calls = ImageCalls(self._terms, None, self._block)
             if self.__dict__.keys() >= _SETTINGS:  # not where a subclass makes one of them a property
                 self._known[self.training] = calls
         return calls
@@ -396,47 +411,17 @@ class GECOLoss(StateModule):
         for member, rows in self._members():
             member._bind(self, ToleranceRows(*(getattr(state, name)[rows] for name in ToleranceRows._fields)))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickle from before there were remarks it is not known whether it has trained."""
+        super().__setstate__({"_remarks": Remarks(has_trained=True), **state})
+
     def _has_loaded(self) -> None:
+        self._remarks.has_trained = True
         for member in cast(Iterable[Constraint], self.constraints):
             member._read_state()  # a schedule among it, before a call is compiled that would take kappa for a constant
 
     def _about_to_load(self, rows: Mapping[str, Tensor]) -> None:
-        """Say where the tolerance of the state is not that of the code, which would otherwise be lost in silence."""
-        needed = "kappa", "kappa_target", "schedule_steps", "follows_error"
-        if not rows.keys() >= set(needed) or any(
-            type(row) is not Tensor or row.is_meta for row in (*(rows[name] for name in needed), self.kappa)
-        ):
-            return
-        loaded = state_block.kappa_at_the_end(rows)
-        # One that was moved while it trained, by a schedule, has nothing to say: it goes back to an earlier state.
-        is_fresh = int(self.steps) == 0
-        differing = [
-            f"constraint {member.name!r} has kappa={member.kappa_target:g} here and {value:g} in the state"
-            for member, of_member in self._members()
-            for value in dict.fromkeys(loaded[of_member].tolist())
-            if not math.isclose(value, member.kappa_target, rel_tol=1e-6)
-            and (is_fresh or not member._kappa_has_moved())
-        ]
-        if is_fresh and "schedule_step" in rows:
-            differing += [
-                f"constraint {member.name!r} has a schedule here and none in the state"
-                for member, of_member in self._members()
-                if member._schedule is not None
-                and not (rows["schedule_steps"][of_member].any() or rows["schedule_step"][of_member].any())
-            ]
-        if differing:
-            warn_user(
-                f"load_state_dict: {', '.join(differing)}; the state's holds from now on, unless constraint.kappa is "
-                "set after loading"
-            )
-        is_automatic = state_block.views(self._block).log_high.isnan()
-        if is_fresh and bool(((rows["follows_error"] != self.follows_error) & is_automatic).any()):
-            rules = ["the error (GECOLoss)", "the tolerance (GECOLoss.natural, and the default of earlier versions)"]
-            here, there = rules if self.follows_error.any() else reversed(rules)
-            warn_user(
-                f"load_state_dict: the bounds of multipliers follow {here} here and {there} in the state; the state's "
-                "holds from now on"
-            )
+        warn_of_differences(self, list(self._members()), rows)
 
     def _members(self) -> Iterator[tuple[Constraint, slice]]:
         """The constraints and their rows."""

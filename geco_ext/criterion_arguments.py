@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geco_ext import state as state_block
 from geco_ext.checks import check_non_negative, check_positive, check_prediction
@@ -66,16 +66,48 @@ def check_images_of_call(x_hat: Tensor, x: Tensor, device: torch.device) -> None
         )
 
 
-def warn_if_swapped(criterion: nn.Module, x_hat: Tensor, x: Tensor) -> None:
-    """Once for a criterion: constraints are mostly symmetric in the two, so that the numbers would not show it."""
-    if not x.requires_grad or x_hat.requires_grad or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return
-    if "_has_warned_of_swapped" not in vars(criterion):
-        vars(criterion)["_has_warned_of_swapped"] = True
-        warn_user(
-            "x_hat does not require a gradient and x does: are they swapped? The reconstruction comes first, "
-            "criterion(x_hat, x, kl)"
-        )
+class Remarks:
+    """What is said of calls that are no errors, once for a criterion: their numbers would not show it.
+
+    Nothing here looks at the device: whether a multiplier has moved is known by the training calls there were.
+    """
+
+    def __init__(self, has_trained: bool = False) -> None:
+        self.has_trained = has_trained
+        self._said: set[str] = set()
+
+    def on_training_call(self, x_hat: Tensor, x: Tensor) -> None:
+        """Constraints are mostly symmetric in the two images."""
+        self.has_trained = True
+        if torch.compiler.is_compiling():
+            return
+        if x.requires_grad and not x_hat.requires_grad and torch.is_grad_enabled():
+            self._say(
+                "x_hat does not require a gradient and x does: are they swapped? The reconstruction comes first, "
+                "criterion(x_hat, x, kl)"
+            )
+        self.on_call_without_gradient(x_hat)
+
+    def on_call_without_gradient(self, x_hat: Tensor) -> None:
+        """Of training mode: multipliers would follow validation examples."""
+        if not x_hat.requires_grad and not torch.is_grad_enabled():
+            self._say(
+                "the criterion is called in training mode where no gradient is wanted, and its multipliers move with "
+                "these examples too: for validation use criterion.evaluate(x_hat, x, kl), or criterion.eval() before"
+            )
+
+    def on_eval_call(self, x_hat: Tensor) -> None:
+        """The automatic multiplier is a thousandth of the natural one until it is resolved: the KL goes to zero."""
+        if not self.has_trained and getattr(x_hat, "requires_grad", False) and torch.is_grad_enabled():
+            self._say(
+                "the criterion is called for a gradient in eval mode, in which multipliers do not move, and has not "
+                "been trained: to train with it call criterion.train()"
+            )
+
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            warn_user(message)
 
 
 def multiplier_ranges(start: Multipliers, bounds: Bounds, count: int) -> list[MultiplierRange]:
@@ -124,19 +156,16 @@ def _check_multiplier(value: Any, argument: str) -> float | str:
     if isinstance(value, str) and value in get_args(Rule):
         return value
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number) or number <= 0.0:
-        raise ValueError(f"{argument}: got {value!r}, expected 'auto', 'natural' or positive numbers")
-    return number
+        return check_positive(value, argument)
+    except ValueError:
+        raise ValueError(f"{argument}: got {value!r}, expected 'auto', 'natural' or positive numbers") from None
 
 
 def _check_bounds(value: Any, argument: str) -> tuple[float, float] | str:
     if isinstance(value, str) and value in get_args(Rule):
         return value
     try:
-        low, high = (float(bound) for bound in value)
+        low, high = (math.nan if isinstance(bound, str) else float(bound) for bound in value)
     except (TypeError, ValueError):
         low = high = math.nan
     if not 0.0 < low < high:

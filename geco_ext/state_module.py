@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from geco_ext import state as state_block
 from geco_ext.backends.native import extension
+from geco_ext.warn import warn_user
 
 STATE_NAMES = (*state_block.PERSISTENT_ROWS, *state_block.COUNTERS)
 _rows_of = operator.itemgetter(*STATE_NAMES)
+_CONSTRAINTS = "constraints"  # their names, in the metadata of a state_dict
 
 
 class StateModule(nn.Module):
@@ -167,6 +169,9 @@ class StateModule(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         with self._without_rows():
             super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Beside the entries, which stay tensors of the same names as ever: what drops it drops the check alone.
+        if (metadata := getattr(destination, "_metadata", None)) is not None:
+            metadata.setdefault(prefix[:-1], {})[_CONSTRAINTS] = list(self.names)
         for name in STATE_NAMES:
             row = getattr(self, name).detach()
             # Counters lie behind the rows in one memory, which torch.save does not take under two types. An alias with
@@ -196,6 +201,12 @@ class StateModule(nn.Module):
             for name, value in found.items()
             if value.shape != getattr(self, name).shape
         ]
+        names = local_metadata.get(_CONSTRAINTS, list(self.names))
+        if found and sorted(names) == sorted(self.names) and names != list(self.names):
+            wrong.append(
+                f"{prefix}constraints: got a state of {', '.join(names)}, expected {', '.join(self.names)}, in this "
+                "order: it would belong to other constraints."
+            )
         unexpected_before = len(unexpected_keys)
         with self._without_rows():
             super()._load_from_state_dict(
@@ -208,6 +219,11 @@ class StateModule(nn.Module):
         if self._block.is_meta and local_metadata.get("assign_to_params_buffers", False):
             self._block = self._new_block().to(next(iter(found.values())).device)
             self._attach()
+        if found and names != list(self.names):
+            warn_user(
+                f"load_state_dict: the constraints are {', '.join(self.names)} here and {', '.join(names)} in the "
+                "state; each takes what the state has in its place"
+            )
         self._about_to_load(found)
         with torch.no_grad():
             for name, value in found.items():

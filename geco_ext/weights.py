@@ -50,8 +50,11 @@ def check_weight(weight: Tensor, x_hat: Tensor, name: str = "x_hat") -> None:
     shape = tuple(x_hat.shape)
     for_all_channels = (*shape[:1], 1, *shape[2:]) if len(shape) > 1 else shape
     if tuple(weight.shape) not in (shape, for_all_channels):
+        other = "" if for_all_channels == shape else f", or {for_all_channels}, for all channels"
+        lacks_channels = len(shape) > 2 and tuple(weight.shape) == (*shape[:1], *shape[2:])
+        remedy = "; write weight=mask[:, None]" if lacks_channels else ""
         raise ValueError(
-            f"weight: got shape {tuple(weight.shape)}, expected {shape}, the shape of {name}, or {for_all_channels}"
+            f"weight: got shape {tuple(weight.shape)}, expected {shape}, the shape of {name}{other}{remedy}"
         )
     if weight.device != x_hat.device:
         raise ValueError(f"weight: got device {weight.device}, expected {x_hat.device}, the device of {name}")

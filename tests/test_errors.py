@@ -34,6 +34,13 @@ SETTINGS = {
     "kappa nan": (lambda: ReconstructionError(math.nan), "kappa: got nan"),
     "kappa inf": (lambda: LocalStatistics(math.inf, 3), "kappa: got inf"),
     "kappa not a number": (lambda: ReconstructionError("loose"), "kappa: got 'loose'"),
+    "kappa unread": (lambda: ReconstructionError("0.1"), "kappa: got '0.1', expected a finite number"),
+    "alpha unread": (lambda: GECOLoss([ReconstructionError(0.1)], alpha="0.9"), "alpha: got '0.9'"),
+    "init unread": (lambda: GECOLoss([ReconstructionError(0.1)], multiplier_init="2.0"), "multiplier_init: got '2.0'"),
+    "bounds unread": (
+        lambda: GECOLoss([ReconstructionError(0.1)], multiplier_bounds=[("0.1", "2")]),
+        r"multiplier_bounds: got \('0.1', '2'\)",
+    ),
     "ncc kappa low": (lambda: PatchNCC(-1.0, 4), r"kappa: got -1.0, expected a number in \(-1, 1\]"),
     "ncc kappa high": (lambda: PatchNCC(1.1, 4), "kappa: got 1.1"),
     "statistics of zero": (lambda: LocalStatistics(0.0, 3), "a scale, which is 0 here"),
@@ -113,6 +120,18 @@ def test_bad_settings(case):
         make()
 
 
+def test_a_misspelt_argument_names_the_class_that_was_called():
+    network = torch.nn.Flatten()
+    for kind, others in (
+        *[(row.constraint, {}) for row in elementwise.TABLE],
+        *[(kind, {"patch_size": 3}) for kind in (PatchNCC, LocalStatistics, StructuralSimilarity)],
+        (FeatureReconstructionError, {"extractor": network}),
+        (ClassificationAccuracy, {"classifier": network}),
+    ):
+        with pytest.raises(TypeError, match=rf"^{kind.__name__}\.__init__\(\) got .* 'kapa'"):
+            kind(kapa=0.1, **others)
+
+
 def x(*shape, dtype=torch.float32, device=None):
     return torch.zeros(shape, dtype=dtype, device=device)
 
@@ -190,6 +209,27 @@ def test_bad_calls_of_a_criterion_of_images_alone(case):
     with pytest.raises(kind, match=message):
         criterion(*arguments)
     assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [x(*IMAGE), x(*IMAGE).bool(), x(*IMAGE).long(), x(2, 8, 8), KL],
+    ids=lambda mask: f"{mask.dtype} {tuple(mask.shape)}",
+)
+@pytest.mark.parametrize("constraint", [lambda: ReconstructionError(0.1), lambda: Flat("scale", 1.0)])
+def test_weights_in_the_place_of_labels_are_refused(mask, constraint):
+    """Nothing else would say that they are ignored. Labels that nobody reads are given by loops that know no better."""
+    image, criterion = x(*IMAGE), GECOLoss(constraint(), multiplier_init=1.0)
+    before = criterion._block.clone()
+    message = rf"^labels: got dtype {mask.dtype} of shape \({mask.shape[0]}.*integers \[2\]; .* by name, weight="
+    for call in (criterion, criterion.evaluate):
+        with pytest.raises(ValueError, match=message):
+            call(image, image, KL, mask)
+    with pytest.raises(ValueError, match=message):
+        ReconstructionError(0.1)(image, image, mask)
+    assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+    for several_or_none in (LABELS, torch.stack([LABELS] * 3, 1), None):
+        GECOLoss(ReconstructionError(0.1))(image, image, KL, several_or_none)
 
 
 def test_functionals_check_as_the_criterion_does():
@@ -284,8 +324,7 @@ def test_images_in_the_wrong_order_are_said_once(constraint):
         criterion(x_hat, x, kl)
         criterion(x_hat, x_hat * 0.5, kl)
         criterion.eval()(x, x_hat, kl)
-        with torch.no_grad():
-            criterion.train()(x, x_hat, kl)
+        criterion.train()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):

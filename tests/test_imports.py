@@ -25,7 +25,7 @@ LAYERS = (
     ("geco_ext.models", "geco_ext.data"),
     ("geco_ext",),
     ("geco_ext.criterion",),
-    ("geco_ext.criterion_arguments", "geco_ext.functional"),
+    ("geco_ext.criterion_arguments", "geco_ext.loaded_state", "geco_ext.functional"),
     ("geco_ext.constraints", "geco_ext.state_module"),
     ("geco_ext.weights",),
     ("geco_ext.ops",),

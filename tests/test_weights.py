@@ -1,6 +1,7 @@
 """Weights of elements on every backend: weighted means and sums, what a weight of zero hides, and what is refused."""
 
 import math
+import re
 
 import elementwise
 import pytest
@@ -294,6 +295,25 @@ def test_bad_weights_name_the_argument_and_move_nothing(case):
         with pytest.raises(error, match=message):
             row.function(x_hat, x, kappa=0.1, weight=weight)
     assert torch.equal(criterion._block.nan_to_num(), before.nan_to_num())
+
+
+@pytest.mark.parametrize(
+    ("images_of", "shape", "message"),
+    [
+        ((2, 1, 8, 6), (2, 8, 6), "expected (2, 1, 8, 6), the shape of x_hat; write weight=mask[:, None]"),
+        ((2, 3, 8, 6), (2, 8, 6), ", or (2, 1, 8, 6), for all channels; write weight=mask[:, None]"),
+        ((2, 3, 8, 6), (8, 6), ", or (2, 1, 8, 6), for all channels"),
+        ((2, 5), (5,), "expected (2, 5), the shape of x_hat, or (2, 1), for all channels"),
+    ],
+)
+def test_a_mask_of_another_shape_is_told_what_to_write(images_of, shape, message):
+    """Which lets it pass, and no shape is named twice."""
+    criterion, (x_hat, x) = GECOLoss(ReconstructionError(0.1)), images(images_of)
+    mask = torch.ones(shape)
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
+        criterion(x_hat, x, torch.zeros(()), weight=mask)
+    if "mask[:, None]" in message:
+        criterion(x_hat, x, torch.zeros(()), weight=mask[:, None])
 
 
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])

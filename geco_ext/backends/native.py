@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch  # first: the extension then shares PyTorch's OpenMP threads
@@ -42,7 +43,7 @@ def extension() -> tuple[Any, str | None]:
         compiled = import_module("geco_ext._C")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "geco_ext._C":
-            return None, "there is no compiled extension for this Python (GECO_EXT_EXTENSION=OFF leaves it out)"
+            return None, missing_extension(Path(__file__).resolve().parents[1])
         return None, f"the compiled extension geco_ext._C cannot be imported ({error})"
     if differing := differing_tables(compiled):
         return None, (
@@ -60,6 +61,16 @@ def extension() -> tuple[Any, str | None]:
         torch._C._get_deterministic_algorithms,
     )
     return compiled, None
+
+
+def missing_extension(package: Path) -> str:
+    """What to do about it, for the folder of the package."""
+    if (package.parent / "setup.py").is_file() and (package.parent / "csrc" / "contract.h").is_file():
+        return (
+            f"Python imports the source folder {package}, as it does where it is run beside it, and no extension is "
+            "compiled there: run it elsewhere to get the package that is installed, or pip install -e . in the clone"
+        )
+    return "there is no compiled extension for this Python (GECO_EXT_EXTENSION=OFF leaves it out)"
 
 
 def differing_tables(compiled: Any) -> str:

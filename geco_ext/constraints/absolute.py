@@ -48,7 +48,7 @@ class AbsoluteError(ElementwiseConstraint):
 
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
-        self._check(x_hat, x)
+        self._check_alone(x_hat, x, labels)
         return absolute_error(
             x_hat, x, kappa=self.kappa, eps=self.eps, reduction=self.reduction, channels=self.channels, weight=weight
         )

@@ -47,10 +47,11 @@ class Constraint(nn.Module):
     A subclass defines ``forward(x_hat, x, labels=None)`` returning the constraint per example [B] or averaged (0-d).
     Subtract the tolerance yourself; ``self.kappa`` is there for it. The gradient flows through what ``forward``
     returns; a value without a gradient is fine and moves only the multiplier. ``GECOLoss`` sets the multiplier for a
-    value of the form ``error - self.kappa``; where something else is subtracted (``self.kappa**2``), say so in
-    ``scale``. A ``forward`` with a parameter
-    ``weight=None`` gets the weights of a call that has any, as they were passed; without it, such a call is refused.
-    ``labels`` may be left out. An ``__init__`` of one's own calls ``super().__init__(kappa)`` first.
+    value of the form ``error - self.kappa``. Where something else is subtracted, ``self.kappa**2``, write
+    ``self.scale = self.kappa**2`` in ``__init__``: by kappa its multiplier would be too small, and it would count as
+    met far above its tolerance. A ``forward`` with a parameter ``weight=None`` gets the weights of a call that has any,
+    as they were passed; without it, such a call is refused. ``labels`` may be left out. An ``__init__`` of one's own
+    calls ``super().__init__(kappa)`` first.
 
     Attributes:
         name: key in ``metrics()``; the class name in snake case unless given, here or as a class attribute.
@@ -127,6 +128,7 @@ class Constraint(nn.Module):
 
     @kappa.setter
     def kappa(self, kappa: Kappa) -> None:
+        check_initialised(self)
         self._take(kappa)
         for rows in self._slots.values():
             before = rows.kappa.clone()
@@ -309,11 +311,11 @@ class Constraint(nn.Module):
 
 
 def check_initialised(constraint: Constraint) -> Constraint:
-    """Refuse one whose class has left out what this one does."""
-    if "_kappa" not in vars(constraint):
+    """Refuse one whose class has left out what this one does, or has not come to it yet."""
+    if "_slots" not in vars(constraint):
         name = type(constraint).__name__
         raise ValueError(
-            f"constraint {name}: its __init__ does not call that of Constraint; write super().__init__(kappa) as the "
+            f"constraint {name}: its __init__ has not called that of Constraint; write super().__init__(kappa) as the "
             f"first line of {name}.__init__"
         )
     return constraint

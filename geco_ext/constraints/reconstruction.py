@@ -7,7 +7,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geco_ext.checks import check_kappa_non_negative, check_positive_integer, check_prediction
+from geco_ext.checks import (
+    check_kappa_non_negative,
+    check_labels_are_no_weights,
+    check_positive_integer,
+    check_prediction,
+)
 from geco_ext.constraints.base import Constraint, batch_average
 from geco_ext.contract import Term
 from geco_ext.schedule import Kappa
@@ -40,6 +45,11 @@ class ElementwiseConstraint(Constraint):
                 f"x_hat: got shape {tuple(x_hat.shape)}, expected {self.channels} channels (channels={self.channels})"
             )
 
+    def _check_alone(self, x_hat: Tensor, x: Tensor, labels: Tensor | None) -> None:
+        """Of a call without a criterion."""
+        self._check(x_hat, x)
+        check_labels_are_no_weights(labels, x_hat)
+
 
 class ReconstructionError(ElementwiseConstraint):
     """Squared error between reconstruction and data (RE, Table 1 of "Taming VAEs").
@@ -64,9 +74,14 @@ class ReconstructionError(ElementwiseConstraint):
         0.0
     """
 
+    def __init__(  # of its own: Python names it where an argument is misspelt
+        self, kappa: Kappa, reduction: Reduction = "mean", channels: int | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(kappa, reduction, channels, name)
+
     def forward(self, x_hat: Tensor, x: Tensor, labels: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Batch average, 0-d ([channels] with ``channels``)."""
-        self._check(x_hat, x)
+        self._check_alone(x_hat, x, labels)
         return reconstruction_error(
             x_hat, x, kappa=self.kappa, reduction=self.reduction, channels=self.channels, weight=weight
         )

@@ -11,7 +11,7 @@ and multiplications in backward. Their kernels call the same backends, so both w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,6 +22,7 @@ from torch.compiler import is_compiling
 from geco_ext.backends.allocation import empty_like, loss_dtype, new_gradient
 from geco_ext.contract import ImageStep, LossCall, TakenStep, UpdateSettings, count_rows
 from geco_ext.ops import dispatch
+from geco_ext.ops.refused_derivatives import refuse_forward_mode, refusing_second_derivative
 
 _modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._are_functorch_transforms_active
@@ -113,9 +114,16 @@ class ImageCalls:
     from one call to the next (the constraint vector, ``update``, where ``block`` lies) is looked up once.
     """
 
-    __slots__ = ("_step",)
+    __slots__ = ("_step", "_without_gradient")
 
-    def __init__(self, terms: str, update: UpdateSettings | None, block: Tensor) -> None:
+    def __init__(
+        self,
+        terms: str,
+        update: UpdateSettings | None,
+        block: Tensor,
+        without_gradient: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self._without_gradient = without_gradient  # called with the x_hat of calls whose gradient nobody wants
         self._step = dispatch.best_for(block.device).image_step(terms, update, block)
 
     def loss(self, x_hat: Tensor, x: Tensor, kl: Tensor) -> Tensor | None:
@@ -124,18 +132,13 @@ class ImageCalls:
         if step is None or _modes() > 0 or _transforms() or forward_ad._current_level >= 0 or dispatch.is_asked_for():
             return None
         taken = step.forward(x_hat, x, kl)
-        if taken is None or (taken[1] is None and taken[2] is None):
-            return taken and taken[0]
+        if taken is None:
+            return None
+        if taken[1] is None and taken[2] is None:
+            if self._without_gradient is not None:
+                self._without_gradient(x_hat)
+            return taken[0]
         return _taken_step(step, taken, kl, x_hat)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def refuse_forward_mode(*tensors: Tensor | None) -> None:
-    """Raise where a tensor carries a tangent: gradients are made backwards, before anybody asks for them."""
-    if forward_ad._current_level < 0:
-        return
-    for tensor in tensors:
-        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
-            raise RuntimeError("the GECO loss has no forward-mode derivative; use reverse mode (backward, grad)")
 
 
 # Forward --------------------------------------------------------------------------------------------------------------
@@ -281,7 +284,7 @@ def _scaled_buffers(ctx: Any, incoming: Tensor) -> Sequence[Tensor | None]:
     if torch.is_grad_enabled():  # create_graph=True
         with torch.no_grad():
             gradients = list(_scale(ctx, incoming))
-        return [g if g is None else _refusing_derivatives(g) for g in gradients]
+        return [g if g is None else refusing_second_derivative(g) for g in gradients]
     return _scale(ctx, incoming)
 
 
@@ -318,24 +321,6 @@ def _multiplied(
 
 
 _keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
-
-
-def _refusing_derivatives(gradient: Tensor) -> Any:
-    return _NoSecondDerivative.apply(gradient.detach().requires_grad_())  # type: ignore[no-untyped-call]
-
-
-class _NoSecondDerivative(torch.autograd.Function):
-    """Identity whose backward refuses: the gradients are numbers the kernels made, not functions of the inputs."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient itself."""
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        """Refuse."""
-        raise RuntimeError("the GECO loss has no second derivative: its gradients are computed with its value")
 
 
 # The operators: schemas, fake kernels, what they mutate ---------------------------------------------------------------

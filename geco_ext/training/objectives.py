@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from geco_ext import Constraint, GECOLoss
-from geco_ext.checks import check_kl, check_positive, check_positive_integer, check_prediction
+from geco_ext.checks import (
+    check_kl,
+    check_labels_are_no_weights,
+    check_positive,
+    check_positive_integer,
+    check_prediction,
+)
 from geco_ext.nearest import did_you_mean
 from geco_ext.training.calls import Call, UnreadableText, parse_call
 from geco_ext.training.own_code import own_call, own_class
@@ -105,6 +111,7 @@ class GaussianObjective(nn.Module):
         """The loss; in training mode the step is counted. With weights, each element counts so many times."""
         check_prediction(x_hat, x)
         check_kl(kl, x_hat.shape[0], x_hat.device)
+        check_labels_are_no_weights(labels, x_hat)
         if weight is not None:
             check_weight(weight, x_hat)
         squared_error = counted_squares(x_hat - x, weight).reshape(len(x_hat), -1).sum(1).mean()

@@ -274,7 +274,8 @@ def _check_fit(module: ConstrainedTraining, dataset: ImageDataset, settings: Tra
             ) from error
         probe = copy.deepcopy(module.criterion).train()  # the first training call resolves multipliers: not ours to do
         try:
-            probe(output.x_hat, examples["x"], output.kl, labels=examples["label"], weight=examples.get("weight"))
+            with torch.enable_grad():  # as in training
+                probe(output.x_hat, examples["x"], output.kl, labels=examples["label"], weight=examples.get("weight"))
         except Exception as error:  # whatever code of a user's own raises
             own = [f"constraint {text!r}" for text in settings.constraints if is_own(text)]
             own += [f"objective {settings.objective!r}"] * settings.has_own_objective

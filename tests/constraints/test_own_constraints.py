@@ -144,12 +144,21 @@ def test_a_forward_is_given_the_labels_it_takes(constraint):
         assert float(weighed.popitem()[1]) == pytest.approx(0.1)
 
 
-def test_an_init_that_leaves_out_that_of_the_base_class():
+def test_an_init_that_leaves_out_that_of_the_base_class_or_calls_it_too_late():
     class Forgetful(Deviation):
         def __init__(self, kappa):
             self.tolerance = kappa
 
-    with pytest.raises(
-        ValueError, match=r"^constraint Forgetful: .* write super\(\).__init__\(kappa\) as the first line"
+    class Early(Deviation):
+        def __init__(self, kappa):
+            self.kappa = kappa
+            super().__init__()
+
+    for name, make in (
+        ("Forgetful", lambda: GECOLoss([Deviation(0.1), Forgetful(0.1)])),
+        ("Early", lambda: Early(0.1)),
     ):
-        GECOLoss([Deviation(0.1), Forgetful(0.1)])
+        with pytest.raises(
+            ValueError, match=rf"^constraint {name}: .* write super\(\).__init__\(kappa\) as the first line"
+        ):
+            make()

@@ -62,6 +62,17 @@ def test_the_constraint_and_the_objectives_train(files, capsys):
     assert float(annealed.beta_range[1]) == 1
 
 
+def test_squares_with_a_scale_are_weighed_as_the_reconstruction_error(files):
+    names = {}
+    exec(Path("cons.py").read_text(), names)
+    x, x_hat = torch.rand(2, 4, 1, 8, 8)
+    own, built_in = (geco_ext.GECOLoss.natural(c) for c in (names["Squares"](0.1), geco_ext.ReconstructionError(0.1)))
+    for _ in range(5):
+        torch.testing.assert_close(own(x_hat, x, torch.ones(4)), built_in(x_hat, x, torch.ones(4)))
+    torch.testing.assert_close(own.multiplier, built_in.multiplier)
+    torch.testing.assert_close(own.violation, built_in.violation)
+
+
 def test_the_lightning_module_logs_both(files, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)

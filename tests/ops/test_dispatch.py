@@ -12,7 +12,7 @@ import torch
 import geco_ext
 from geco_ext import GECOLoss, PatchNCC, ReconstructionError, backends
 from geco_ext import functional as gf
-from geco_ext.backends import cuda, reference
+from geco_ext.backends import cuda, native, reference
 from geco_ext.backends import triton as triton_backend
 from geco_ext.cli import main
 from geco_ext.ops import dispatch
@@ -105,6 +105,24 @@ def test_a_missing_extension_is_said_on_the_cpu(monkeypatch):
     monkeypatch.setattr(backends.load("cpu"), "image_step", lambda *criterion: None)
     (message,) = said(lambda: [step(), step()])
     assert message == "a GECO loss runs on backend 'reference', backend 'cpu' cannot serve it: it was not compiled"
+
+
+def test_python_that_runs_beside_the_sources_is_told_so(tmp_path, monkeypatch):
+    """It imports them instead of what is installed, which has the kernels and the models."""
+    package = tmp_path / "geco_ext"
+    assert native.missing_extension(package).startswith("there is no compiled extension for this Python")
+    (tmp_path / "setup.py").touch()
+    assert native.missing_extension(package).startswith("there is no compiled extension for this Python")
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "contract.h").touch()
+    message = native.missing_extension(package)
+    assert str(package) in message
+    assert "run it elsewhere" in message
+    monkeypatch.setattr(geco_ext, "find_spec", lambda name: None)
+    with pytest.raises(AttributeError, match="'models'; .* is its source folder: run Python elsewhere"):
+        geco_ext.__getattr__("models")
+    with pytest.raises(AttributeError, match="no attribute 'model'$"):
+        geco_ext.__getattr__("model")
 
 
 def test_compiled_steps_have_no_graph_break_from_it(better):

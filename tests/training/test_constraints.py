@@ -160,7 +160,7 @@ def test_unusable_classes_are_named(own_file):
     [
         (
             "Forgetful",
-            "constraint Forgetful: its __init__ does not call that of Constraint; write super().__init__(kappa)",
+            "constraint Forgetful: its __init__ has not called that of Constraint; write super().__init__(kappa)",
         ),
         ("Impossible", "it cannot be made (RuntimeError: no way)"),
         ("Fails=0.1", "fails (RuntimeError: no way)"),
