@@ -24,10 +24,17 @@ SETTLED_SHARE = 0.1
 
 EVALUATION_BATCH = 250
 
+ENOUGH = 4000
+"""Reconstructions that a mean is taken over, at least: a smaller data set is passed over several times.
+
+One pass over 53 images gave RMSEs from 7% below their mean to 7% above it, where 2.5% decide whether kappa is met. Over
+so many reconstructions that is under 1%, for less than 1% of what a usual training computes.
+"""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over a data set, eval mode, one posterior sample an example.
+    """Means over a data set, eval mode.
 
     Attributes:
         rmse: root of the mean squared error over all elements, weighted where they have weights.
@@ -35,29 +42,35 @@ class Evaluation:
         constraints: the constraint vector, float64 [L], empty for objectives without constraints; of the examples that
             have weights, where there are any.
         elements: of an image, the sum of their weights where they have any; on average.
+        samples: posterior samples of each example.
     """
 
     rmse: float
     kl: float
     constraints: Tensor
     elements: float
+    samples: int = 1
 
 
 @torch.no_grad()
-def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> Evaluation:
+def evaluate(
+    module: ConstrainedTraining, dataset: ImageDataset, seed: int, reconstructions: int = ENOUGH
+) -> Evaluation:
     """RMSE, KL and constraints over a data set, on the device the module is on.
 
-    The posterior samples are drawn from ``seed``; the global random state is left as it was.
+    Every example has as many posterior samples as it takes to see that many ``reconstructions``. They are drawn from
+    ``seed``; the global random state is left as it was.
     """
     squared_error = torch.zeros((), dtype=torch.float64, device=module.device)
     kl = torch.zeros_like(squared_error)
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
     examples: Tensor = torch.zeros_like(total)
     elements = torch.zeros_like(total)
-    size = len(dataset)
+    samples = math.ceil(reconstructions / len(dataset))
+    order = torch.arange(len(dataset)).repeat(samples)
     with fixed_seed(seed, module.device):
-        for first in range(0, size, EVALUATION_BATCH):
-            batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
+        for indices in order.split(EVALUATION_BATCH):
+            batch = on_device(dataset[indices], module.device)
             output = module.reconstructed(batch)
             x, weight = batch["x"].double(), batch.get("weight")
             squared_error += counted_squares(output.x_hat.double() - x, weight).sum()
@@ -69,9 +82,10 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
             examples = examples + counts
     return Evaluation(
         rmse=float((squared_error / elements).sqrt()),
-        kl=float(kl / size),
+        kl=float(kl / len(order)),
         constraints=(total / examples).cpu(),
-        elements=float(elements / size),
+        elements=float(elements / len(order)),
+        samples=samples,
     )
 
 

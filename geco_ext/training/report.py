@@ -47,16 +47,18 @@ class HeldOut:
         examples: how many.
         rmse: root of the mean squared error over all elements.
         kl: mean KL in nats.
+        samples: posterior samples of each example.
     """
 
     examples: int
     rmse: float
     kl: float
+    samples: int = 1
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to, measured on the training set in eval mode with one posterior sample an example.
+    """What a run came to, measured on the training set in eval mode.
 
     Attributes:
         steps: optimiser steps done.
@@ -68,6 +70,7 @@ class Report:
         objective: what an objective without constraints came to; None for GECO.
         held_out: the same on other examples, where there are any; of the constraints, their results say it.
         stopped_early: whether training ended because these got no better.
+        samples: posterior samples of each example.
     """
 
     steps: int
@@ -79,6 +82,7 @@ class Report:
     objective: ObjectiveResult | None = None
     held_out: HeldOut | None = None
     stopped_early: bool = False
+    samples: int = 1
 
     def table(self) -> str:
         """A Markdown table with padded columns, readable in a terminal as it is."""
@@ -119,12 +123,12 @@ class Report:
     def remarks(self) -> list[str]:
         """What the table does not say by itself, one sentence a line."""
         remarks = [
-            f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
+            f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, {_samples(self.samples)} an example."
         ]
         if self.held_out is not None:
             remarks.append(
                 f"Held out: RMSE {self.held_out.rmse:.4f} and KL {self.held_out.kl:.2f} nats on "
-                f"{self.held_out.examples} examples that were not trained on."
+                f"{self.held_out.examples} examples that were not trained on, {_samples(self.held_out.samples)} each."
             )
         else:
             remarks.append(
@@ -168,6 +172,10 @@ class Report:
 def format_number(multiplier: float) -> str:
     """A multiplier as people write it: no exponent where digits will do."""
     return f"{multiplier:.0f}" if 1000 <= multiplier < 1e7 else f"{multiplier:.4g}"
+
+
+def _samples(number: int) -> str:
+    return "one posterior sample" if number == 1 else f"{number} posterior samples"
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> str:
@@ -223,8 +231,9 @@ def write_report(
         objective=objective,
         held_out=None
         if held_out is None or elsewhere is None
-        else HeldOut(len(held_out), elsewhere.rmse, elsewhere.kl),
+        else HeldOut(len(held_out), elsewhere.rmse, elsewhere.kl, elsewhere.samples),
         stopped_early=steps < settings.steps,
+        samples=evaluation.samples,
     )
     report.write(folder)
     title = title_of(folder.path, settings)
