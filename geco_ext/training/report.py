@@ -12,7 +12,6 @@ from torch import Tensor
 
 from geco_ext.data import ImageDataset
 from geco_ext.files import replaced_when_written
-from geco_ext.training.bounds import WHAT_TO_DO
 from geco_ext.training.evaluation import (
     ConstraintResult,
     ObjectiveResult,
@@ -23,9 +22,9 @@ from geco_ext.training.evaluation import (
     on_device,
     reconstruction_tolerances,
 )
-from geco_ext.training.met import MET_WITHIN
 from geco_ext.training.objectives import GaussianObjective
 from geco_ext.training.pictures import DATA, RECONSTRUCTION, classes_of, draw_samples, draw_trajectory, title_of
+from geco_ext.training.remarks import about_constraints, format_number
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.tiles import draw_stacked
@@ -139,23 +138,12 @@ class Report:
                 f"Stopped early, after {self.steps} steps: held out, it got no better. The best state is "
                 "checkpoints/best.ckpt."
             )
-        remarks += [
-            f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
-            f"constraint is not met: it cannot weigh more; {WHAT_TO_DO}. Where neither helps, kappa = {result.kappa:g} "
-            "asks for more than the model can give."
-            for result in self.constraints
-            if result.at_bound and not result.met
-        ]
+        remarks += about_constraints(self.constraints, self.kl)
         if self.objective is not None:
             remarks.append(
                 "NLL is that of an image under the objective's own sigma; under sigma = RMSE, the best for this model "
                 f"(equation 26 of the paper) and comparable between objectives, it is {self.objective.optimal_nll:.2f} "
                 "nats."
-            )
-        if self.constraints:
-            remarks.append(
-                f"Met: at most {MET_WITHIN:.0%} of the constraint's scale beyond its tolerance, which for a root mean "
-                "square is 2.5% above kappa."
             )
         if self.skipped_steps:
             remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")
@@ -167,11 +155,6 @@ class Report:
             temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
         with replaced_when_written(folder.path / "results.md") as temporary:
             temporary.write_text("\n\n".join([self.table(), *self.remarks()]) + "\n")
-
-
-def format_number(multiplier: float) -> str:
-    """A multiplier as people write it: no exponent where digits will do."""
-    return f"{multiplier:.0f}" if 1000 <= multiplier < 1e7 else f"{multiplier:.4g}"
 
 
 def _samples(number: int) -> str:

@@ -90,7 +90,8 @@ def test_the_verdict_on_a_few_images_does_not_hang_on_the_draw(dataset, monkeypa
     module = module_with(geco_ext.ReconstructionError(kappa=0.1025))
 
     def off(batch):
-        return VariationalOutput(batch["x"] + 0.1 * torch.randn(len(batch["x"]), 1, 1, 1), torch.ones(len(batch["x"])), 0)
+        x = batch["x"]
+        return VariationalOutput(x + 0.1 * torch.randn(len(x), 1, 1, 1), torch.ones(len(x)), torch.zeros(len(x), 1))
 
     monkeypatch.setattr(module, "reconstructed", off)
 
