@@ -46,7 +46,11 @@ COUNTS = ("steps", "batch_size", "checkpoint_every", "patience", "devices", "thr
 """Settings that are integers of at least 1, or None."""
 
 ROOT = "Folder with the files of data sets that are not embedded."
-SIZE = "Height and width in pixels."
+SIZE = "Height and width in pixels; to get there, the centre square of an image is resized."
+FOLDER = (
+    "Images of folder: are turned as their EXIF data say; an alpha channel is dropped; they stay grey where all are, "
+    "else all are RGB."
+)
 USUAL_SIZES = "16 for digits, 64 for celeba and images of different sizes, else 32 or the images' own"
 STRICT = "Stop at an image of folder: that cannot be read, instead of leaving it out."
 ACCELERATOR = "Lightning's accelerator: auto, cpu, gpu..."
@@ -91,7 +95,7 @@ class TrainingSettings:
     data: str = setting(
         "digits",
         "Data set: digits, patches, mnist, cifar10, celeba, a variant of digits or mnist (color-digits), folder:PATH, "
-        "npy:PATH.",
+        f"npy:PATH. {FOLDER}",
     )
     root: str | None = setting(None, ROOT, "")
     size: int | None = setting(None, SIZE, USUAL_SIZES)
