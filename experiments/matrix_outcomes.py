@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from geco_ext.experiments.training_cells import Report, TrainingCell
-from geco_ext.training.met import is_met
+from geco_ext.training.met import SLACK_KL, is_met
 
 GECO = "geco"
 ALONE = "reconstruction alone"
@@ -13,7 +13,6 @@ ALONE = "reconstruction alone"
 UNDERCUT = 0.05
 """How far below kappa the RMSE of a cell may be that is not slack and has not paid for more than was asked."""
 
-SLACK_KL = 0.5
 NEAR_ITS_BEST = 0.1
 """How far from the RMSE of reconstruction alone a cell that could do no better may be."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from geco_ext.cli.failure import CommandFailure
-from geco_ext.training.settings import STRICT
+from geco_ext.training.settings import FOLDER, SIZE, STRICT
 
 if TYPE_CHECKING:
     from geco_ext.data import ImageDataset
@@ -19,10 +19,10 @@ Folder = Optional[Path]  # noqa: UP045
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="Data set, as in geco train --data; an unknown one lists the known.")],
-    size: Annotated[
-        Integer, typer.Option(help="Height and width in pixels.", show_default="as geco train takes them")
-    ] = None,
+    name: Annotated[
+        str, typer.Argument(help=f"Data set, as in geco train --data; an unknown one lists the known. {FOLDER}")
+    ],
+    size: Annotated[Integer, typer.Option(help=SIZE, show_default="as geco train takes them")] = None,
     seed: Annotated[int, typer.Option(help="Of what the data set draws at random.")] = 0,
     root: Annotated[Folder, typer.Option(help="Folder with the files of data sets that are not embedded.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -12,6 +13,11 @@ from geco_ext.cli.output import AsJson, Quiet, print_json
 from geco_ext.cli.own_modules import find_modules_here
 from geco_ext.cli.pictures import RunPath, Seed, Split, Trust, make_folder
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geco_ext.data import ImageDataset
+
 OptionalPath = Optional[Path]  # noqa: UP045 - typer reads these at run time, on Python 3.10 too
 OptionalText = Optional[str]  # noqa: UP045
 Index = Annotated[int, typer.Argument(min=0, help="Index of an example of the run's data set, from 0.")]
@@ -19,7 +25,9 @@ Index = Annotated[int, typer.Argument(min=0, help="Index of an example of the ru
 
 def encode(
     run: RunPath,
-    split: Split = "train",
+    split: Annotated[
+        str, typer.Option(help="Part of the data set: train, test, or all: first train, then test.")
+    ] = "train",
     data: Annotated[
         OptionalText, typer.Option(help="Other data, as in geco train --data.", show_default="the run's")
     ] = None,
@@ -36,11 +44,11 @@ def encode(
 ) -> int:
     """Write the latents of a data set to a file that numpy.load reads, with labels, indices and names of files.
 
-    geco encode runs/demo --split test --out latents.npz
+    geco encode runs/demo --split all --out latents.npz
     """
     import torch
 
-    from geco_ext.training.latents import data_for, embedded, method_for, write_latents
+    from geco_ext.training.latents import embedded, method_for, parts_for, write_latents
     from geco_ext.training.run import load_run
     from geco_ext.training.run_folder import RunFolder
 
@@ -50,20 +58,26 @@ def encode(
         find_modules_here()
         trained = load_run(run, trust)
         method_for("encode", trained)  # refused before data are looked for
-        dataset = data_for(trained, split, data, root)
+        datasets = parts_for(trained, split, data, root)
         make_folder(file)
         trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        latents = embedded(trained, dataset, samples, seed, quiet)
-        write_latents(latents, dataset, file)
+        parts = {part: (embedded(trained, each, samples, seed, quiet), each) for part, each in datasets.items()}
+        write_latents(parts, file, with_split=split == "all")
     except (ValueError, OSError) as error:
         raise CommandFailure(str(error)) from error
     except KeyboardInterrupt as stopped:
         raise CommandInterrupted("nothing was written") from stopped
     if as_json:
-        print_json({"run": str(run), "file": str(file), "split": split, "latents": list(latents.shape)})
+        print_json({"run": str(run), "file": str(file), "split": split, "latents": _shape(parts.values())})
     elif not quiet:
         print(file)
     return 0
+
+
+def _shape(parts: Iterable[tuple[Tensor, ImageDataset]]) -> list[int]:
+    """Of all latents together, [N, D]."""
+    latents = [each for each, _ in parts]
+    return [sum(map(len, latents)), latents[0].shape[1]]
 
 
 def interpolate(

@@ -122,6 +122,8 @@ def _train(session: Session, quiet: bool, as_json: bool) -> int:
         seconds = session.train()
         if not session.trainer.is_global_zero:
             return 0
+        if not quiet:
+            say(_is_measured(session))
         report = write_report(
             folder,
             session.module,
@@ -148,6 +150,12 @@ def _train(session: Session, quiet: bool, as_json: bool) -> int:
     print("\n".join([report.table(), "", *report.remarks()]))
     print(f"{report.steps} steps, {seconds:.0f} s; results and pictures in {folder.path}")
     return 0
+
+
+def _is_measured(session: Session) -> str:
+    """For the time after the last step, which may be long."""
+    held_out = "" if session.held_out is None else f" and {len(session.held_out)} held-out"
+    return f"measuring {len(session.dataset)} training{held_out} examples, and drawing pictures"
 
 
 def _what_to_do(folder: RunFolder) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -46,7 +46,8 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     With a ``size`` the centre square of each image is resized. Without one images that all have one size keep it, and
     others are brought to 64x64 pixels, with a warning. An image that cannot be read is left out, with a warning that
     counts them; the others stay in the split they are in. Images stay in grey when every one of them is grey, otherwise
-    all become RGB; photographs are turned as their EXIF data say, transparency is left out. Hidden files are skipped.
+    all become RGB; photographs are turned as their EXIF data say. An alpha channel is dropped, with a warning that
+    counts the images it makes transparent anywhere. Hidden files are skipped.
 
     Raises:
         FileNotFoundError: ``path`` is no folder.
@@ -66,14 +67,16 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     labels: list[int] = []
     names: list[str] = []
     unreadable: list[UnreadableImageError] = []
+    transparent = 0
     for file in _with_progress(chosen, "reading images"):
         try:
-            image = _read(file)
+            image, is_transparent = _read(file)
         except UnreadableImageError as error:
             if request.strict:
                 raise
             unreadable.append(error)
             continue
+        transparent += is_transparent
         images.append(_stored(_fitted(image, size), request.storage))
         labels.append(classes.index(file.parent))
         names.append(str(file.relative_to(path)))
@@ -82,6 +85,9 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     if unreadable:
         counted = f"{len(unreadable)} of {len(chosen)} images ({request.split} split) left out"
         _warn(f"folder:{path}: {counted}: {unreadable[0]}{' (the first of them)' if len(unreadable) > 1 else ''}", 3)
+    if transparent:
+        counted = f"{transparent} of {len(chosen)} images ({request.split} split)"
+        _warn(f"folder:{path}: {counted} have transparent parts: the alpha channel is dropped, the colours stay", 3)
     if len({len(image) for image in images}) > 1:
         images = [image.expand(3, -1, -1) for image in images]
     class_names = [str(folder.relative_to(path)) for folder in classes]
@@ -140,14 +146,15 @@ def _pixels(file: Path) -> tuple[int, int] | None:
         return None
 
 
-def _read(file: Path) -> Tensor:
-    """One image, ``[1, H, W]`` if it is grey, ``[3, H, W]`` if not, in [0, 1]."""
+def _read(file: Path) -> tuple[Tensor, bool]:
+    """One image, ``[1, H, W]`` if it is grey, ``[3, H, W]`` if not, in [0, 1]; and whether any of it is transparent."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
             image = ImageOps.exif_transpose(opened)
             levels = LEVELS.get(image.mode, 255)
+            is_transparent = _is_transparent(image)
             values = np.array(image if image.mode in LEVELS else image.convert(_mode_of(image)), dtype=np.float32)
     except Exception as error:  # Pillow lets through whatever a broken file leads to
         problem = str(error) or type(error).__name__
@@ -155,7 +162,17 @@ def _read(file: Path) -> Tensor:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= levels):  # written so that NaN fails too
         raise ValueError(f"{file} holds values from {low:g} to {high:g}, expected 0 to {levels}")
-    return torch.from_numpy(values / levels).reshape(*values.shape[:2], -1).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(values / levels).reshape(*values.shape[:2], -1).permute(2, 0, 1).contiguous()
+    return pixels, is_transparent
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether an image has an alpha channel, or a colour that stands for one, that is not opaque everywhere."""
+    if not image.has_transparency_data or image.mode in LEVELS:
+        return False
+    alpha = image if "A" in image.getbands() else image.convert("RGBA")
+    darkest, _ = alpha.getchannel("A").getextrema()
+    return cast(float, darkest) < 255
 
 
 def _mode_of(image: Image.Image) -> str:

@@ -166,7 +166,7 @@ def command_size(name: str) -> int | None:
 
 
 ABOUT_PATHS = {
-    "folder": "Images in a folder of one's own; sub-folders are classes.",
+    "folder": "Images in a folder of one's own; sub-folders are classes. Turned by EXIF, no alpha, grey if all are.",
     "npy": "An array of one's own, [N, H, W] or [N, C, H, W], bytes or floating point in [0, 1].",
 }
 

@@ -19,6 +19,10 @@ MAX_SEED = 2**32 - 1
 TEST_EVERY = 10
 
 
+class EmptySplitError(ValueError):
+    """A user's own examples are too few for a split."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One request for a data set.
@@ -75,7 +79,7 @@ class Request:
         same example stays on the same side whatever the seed.
 
         Raises:
-            ValueError: too few examples for the split.
+            EmptySplitError: too few examples for the split.
         """
         chosen = [
             example
@@ -84,7 +88,7 @@ class Request:
         ]
         if not chosen:
             count = f"{len(examples)} {'image is' if len(examples) == 1 else 'images are'}"
-            raise ValueError(f"data {data!r}: {count} too few for a {self.split!r} split")
+            raise EmptySplitError(f"data {data!r}: {count} too few for a {self.split!r} split")
         return chosen
 
 

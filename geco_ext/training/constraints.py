@@ -16,7 +16,7 @@ from geco_ext.data import ImageDataset
 from geco_ext.nearest import did_you_mean
 from geco_ext.training.calls import Call, UnreadableText, parse_call
 from geco_ext.training.classifier_checkpoint import ClassifierCheckpoint, number_of_classes
-from geco_ext.training.own_code import Change, absolute, own_class, with_changed_place
+from geco_ext.training.own_code import Change, absolute, incomplete, own_class, with_changed_place
 
 PATCH_SIZE = 8
 """Side of the patches in pixels where ``pncc`` and ``local`` name none."""
@@ -43,10 +43,7 @@ USAGE = {
 CLASSES: dict[str, type[Constraint]] = {
     name: getattr(constraints, name) for name in constraints.__all__ if name != "Constraint"
 }
-KNOWN = (
-    f"{', '.join(USAGE.values())}, module:Class[=KAPPA], file.py:Class[=KAPPA], "
-    f"and calls of {', '.join(CLASSES)}, module:Class, file.py:Class"
-)
+HELP = "geco list constraints says what there is and how it is written"
 
 
 def build_constraints(texts: Sequence[str]) -> list[Constraint]:
@@ -131,6 +128,8 @@ def in_call_syntax(text: str) -> str:
     """
     name, _, rest = text.partition("=")
     if name not in SHORT_NAMES:
+        if (lacking := incomplete(text)) is not None:
+            raise UnreadableText(f"constraint {text!r}: {lacking}")
         return text if text.rstrip().endswith(")") else _own_in_call_syntax(text)
     kappa, colon, more = rest.partition(":")
     named: dict[str, Any] = {"kappa": _number(text, kappa)}
@@ -201,7 +200,7 @@ def _number(text: str, digits: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UnreadableText(f"constraint {text!r}: kappa must be a number, got {digits!r}; known are {KNOWN}")
+        raise UnreadableText(f"constraint {text!r}: kappa must be a number, got {digits!r}; {HELP}")
     return number
 
 
@@ -218,7 +217,7 @@ def _read(text: str) -> Call:
     except UnreadableText:
         raise
     except ValueError as error:
-        raise UnreadableText(f"constraint {text!r}: {error}; known are {KNOWN}") from error
+        raise UnreadableText(f"constraint {text!r}: {error}; {HELP}") from error
     if not call.place and call.name not in CLASSES:
         raise _unknown(text, call.name)
     return call
@@ -227,9 +226,8 @@ def _read(text: str) -> Call:
 def _unknown(text: str, name: str) -> UnreadableText:
     usage = {short: USAGE[long] for short, long in SHORT_NAMES.items()}
     meant = did_you_mean(name.strip(), [*SHORT_NAMES, *CLASSES], usage)
-    return UnreadableText(
-        f"unknown constraint {text!r}{meant}; known are {KNOWN}; geco list constraints says what they are"
-    )
+    known = f"; known are {', '.join([*SHORT_NAMES, *CLASSES])}, file.py:Class, module:Class"
+    return UnreadableText(f"unknown constraint {text!r}{meant or known}; {HELP}")
 
 
 def _called(cls: type[Constraint], call: Call) -> Constraint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
@@ -14,7 +14,7 @@ from torch import Tensor
 from geco_ext import Constraint, GECOLoss, ReconstructionError
 from geco_ext.data import ImageDataset
 from geco_ext.state import kappa_at_the_end
-from geco_ext.training.met import is_met
+from geco_ext.training.met import MET_WITHIN, is_met
 from geco_ext.training.objectives import Criterion, GaussianObjective, counted_squares, gaussian_nll
 from geco_ext.training.run_folder import History
 from geco_ext.training.training_step import ConstrainedTraining
@@ -24,10 +24,17 @@ SETTLED_SHARE = 0.1
 
 EVALUATION_BATCH = 250
 
+ENOUGH = 4000
+"""Reconstructions that a mean is taken over, at least: a smaller data set is passed over several times.
+
+One pass over 53 images gave RMSEs from 7% below their mean to 7% above it, where 2.5% decide whether kappa is met. Over
+so many reconstructions that is under 1%, for less than 1% of what a usual training computes.
+"""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over a data set, eval mode, one posterior sample an example.
+    """Means over a data set, eval mode.
 
     Attributes:
         rmse: root of the mean squared error over all elements, weighted where they have weights.
@@ -35,29 +42,35 @@ class Evaluation:
         constraints: the constraint vector, float64 [L], empty for objectives without constraints; of the examples that
             have weights, where there are any.
         elements: of an image, the sum of their weights where they have any; on average.
+        samples: posterior samples of each example.
     """
 
     rmse: float
     kl: float
     constraints: Tensor
     elements: float
+    samples: int = 1
 
 
 @torch.no_grad()
-def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> Evaluation:
+def evaluate(
+    module: ConstrainedTraining, dataset: ImageDataset, seed: int, reconstructions: int = ENOUGH
+) -> Evaluation:
     """RMSE, KL and constraints over a data set, on the device the module is on.
 
-    The posterior samples are drawn from ``seed``; the global random state is left as it was.
+    Every example has as many posterior samples as it takes to see that many ``reconstructions``. They are drawn from
+    ``seed``; the global random state is left as it was.
     """
     squared_error = torch.zeros((), dtype=torch.float64, device=module.device)
     kl = torch.zeros_like(squared_error)
     total: Tensor = torch.zeros((), dtype=torch.float64, device=module.device)
     examples: Tensor = torch.zeros_like(total)
     elements = torch.zeros_like(total)
-    size = len(dataset)
+    samples = math.ceil(reconstructions / len(dataset))
+    order = torch.arange(len(dataset)).repeat(samples)
     with fixed_seed(seed, module.device):
-        for first in range(0, size, EVALUATION_BATCH):
-            batch = on_device(dataset[first : first + EVALUATION_BATCH], module.device)
+        for indices in order.split(EVALUATION_BATCH):
+            batch = on_device(dataset[indices], module.device)
             output = module.reconstructed(batch)
             x, weight = batch["x"].double(), batch.get("weight")
             squared_error += counted_squares(output.x_hat.double() - x, weight).sum()
@@ -69,9 +82,10 @@ def evaluate(module: ConstrainedTraining, dataset: ImageDataset, seed: int) -> E
             examples = examples + counts
     return Evaluation(
         rmse=float((squared_error / elements).sqrt()),
-        kl=float(kl / size),
+        kl=float(kl / len(order)),
         constraints=(total / examples).cpu(),
-        elements=float(elements / size),
+        elements=float(elements / len(order)),
+        samples=samples,
     )
 
 
@@ -132,6 +146,7 @@ class ConstraintResult:
         multiplier: lambda.
         met: whether it is (:func:`geco_ext.training.met.is_met`).
         at_bound: whether the multiplier rests on its upper bound.
+        counts_as_met: what is enough of ``reached``.
         held_out_reached: ``reached`` on examples that were not trained on; None where there are none.
         held_out_violation: ``violation`` there.
         held_out_met: ``met`` there.
@@ -146,6 +161,7 @@ class ConstraintResult:
     multiplier: float
     met: bool
     at_bound: bool
+    counts_as_met: str
     held_out_reached: float | None = None
     held_out_violation: float | None = None
     held_out_met: bool | None = None
@@ -227,24 +243,27 @@ def _result(
 ) -> ConstraintResult:
     # A class of one's own that gives no scale subtracts kappa from an error, as its documentation says.
     is_error = constraint.scale is None and kappa > 0
-    asked, reached = {
-        "kappa^2": (f"<= {kappa:g}", math.sqrt(abs(value + kappa**2))),  # rounding may leave -1e-18
-        "kappa": (f"<= {kappa:g}", value + kappa),
-        "1-kappa": (f">= {kappa:g}", kappa - value),
-        "own": (f"<= {kappa:g}", value + kappa) if is_error else ("C <= 0", value),
-    }[constraint.scale_rule]
-    violation = value / scale_of(constraint, kappa)
-    says_something = kappa != 0 and (constraint.scale_rule != "own" or is_error)
+    rule = "kappa" if constraint.scale_rule == "own" and is_error else constraint.scale_rule
+    quantities: dict[str, tuple[str, float, Callable[[float], float]]] = {
+        "kappa^2": ("<=", kappa, lambda c: math.sqrt(abs(c + kappa**2))),  # rounding may leave -1e-18
+        "kappa": ("<=", kappa, lambda c: c + kappa),
+        "1-kappa": (">=", kappa, lambda c: kappa - c),
+        "own": ("C <=", 0.0, lambda c: c),
+    }
+    relation, bound, quantity_of = quantities[rule]
+    reached, scale = quantity_of(value), scale_of(constraint, kappa)
+    violation = value / scale
     return ConstraintResult(
         name=name,
         kappa=kappa,
-        asked=asked,
+        asked=f"{relation} {bound:g}",
         reached=reached,
-        deviation_percent=100 * (reached / kappa - 1) if says_something else None,
+        deviation_percent=100 * (reached / kappa - 1) if kappa != 0 and rule != "own" else None,
         violation=violation,
         multiplier=multiplier,
         met=is_met(violation),
         at_bound=at_bound,
+        counts_as_met=f"{relation} {quantity_of(MET_WITHIN * scale):.4g}",
     )
 
 

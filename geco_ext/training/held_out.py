@@ -19,7 +19,7 @@ from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.training_step import ConstrainedTraining
 
 MOST_DURING = 1000
-"""Examples that are looked at while training goes on; at its end it is all of them."""
+"""Reconstructions that are looked at while training goes on, at least; at its end it is those of all examples."""
 
 
 def split_off(dataset: ImageDataset, settings: TrainingSettings) -> tuple[ImageDataset, ImageDataset | None]:
@@ -107,7 +107,7 @@ class EvaluateHeldOut(L.Callback):
     def _measure(self, trainer: L.Trainer, module: ConstrainedTraining) -> bool:
         """Whether it is the best so far."""
         module.eval()
-        evaluation = evaluate(module, self.dataset, self.settings.seed)
+        evaluation = evaluate(module, self.dataset, self.settings.seed, MOST_DURING)
         module.train()
         values = {"rmse": evaluation.rmse, "kl": evaluation.kl}
         if not isinstance(module.criterion, GaussianObjective):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +12,16 @@ from torch import Tensor
 
 import geco_ext.data
 from geco_ext.data import ImageDataset
+from geco_ext.data.request import EmptySplitError
 from geco_ext.files import replaced_when_written
 from geco_ext.training.evaluation import EVALUATION_BATCH, fixed_seed
 from geco_ext.training.models import METHODS, described, takes_argument, unavailable_commands
 from geco_ext.training.pictures import CONTEXT, title_of
 from geco_ext.training.run import Run
 from geco_ext.training.tiles import draw_stacked
+
+SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
+"""What `geco encode --split` may be, and the parts of the data that stand in its file, in this order."""
 
 WAY = "data, way, data"
 """Name of the row that holds two examples at its ends, and images on the way between them."""
@@ -53,6 +57,25 @@ def data_for(run: Run, split: str, data: str | None = None, root: Path | None = 
             f"data {name!r}: contexts of shape {dataset.context_shape}, the run's model takes {run.context_shape}"
         )
     return dataset
+
+
+def parts_for(run: Run, split: str, data: str | None = None, root: Path | None = None) -> dict[str, ImageDataset]:
+    """The splits that a name stands for, which may be ``all``: then also data that are too few to have a test split.
+
+    Raises:
+        ValueError: another name; what :func:`data_for` refuses.
+        FileNotFoundError: data that are not there.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    parts = {}
+    for part in SPLITS[split]:
+        try:
+            parts[part] = data_for(run, part, data, root)
+        except EmptySplitError:
+            if not parts:
+                raise
+    return parts
 
 
 def method_for(command: str, run: Run) -> Callable[..., Tensor]:
@@ -109,20 +132,29 @@ def embedded(run: Run, dataset: ImageDataset, samples: int, seed: int, quiet: bo
     return latents
 
 
-def write_latents(latents: Tensor, dataset: ImageDataset, file: Path) -> None:
-    """An .npz file with ``latents`` [N, D], ``labels`` [N] or [N, K] and ``index`` [N], places in the data set.
+def write_latents(parts: Mapping[str, tuple[Tensor, ImageDataset]], file: Path, with_split: bool = False) -> None:
+    """An .npz file with ``latents`` [N, D], ``labels`` [N] or [N, K] and ``index`` [N], places in their split.
 
     Where they are known also ``names`` [N] of the examples, such as files of a folder, and ``class_names``, one for
     each label; both are texts.
+
+    Args:
+        parts: latents by split and what they are of; one after the other in the file.
+        file: to write.
+        with_split: have ``split`` [N] as well, the names of the splits.
     """
+    latents, datasets = zip(*parts.values(), strict=True)
     arrays: dict[str, Any] = {
-        "latents": latents.numpy(),
-        "labels": dataset.labels.numpy(),
-        "index": np.arange(len(latents)),
+        "latents": torch.cat(latents).numpy(),
+        "labels": torch.cat([dataset.labels for dataset in datasets]).numpy(),
+        "index": np.concatenate([np.arange(len(dataset)) for dataset in datasets]),
     }
-    for name, texts in (("names", dataset.names), ("class_names", dataset.class_names)):
+    names = [name for dataset in datasets for name in dataset.names]
+    for name, texts in (("names", names), ("class_names", datasets[0].class_names)):
         if texts:
             arrays[name] = np.array(texts, dtype=np.str_)
+    if with_split:
+        arrays["split"] = np.repeat([*parts], [len(dataset) for dataset in datasets])
     with replaced_when_written(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
 

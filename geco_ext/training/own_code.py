@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -74,6 +76,42 @@ def own_call(text: str) -> Call | None:
     except ValueError:
         return None
     return call if call.place else None
+
+
+def incomplete(text: str) -> str | None:
+    """What a text lacks that is nearly a call: its last bracket, or the class in a file; None where it is neither.
+
+    The file is read, not run.
+
+    Example:
+        >>> incomplete("PatchNCC(0.9, patch_size=4")
+        "a bracket is not closed; did you mean 'PatchNCC(0.9, patch_size=4)'?"
+        >>> incomplete("nowhere.py=0.1")
+        'no file nowhere.py'
+    """
+    text = text.strip()
+    if own_call(text) is not None:
+        return None
+    if not text.endswith(")") and text.count("(") > text.count(")"):
+        return f"a bracket is not closed; did you mean {text + ')'!r}?"
+    found = re.match(r"(.*?\.py):?($|[=(].*)", text)
+    if found is None:
+        return None
+    file, arguments = found.groups()
+    path = Path(file).expanduser()
+    if not path.is_file():
+        return f"no file {file}"
+    classes = _classes_in(path)
+    of_several = f"; its classes are {', '.join(classes)}" if len(classes) > 1 else ""
+    return f"name the class, {file}:{classes[0] if len(classes) == 1 else 'Class'}{arguments}{of_several}"
+
+
+def _classes_in(file: Path) -> list[str]:
+    try:
+        statements = ast.parse(file.read_text()).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [each.name for each in statements if isinstance(each, ast.ClassDef)]
 
 
 def with_changed_place(text: str, change: Change) -> str:

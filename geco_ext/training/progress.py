@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from geco_ext.training.report import format_number
+from geco_ext.training.remarks import format_number
 
 SHOWN = {"RMSE": "rmse", "KL": "kl", "sigma": "sigma", "beta": "beta"}
 """Numbers of the bar, and where a record has them."""

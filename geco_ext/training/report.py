@@ -12,7 +12,6 @@ from torch import Tensor
 
 from geco_ext.data import ImageDataset
 from geco_ext.files import replaced_when_written
-from geco_ext.training.bounds import WHAT_TO_DO
 from geco_ext.training.evaluation import (
     ConstraintResult,
     ObjectiveResult,
@@ -23,9 +22,9 @@ from geco_ext.training.evaluation import (
     on_device,
     reconstruction_tolerances,
 )
-from geco_ext.training.met import MET_WITHIN
 from geco_ext.training.objectives import GaussianObjective
 from geco_ext.training.pictures import DATA, RECONSTRUCTION, classes_of, draw_samples, draw_trajectory, title_of
+from geco_ext.training.remarks import about_constraints, format_number
 from geco_ext.training.run_folder import RunFolder, read_history
 from geco_ext.training.settings import TrainingSettings
 from geco_ext.training.tiles import draw_stacked
@@ -47,16 +46,18 @@ class HeldOut:
         examples: how many.
         rmse: root of the mean squared error over all elements.
         kl: mean KL in nats.
+        samples: posterior samples of each example.
     """
 
     examples: int
     rmse: float
     kl: float
+    samples: int = 1
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to, measured on the training set in eval mode with one posterior sample an example.
+    """What a run came to, measured on the training set in eval mode.
 
     Attributes:
         steps: optimiser steps done.
@@ -68,6 +69,7 @@ class Report:
         objective: what an objective without constraints came to; None for GECO.
         held_out: the same on other examples, where there are any; of the constraints, their results say it.
         stopped_early: whether training ended because these got no better.
+        samples: posterior samples of each example.
     """
 
     steps: int
@@ -79,6 +81,7 @@ class Report:
     objective: ObjectiveResult | None = None
     held_out: HeldOut | None = None
     stopped_early: bool = False
+    samples: int = 1
 
     def table(self) -> str:
         """A Markdown table with padded columns, readable in a terminal as it is."""
@@ -119,12 +122,12 @@ class Report:
     def remarks(self) -> list[str]:
         """What the table does not say by itself, one sentence a line."""
         remarks = [
-            f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, one posterior sample an example."
+            f"RMSE {self.rmse:.4f} and KL {self.kl:.2f} nats on the training set, {_samples(self.samples)} an example."
         ]
         if self.held_out is not None:
             remarks.append(
                 f"Held out: RMSE {self.held_out.rmse:.4f} and KL {self.held_out.kl:.2f} nats on "
-                f"{self.held_out.examples} examples that were not trained on."
+                f"{self.held_out.examples} examples that were not trained on, {_samples(self.held_out.samples)} each."
             )
         else:
             remarks.append(
@@ -135,23 +138,12 @@ class Report:
                 f"Stopped early, after {self.steps} steps: held out, it got no better. The best state is "
                 "checkpoints/best.ckpt."
             )
-        remarks += [
-            f"The multiplier of {result.name} rests on its upper bound ({format_number(result.multiplier)}) and the "
-            f"constraint is not met: it cannot weigh more; {WHAT_TO_DO}. Where neither helps, kappa = {result.kappa:g} "
-            "asks for more than the model can give."
-            for result in self.constraints
-            if result.at_bound and not result.met
-        ]
+        remarks += about_constraints(self.constraints, self.kl)
         if self.objective is not None:
             remarks.append(
                 "NLL is that of an image under the objective's own sigma; under sigma = RMSE, the best for this model "
                 f"(equation 26 of the paper) and comparable between objectives, it is {self.objective.optimal_nll:.2f} "
                 "nats."
-            )
-        if self.constraints:
-            remarks.append(
-                f"Met: at most {MET_WITHIN:.0%} of the constraint's scale beyond its tolerance, which for a root mean "
-                "square is 2.5% above kappa."
             )
         if self.skipped_steps:
             remarks.append(f"{self.skipped_steps} steps were left out because something was not finite.")
@@ -165,9 +157,8 @@ class Report:
             temporary.write_text("\n\n".join([self.table(), *self.remarks()]) + "\n")
 
 
-def format_number(multiplier: float) -> str:
-    """A multiplier as people write it: no exponent where digits will do."""
-    return f"{multiplier:.0f}" if 1000 <= multiplier < 1e7 else f"{multiplier:.4g}"
+def _samples(number: int) -> str:
+    return "one posterior sample" if number == 1 else f"{number} posterior samples"
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> str:
@@ -223,8 +214,9 @@ def write_report(
         objective=objective,
         held_out=None
         if held_out is None or elsewhere is None
-        else HeldOut(len(held_out), elsewhere.rmse, elsewhere.kl),
+        else HeldOut(len(held_out), elsewhere.rmse, elsewhere.kl, elsewhere.samples),
         stopped_early=steps < settings.steps,
+        samples=evaluation.samples,
     )
     report.write(folder)
     title = title_of(folder.path, settings)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from geco_ext.nearest import did_you_mean
-from geco_ext.training.own_code import own_call
+from geco_ext.training.own_code import incomplete, own_call
 
 GECO = "geco"
 WITH_CONSTRAINTS = (GECO, "natural", "paper", "GECOLoss", "GECOLoss.natural", "GECOLoss.paper")
@@ -46,7 +46,11 @@ COUNTS = ("steps", "batch_size", "checkpoint_every", "patience", "devices", "thr
 """Settings that are integers of at least 1, or None."""
 
 ROOT = "Folder with the files of data sets that are not embedded."
-SIZE = "Height and width in pixels."
+SIZE = "Height and width in pixels; to get there, the centre square of an image is resized."
+FOLDER = (
+    "Images of folder: are turned as their EXIF data say; an alpha channel is dropped; they stay grey where all are, "
+    "else all are RGB."
+)
 USUAL_SIZES = "16 for digits, 64 for celeba and images of different sizes, else 32 or the images' own"
 STRICT = "Stop at an image of folder: that cannot be read, instead of leaving it out."
 ACCELERATOR = "Lightning's accelerator: auto, cpu, gpu..."
@@ -91,7 +95,7 @@ class TrainingSettings:
     data: str = setting(
         "digits",
         "Data set: digits, patches, mnist, cifar10, celeba, a variant of digits or mnist (color-digits), folder:PATH, "
-        "npy:PATH.",
+        f"npy:PATH. {FOLDER}",
     )
     root: str | None = setting(None, ROOT, "")
     size: int | None = setting(None, SIZE, USUAL_SIZES)
@@ -149,6 +153,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if cast(object, self.constraints) is None:
             object.__setattr__(self, "constraints", DEFAULT_CONSTRAINTS if self.is_constrained else ())
+        if (lacking := incomplete(self.objective)) is not None:
+            raise ValueError(f"objective {self.objective!r}: {lacking}")
         _check_numbers(self)
         if self.is_constrained and not self.constraints:
             raise ValueError("constraint: at least one is needed, for example re=0.1")
@@ -315,6 +321,8 @@ def unknown_model(name: str, known: Iterable[str]) -> str:
     """The message for a name that is not known."""
     own = "a class of one's own, module:Class, file.py:Class, with arguments as in Class(latent=64)"
     known = list(known)
+    if (lacking := incomplete(name)) is not None:
+        return f"model {name!r}: {lacking}"
     return (
         f"unknown model {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}, and {own}; "
         "geco list models says what they are"

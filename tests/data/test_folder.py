@@ -84,6 +84,34 @@ def test_what_cannot_be_read_is_left_out_and_counted(photographs):
         geco_ext.data.load(name, strict=True)
 
 
+def test_an_alpha_channel_that_is_dropped_is_counted(photographs):
+    """Where something is transparent; a colour that stands for it is one, too."""
+    photograph(photographs / "09.jpg", 80, 100)
+    clear = Image.new("RGBA", (100, 80), (255, 0, 0, 255))
+    clear.save(photographs / "opaque.png")
+    clear.putpixel((3, 3), (0, 255, 0, 0))
+    clear.save(photographs / "clear.png")
+    grey = Image.new("L", (100, 80), 7)
+    grey.save(photographs / "colour.png", transparency=7)
+    dataset, (message,) = said(f"folder:{photographs}")
+    assert message == (
+        f"folder:{photographs}: 2 of 21 images (train split) have transparent parts: the alpha channel is dropped, "
+        "the colours stay"
+    )
+    taken = dataset.images[dataset.names.index("clear.png")]
+    assert taken[:, 3, 3].tolist() == [0, 1, 0]
+    assert taken[:, 0, 0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("command", [["data", "--help"], ["train", "--help"]])
+def test_the_help_says_what_happens_to_images(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert main(command) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for what in ("centre square", "EXIF", "an alpha channel is dropped", "grey where all are"):
+        assert what in shown
+
+
 def test_a_folder_of_photographs_trains_and_says_each_thing_once(photographs, tmp_path, capsys):
     (photographs / "03.jpg").write_bytes(b"no image")
     options = ["train", "--data", f"folder:{photographs}", "--steps", "1", "--batch-size", "4", "--accelerator", "cpu"]

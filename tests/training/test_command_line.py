@@ -104,7 +104,7 @@ def test_load_run_says_what_is_missing(tmp_path, trained):
     [
         (["--model", "nope"], "unknown model 'nope'; known are nvp, convdraw, unconditional-convdraw"),
         (["--data", "nope"], "unknown data set 'nope'; known are digits, patches"),
-        (["--constraint", "nope=1"], "unknown constraint 'nope=1'; known are re=KAPPA"),
+        (["--constraint", "nope=1"], "unknown constraint 'nope=1'; known are re, pncc"),
         (["--constraint", "pncc=0.9:9"], "patch_size: got 9"),
         (["--steps", "0"], "steps must be an integer of at least 1, got 0"),
         (["--steps", "many"], "Invalid value for '--steps'"),

@@ -182,6 +182,9 @@ def test_resuming_a_finished_run_says_how_to_train_on(trained, capsys):
     output = capsys.readouterr()
     assert f"is finished, its 2 steps are done; to train on: geco train --resume {trained} --steps 4\n" in output.err
     assert "| reconstruction_error |" in output.out
+    assert "geco: measuring 1500 training and 297 held-out examples, and drawing pictures\n" in output.err
+    assert main(["train", "--resume", str(trained), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

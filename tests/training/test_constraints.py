@@ -1,4 +1,5 @@
 import math
+import re
 import textwrap
 import warnings
 
@@ -95,7 +96,7 @@ def test_a_place_may_have_any_characters(tmp_path):
     file = tmp_path / "a (1):b=c,d" / "own.py"
     file.parent.mkdir()
     file.write_text(textwrap.dedent(OWN_CONSTRAINT))
-    for arguments in ("=0.1", "(0.1)", "(kappa=0.1, name='a:b(c)')"):
+    for arguments in ("=0.1", "(0.1)", "(kappa=0.1, name='a:b(c)')", "(0.1, name='(a.py=1')"):
         assert build_constraint(f"{file}:Brightness{arguments}").kappa == 0.1
 
 
@@ -112,7 +113,7 @@ def test_a_file_is_remembered_by_its_absolute_path(own_file, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nope=1", "unknown constraint 'nope=1'; known are re=KAPPA, pncc"),
+        ("nope=1", "unknown constraint 'nope=1'; known are re, pncc"),
         ("re", "kappa must be a number, got ''"),
         ("re=abc", "kappa must be a number, got 'abc'"),
         ("re=-1", "constraint 're=-1': kappa"),
@@ -124,8 +125,11 @@ def test_a_file_is_remembered_by_its_absolute_path(own_file, monkeypatch):
         ("no_such_module:Class", "cannot import 'no_such_module'"),
         ("no/such/file.py:Class", "no file no/such/file.py"),
         ("no/such/file.py:Class()", "no file no/such/file.py"),
-        ("Nope(kappa=1)", r"unknown constraint 'Nope\(kappa=1\)'; known are re=KAPPA.*calls of .*PatchNCC"),
-        ("PatchNCC(0.9", r"unknown constraint 'PatchNCC\(0.9'"),
+        ("Nope(kappa=1)", r"unknown constraint 'Nope\(kappa=1\)'; known are re, .*PatchNCC"),
+        ("PatchNCC(0.9", r"a bracket is not closed; did you mean 'PatchNCC\(0.9\)'\?$"),
+        ("PatchNCC(kappa=0.9", r"a bracket is not closed; did you mean 'PatchNCC\(kappa=0.9\)'\?$"),
+        ("no.py:Own(0.1, name='a=b'", "a bracket is not closed"),
+        ("no/such/file.py", "constraint 'no/such/file.py': no file no/such/file.py"),
         ("PatchNCC(0.9, )4)", "it cannot be read as a call"),
         ("PatchNCC(0.9)(4)", "it cannot be read as a call"),
         ("__import__('os').getcwd()", "it cannot be read as a call"),
@@ -143,6 +147,30 @@ def test_a_file_is_remembered_by_its_absolute_path(own_file, monkeypatch):
 def test_a_wrong_constraint_is_named(text, message):
     with pytest.raises(ValueError, match=message):
         build_constraint(text)
+
+
+@pytest.mark.parametrize("text", ["nope=1", "re2=0.1", "Nope(1)", "re=x", "PatchNCC(0.9)(4)", "PatchNC(0.9)"])
+def test_what_is_unknown_takes_two_lines_of_a_terminal_at_most_and_says_where_all_are(text):
+    with pytest.raises(ValueError, match="geco list constraints says what there is and how it is written") as refused:
+        build_constraint(text)
+    assert len(str(refused.value)) < 320
+
+
+def test_a_file_without_its_class_is_told_which_it_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.py").write_text("raise SystemExit\nclass Own: pass\n")  # read, not run
+    (tmp_path / "two.py").write_text("class First: pass\nclass Second: pass\n")
+    (tmp_path / "broken.py").write_text("class First(\n")
+    for text, lacking in {
+        "one.py": "name the class, one.py:Own",
+        "one.py=0.1": "name the class, one.py:Own=0.1",
+        "one.py:": "name the class, one.py:Own",
+        "one.py(0.1)": "name the class, one.py:Own(0.1)",
+        "two.py": "name the class, two.py:Class; its classes are First, Second",
+        "broken.py": "name the class, broken.py:Class",
+    }.items():
+        with pytest.raises(ValueError, match=f": {re.escape(lacking)}$"):
+            build_constraint(text)
 
 
 def test_unusable_classes_are_named(own_file):

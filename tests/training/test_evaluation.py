@@ -6,6 +6,8 @@ from tiny_runs import TINY_MODEL
 
 import geco_ext
 from geco_ext.data import ImageDataset
+from geco_ext.data.images import ImageSubset
+from geco_ext.models.output import VariationalOutput
 from geco_ext.training import evaluation
 from geco_ext.training.evaluation import Evaluation, constraint_results, evaluate, fixed_seed
 from geco_ext.training.report import Report
@@ -28,7 +30,7 @@ def module_with(*constraints):
 def test_rmse_is_the_root_of_the_mean_over_all_elements(dataset, monkeypatch):
     module = module_with(geco_ext.ReconstructionError(kappa=0.1))
     monkeypatch.setattr(evaluation, "EVALUATION_BATCH", len(dataset))
-    measured = evaluate(module, dataset, seed=3)
+    measured = evaluate(module, dataset, seed=3, reconstructions=len(dataset))
     with fixed_seed(3, torch.device("cpu")), torch.no_grad():
         output = module.model(dataset.images)
     assert measured.rmse == pytest.approx(float((output.x_hat - dataset.images).square().mean().sqrt()), rel=1e-6)
@@ -41,7 +43,7 @@ def test_batches_of_different_sizes_weigh_by_their_examples(dataset, monkeypatch
         geco_ext.ReconstructionError(kappa=0.1), geco_ext.ReconstructionError(0.2, channels=2, name="c")
     )
     monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 32)  # 32, 32 and 6
-    measured = evaluate(module, dataset, seed=3)
+    measured = evaluate(module, dataset, seed=3, reconstructions=len(dataset))
     assert float(measured.constraints[0]) == pytest.approx(measured.rmse**2 - 0.01, rel=1e-5)
     assert float(measured.constraints[1:].mean()) == pytest.approx(measured.rmse**2 - 0.04, rel=1e-5)
 
@@ -62,7 +64,7 @@ def test_missing_pixels_do_not_count(dataset, monkeypatch):
     seen = []
     forward = module.reconstructed
     monkeypatch.setattr(module, "reconstructed", lambda batch: seen.append(forward(batch)) or seen[-1])
-    measured = evaluate(module, missing, seed=3)
+    measured = evaluate(module, missing, seed=3, reconstructions=len(missing))
     x_hat = torch.cat([output.x_hat for output in seen]).double()
     x, known = missing.images.double(), ~images.isnan()
     assert torch.equal(missing[:]["weight"], known)
@@ -80,6 +82,28 @@ def test_missing_pixels_do_not_count(dataset, monkeypatch):
         absolute.sum((1, 2, 3))[some].mean() - 0.1,
     ]
     torch.testing.assert_close(measured.constraints, torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_the_verdict_on_a_few_images_does_not_hang_on_the_draw(dataset, monkeypatch):
+    """Each sample of an image is off by N(0, 0.1^2) everywhere, the RMSE over many is 0.1."""
+    few = ImageSubset(dataset, torch.arange(7))
+    module = module_with(geco_ext.ReconstructionError(kappa=0.1025))
+
+    def off(batch):
+        x = batch["x"]
+        return VariationalOutput(x + 0.1 * torch.randn(len(x), 1, 1, 1), torch.ones(len(x)), torch.zeros(len(x), 1))
+
+    monkeypatch.setattr(module, "reconstructed", off)
+
+    def verdicts(**options):
+        found = [evaluate(module, few, seed, **options) for seed in range(30)]
+        assert {each.samples for each in found} == {1 if options else math.ceil(evaluation.ENOUGH / 7)}
+        assert all(float(each.constraints) == pytest.approx(each.rmse**2 - 0.1025**2, rel=1e-4) for each in found)
+        assert all(each.kl == 1 and each.elements == 128 for each in found)
+        return {each.rmse <= 0.105 for each in found}
+
+    assert verdicts() == {True}
+    assert verdicts(reconstructions=7) == {True, False}
 
 
 def test_measuring_changes_neither_the_random_state_nor_the_criterion(dataset):

@@ -79,6 +79,28 @@ def test_latents_of_a_folder_have_the_names_of_its_files(runs, tmp_path):
         torch.testing.assert_close(torch.from_numpy(code), model.embed(x)[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [23, 3])
+def test_all_of_a_folder_are_its_two_parts_one_after_the_other(runs, tmp_path, count):
+    """Of three images none is for testing."""
+    (tmp_path / "images").mkdir()
+    for index in range(count):
+        Image.new("L", (8, 8), 10 * index).save(tmp_path / "images" / f"{index:02d}.png")
+
+    def encoded(split):
+        options = ["--data", f"folder:{tmp_path}/images", "--samples", "1", "--out", str(tmp_path / "a.npz")]
+        assert main(["encode", str(runs / "nvp"), "--split", split, *options]) == 0
+        with np.load(tmp_path / "a.npz") as saved:
+            return dict(saved)
+
+    together, parts = encoded("all"), [encoded(split) for split in ("train", "test")[: 1 + (count > 9)]]
+    assert "split" not in parts[0]
+    for name in ("latents", "labels", "index", "names"):
+        assert np.array_equal(together[name], np.concatenate([part[name] for part in parts]))
+    assert np.array_equal(together["class_names"], parts[0]["class_names"])
+    assert sorted(together["names"]) == [f"{index:02d}.png" for index in range(count)]
+    assert [*together["names"][together["split"] == "test"]] == ["09.png", "19.png"][: count // 10]
+
+
 def test_samples_follow_the_seed(runs, tmp_path):
     def encoded(*options):
         assert main(["encode", str(runs / "nvp"), "--split", "test", "--out", str(tmp_path / "a.npz"), *options]) == 0
@@ -148,7 +170,8 @@ def test_the_way_between_two_examples(run, tmp_path):
     [
         (["encode", "{tmp}"], "no run in"),
         (["encode", "{nvp}", "--out", "latents.npy"], "out must be a file name ending in .npz, got latents.npy"),
-        (["encode", "{nvp}", "--split", "all"], "split must be 'train' or 'test', got 'all'"),
+        (["encode", "{nvp}", "--split", "val"], "split must be one of train, test, all, got 'val'"),
+        (["interpolate", "{nvp}", "0", "1", "--split", "all"], "split must be 'train' or 'test', got 'all'"),
         (["encode", "{nvp}", "--samples", "-1"], "Invalid value for '--samples'"),
         (["encode", "{nvp}", "--data", "nonsense"], "unknown data set 'nonsense'"),
         (["encode", "{nvp}", "--data", "color-digits"], "(3, 8, 8), the run's model takes (1, 8, 8)"),

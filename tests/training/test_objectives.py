@@ -67,6 +67,8 @@ def test_a_prolonged_run_keeps_its_annealing(tmp_path):
     [
         (["--objective", "nope"], "unknown objective 'nope'; known are geco, natural, paper:LR, elbo"),
         (["--objective", "beta"], "objective 'beta' has 0 values"),
+        (["--objective", "GECOLoss(alpha=0.9"], "objective 'GECOLoss(alpha=0.9': a bracket is not closed"),
+        (["--objective", "own.py", "--constraint", "re=0.1"], "objective 'own.py': no file own.py"),
         (["--objective", "elbo", "--constraint", "re=0.1"], "re=0.1 cannot be given with the objective 'elbo'"),
         (["--objective", "GaussianObjective()", "--constraint", "re=0.1"], "re=0.1 cannot be given with the objective"),
         (["--objective", "GECOLoss(alpha=2)"], "alpha: got 2, expected a number in [0, 1); known are geco"),

@@ -211,7 +211,9 @@ def test_a_forward_with_a_context_is_given_that_of_the_data(code, tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("mine.py", "unknown model 'mine.py'; known are nvp, convdraw, unconditional-convdraw, and a class"),
+        ("mine.py", "model 'mine.py': no file mine.py"),
+        ("{code}", "name the class, {code}:Class; its classes are "),
+        ("{code}:Plain(latent=3", "a bracket is not closed; did you mean '{code}:Plain(latent=3)'?"),
         ("{code}:Nope", "has no torch.nn.Module subclass 'Nope'"),
         ("no.module:Nope", "cannot import 'no.module'"),
         ("{code}:Plain(depth=3)", "cannot be made (TypeError"),
@@ -224,7 +226,7 @@ def test_a_forward_with_a_context_is_given_that_of_the_data(code, tmp_path):
 def test_what_a_model_lacks_is_one_line_and_leaves_no_folder(code, tmp_path, capsys, model, message):
     path = tmp_path / "run"
     assert main(["train", *OPTIONS, "--out", str(path), "--model", model.format(code=code)]) == 2
-    assert message in one_line(capsys.readouterr())
+    assert message.format(code=code) in one_line(capsys.readouterr())
     assert not path.exists()
 
 

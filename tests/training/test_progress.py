@@ -6,7 +6,7 @@ import pytest
 from tiny_runs import tiny_settings
 
 from geco_ext.training import progress
-from geco_ext.training.report import format_number
+from geco_ext.training.remarks import format_number
 from geco_ext.training.run_folder import read_history
 from geco_ext.training.session import resume, start
 
