@@ -47,7 +47,7 @@ def load_folder(path: Path, request: Request) -> ImageDataset:
     others are brought to 64x64 pixels, with a warning. An image that cannot be read is left out, with a warning that
     counts them; the others stay in the split they are in. Images stay in grey when every one of them is grey, otherwise
     all become RGB; photographs are turned as their EXIF data say. An alpha channel is dropped, with a warning that
-    counts the images it makes transparent anywhere. Hidden files are skipped.
+    counts the images of which any part is transparent. Hidden files are skipped.
 
     Raises:
         FileNotFoundError: ``path`` is no folder.
